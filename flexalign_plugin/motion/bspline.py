@@ -1,0 +1,47 @@
+"""Clamped uniform B-splines on an interval: the basis of the motion model (Strelak 2020, equation 4).
+
+Strelak 2020 uses a cardinal cubic spline whose outer control points lie outside the frame. The clamped knot vector
+spans the same functions on the frame, is better conditioned, and forms a partition of unity for every number of
+control points: with fewer than four the degree drops (3 points: quadratic, 2: linear, 1: constant).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import BSpline
+
+DEGREE = 3
+
+
+def knot_vector(n_points: int, length: float) -> np.ndarray:
+    """Clamped uniform knots for `n_points` control points on [0, length]."""
+    degree = min(DEGREE, n_points - 1)
+    inner = np.linspace(0.0, length, n_points - degree + 1)
+    return np.concatenate([np.zeros(degree), inner, np.full(degree, length)])
+
+
+def basis(n_points: int, length: float, at: np.ndarray) -> np.ndarray:
+    """Values of all basis functions.
+
+    Parameters
+    ----------
+    n_points : number of control points.
+    length : the basis lives on [0, length]; positions outside are evaluated at the nearer end.
+    at : (m,) positions.
+
+    Returns
+    -------
+    (m, n_points) float64, rows sum to 1.
+    """
+    at = np.clip(np.asarray(at, float).ravel(), 0.0, length)
+    if n_points == 1 or length == 0:
+        first = np.zeros((len(at), n_points))
+        first[:, 0] = 1.0
+        return first
+    degree = min(DEGREE, n_points - 1)
+    return BSpline.design_matrix(at, knot_vector(n_points, length), degree).toarray()
+
+
+def second_differences(n_points: int) -> np.ndarray:
+    """(max(n_points - 2, 0), n_points) operator whose null space are the constant and the linear sequences."""
+    return np.diff(np.eye(n_points), 2, axis=0) if n_points > 2 else np.zeros((0, n_points))

@@ -1,0 +1,130 @@
+"""The motion model: one function `shift(t, y, x)`, everything downstream evaluates it (warp, plots, tracks, exports).
+
+Sign and units: a shift is what is *added to the content* of frame t to bring it onto the reference,
+`aligned(p) = frame(p - shift)`, in unbinned pixels of the stored frame; t is 0-based from the movie's first frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Tuple, Union
+
+import numpy as np
+
+from .bspline import basis
+
+MODEL_FORMAT = "flexalign-motion-1"
+
+
+@dataclass(frozen=True)
+class MotionModel:
+    """Global shift of each frame plus a B-spline in (t, y, x) (Strelak 2020, equation 4).
+
+    Attributes
+    ----------
+    frame_shape : (ny, nx) of the unbinned frame.
+    n_frames : frames in the movie.
+    first_frame : 0-based index of the first aligned frame.
+    global_shifts_px : (n_aligned, 2) float64, columns (sy, sx).
+    coefficients_px : (2, KT, KY, KX) float64 or None; [0] is sy, [1] is sx. Spans the aligned frames in time and
+        pixel centres 0 .. ny-1, 0 .. nx-1 in space, clamped uniform knots (`bspline.knot_vector`).
+    pixel_size_A : unbinned pixel size.
+    """
+
+    frame_shape: Tuple[int, int]
+    n_frames: int
+    first_frame: int
+    global_shifts_px: np.ndarray
+    coefficients_px: Optional[np.ndarray]
+    pixel_size_A: float
+
+    @property
+    def n_aligned(self) -> int:
+        return len(self.global_shifts_px)
+
+    @property
+    def aligned_frames(self) -> range:
+        """0-based indices of the frames that the model covers."""
+        return range(self.first_frame, self.first_frame + self.n_aligned)
+
+    @property
+    def is_local(self) -> bool:
+        return self.coefficients_px is not None
+
+    def shift(self, t: Any, y: Any, x: Any) -> Tuple[np.ndarray, np.ndarray]:
+        """Shift of any pixel in any frame.
+
+        Parameters
+        ----------
+        t, y, x : broadcastable arrays. t: 0-based frame of the movie (between two frames the shift is interpolated),
+            y, x: unbinned pixel coordinates, origin at the centre of pixel (0, 0).
+
+        Returns
+        -------
+        (sy, sx) : float64 arrays of the broadcast shape, unbinned pixels; NaN outside the aligned frames.
+        """
+        t, y, x = np.broadcast_arrays(*(np.asarray(a, float) for a in (t, y, x)))
+        shape, t, y, x = t.shape, t.ravel(), y.ravel(), x.ravel()
+        at = t - self.first_frame
+        inside = (at >= 0) & (at <= self.n_aligned - 1)
+        frames = np.arange(self.n_aligned)
+        out = [np.interp(at, frames, self.global_shifts_px[:, axis]) for axis in (0, 1)]
+        if self.coefficients_px is not None:
+            _, kt, ky, kx = self.coefficients_px.shape
+            ny, nx = self.frame_shape
+            # Points often share their t, y or x (meshes): evaluate each distinct value once.
+            (bt, it), (by, iy), (bx, ix) = (
+                _basis_of_distinct(k, length, v) for k, length, v in ((kt, self.n_aligned - 1, at), (ky, ny - 1, y), (kx, nx - 1, x))
+            )
+            for axis in (0, 1):
+                if len(bt) * len(by) * len(bx) <= 4 * len(at) + 1000:
+                    grid = np.einsum("tl,lmn,ym,xn->tyx", bt, self.coefficients_px[axis], by, bx, optimize=True)
+                    out[axis] = out[axis] + grid[it, iy, ix]
+                else:
+                    out[axis] = out[axis] + np.einsum(
+                        "pl,lmn,pm,pn->p", bt[it], self.coefficients_px[axis], by[iy], bx[ix], optimize=True
+                    )
+        return tuple(np.where(inside, o, np.nan).reshape(shape) for o in out)  # type: ignore[return-value]
+
+    def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Shifts of one frame on the mesh y (m,) by x (n,): (2, m, n) float64, [0] is sy."""
+        return np.stack(self.shift(float(frame), np.asarray(y)[:, None], np.asarray(x)[None, :]))
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {
+            "format": MODEL_FORMAT,
+            "frame_shape": list(self.frame_shape),
+            "n_frames": self.n_frames,
+            "first_frame": self.first_frame,
+            "pixel_size_A": self.pixel_size_A,
+            "global_shifts_px": self.global_shifts_px.tolist(),
+            "coefficients_px": None if self.coefficients_px is None else self.coefficients_px.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, d: Dict[str, Any]) -> MotionModel:
+        if d.get("format") != MODEL_FORMAT:
+            raise ValueError(f"motion model format is {d.get('format')!r}, but this version reads {MODEL_FORMAT!r}")
+        coefficients = d["coefficients_px"]
+        return cls(
+            frame_shape=(int(d["frame_shape"][0]), int(d["frame_shape"][1])),
+            n_frames=int(d["n_frames"]),
+            first_frame=int(d["first_frame"]),
+            global_shifts_px=np.array(d["global_shifts_px"], float).reshape(-1, 2),
+            coefficients_px=None if coefficients is None else np.array(coefficients, float),
+            pixel_size_A=float(d["pixel_size_A"]),
+        )
+
+    @classmethod
+    def load(cls, path: Union[str, "os.PathLike[str]"]) -> MotionModel:
+        """Model from a movie's `_motion.json`."""
+        with open(path) as f:
+            d = json.load(f)
+        return cls.from_dict(d["model"] if "model" in d else d)
+
+
+def _basis_of_distinct(n_points: int, length: float, values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    distinct, index = np.unique(values, return_inverse=True)
+    return basis(n_points, length, distinct), index.reshape(-1)

@@ -1,0 +1,45 @@
+"""What the alignment of one movie gives: passed from the aligner to the writers and the plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from .motion.model import MotionModel
+from .settings import Settings
+
+
+@dataclass
+class MovieResult:
+    """All that is known of one aligned movie.
+
+    Attributes
+    ----------
+    movie : path of the movie file.
+    summed_frames : 0-based frames in the micrograph.
+    micrograph : (my, mx) float32, mean over the summed frames, binned and cropped as asked. The mean, as XmippProtFlexAlign.
+    micrograph_pixel_size_A : pixel size of `micrograph`.
+    uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
+    aligned : (ny, nx) float32, unbinned and uncropped counterpart of `micrograph` (PSD comparison).
+    aligned_movie : (n_aligned, my, mx) float32 or None.
+    quality : figures of the fit (see docs/outputs.md), JSON-ready.
+    warnings : sentences for the user, each says what may be wrong with this movie.
+    notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
+    timings_s : {stage: {"wall": s, "cpu": s}}.
+    """
+
+    movie: str
+    settings: Settings
+    model: MotionModel
+    summed_frames: range
+    micrograph: np.ndarray
+    micrograph_pixel_size_A: float
+    uncorrected: np.ndarray
+    aligned: np.ndarray
+    aligned_movie: Optional[np.ndarray] = None
+    quality: Dict[str, Any] = field(default_factory=dict)
+    warnings: List[str] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+    timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)

@@ -1,0 +1,143 @@
+"""The interface between the mathematics (`motion/`) and a device: whole-movie operations, so that data stays there.
+
+Spectra and correlation windows are opaque to the caller: they live where the backend likes and are only handed
+back to it. All shapes are [frame, y, x]; shifts have columns (y, x).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..motion.band import Band
+from ..motion.model import MotionModel
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Raw frames of one movie and how to correct them: `corrected = (raw - dark) * gain`, defects replaced.
+
+    Attributes
+    ----------
+    movie : has `shape` (n, ny, nx) and `frame(i)`, the native (ny, nx) array.
+    dark, gain : (ny, nx) float32 or None; the gain multiplies.
+    defects : `movies.NeighbourTable` of the pixels to replace, or None.
+    """
+
+    movie: Any
+    dark: Optional[np.ndarray]
+    gain: Optional[np.ndarray]
+    defects: Any
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Highest point of each correlation window, with sub-pixel position.
+
+    Attributes
+    ----------
+    position : (..., 2) float64, (y, x) in pixels of the correlated band.
+    height : (...) float64, value there.
+    noise : (...) float64, standard deviation of the window without its peak's neighbourhood.
+    on_rim : (...) bool, the maximum lies on the rim of the searched region: it measures nothing.
+    """
+
+    position: np.ndarray
+    height: np.ndarray
+    noise: np.ndarray
+    on_rim: np.ndarray
+
+
+class Windows(ABC):
+    """Correlation images of a batch of image pairs, each around its own centre; stays on the device."""
+
+    @abstractmethod
+    def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
+        """Search each window's maximum.
+
+        Parameters
+        ----------
+        around : (batch, n_pairs, 2) positions (y, x) in band pixels to search around; the window's centre when None.
+        radius : radius of the search in band pixels; the whole window when None.
+        """
+
+
+class Backend(ABC):
+    """Operations on one device. Deterministic: the same input gives the same bytes."""
+
+    name: str
+
+    @abstractmethod
+    def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
+        """Sum of raw frames, (ny, nx) float32, and the mean raw value of every frame, (n,) float64 (NaN if not finite)."""
+
+    @abstractmethod
+    def correct(self, source: FrameSource, frame: int) -> np.ndarray:
+        """One corrected frame, (ny, nx) float32."""
+
+    @abstractmethod
+    def spectra(self, source: FrameSource, frames: range, band: Band) -> Any:
+        """Cropped spectra of the frames' central `band.full` pixels: (1, n, by, bx // 2 + 1) complex64, opaque."""
+
+    @abstractmethod
+    def patch_spectra(
+        self, spectra: Any, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+    ) -> Any:
+        """Spectra of patches cut from the frames after their global shift, which is applied exactly, as a phase.
+
+        Parameters
+        ----------
+        spectra, band : from `spectra`.
+        shifts : (n, 2) shift of each frame, band pixels.
+        corners : (p, 2) int, upper left corner of each patch, band pixels.
+        patch : (py, px) even size, band pixels.
+
+        Returns
+        -------
+        (p, n, py, px // 2 + 1) complex64, opaque.
+        """
+
+    @abstractmethod
+    def correlate(
+        self,
+        spectra: Any,
+        size: Tuple[int, int],
+        weight: np.ndarray,
+        pairs: np.ndarray,
+        centres: np.ndarray,
+        radius: int,
+        group: int = 1,
+    ) -> Windows:
+        """Windows of the weighted cross-correlation of pairs (i, j): its maximum lies at shift_j - shift_i.
+
+        Parameters
+        ----------
+        spectra : (batch, n, sy, sx // 2 + 1) from `spectra` or `patch_spectra`.
+        size : (sy, sx) of the images that they are spectra of.
+        weight : (sy, sx // 2 + 1) float32, multiplies the product of two spectra.
+        pairs : (n_pairs, 2) int frame indices.
+        centres : (n_pairs, 2) int, centre of each window in pixels of the images.
+        radius : windows are (2 radius + 1) wide.
+        group : frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). What a frame
+            contributes to both groups of a pair is left out: it would pull the pair's shift to zero.
+        """
+
+    @abstractmethod
+    def warp_sum(
+        self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+    ) -> List[np.ndarray]:
+        """Weighted sums of frames resampled once through the motion model.
+
+        Parameters
+        ----------
+        frames : (n,) 0-based frames of the movie.
+        weights : (n_sums, n) weight of each frame in each sum.
+        fill : (n,) value of pixels that a frame does not cover.
+
+        Returns
+        -------
+        n_sums arrays (ny, nx) float32, convolved with the cubic B-spline: `whiten` takes that out.
+        """

@@ -1,0 +1,246 @@
+"""The backend for plain processors: numba for what touches pixels, scipy.fft for transforms, BLAS for windows.
+
+Two costs of the textbook way are avoided:
+
+- A frame's transform is computed along x only for blocks of rows, and along y only for the columns inside the band.
+- A correlation is needed only near its centre. There the inverse transform is a product with two small matrices
+  (a discrete Fourier transform of a few rows and columns), which is cheaper than an inverse FFT of everything.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import numpy as np
+import scipy.fft
+
+from ..motion.band import Band
+from ..motion.model import MotionModel
+from . import cpu_correlation, cpu_frames, cpu_warp
+from .backend import Backend, FrameSource, Peaks, Windows
+
+ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
+PRODUCT_BYTES = 32 << 20
+NEGLIGIBLE_WEIGHT = 3e-4
+MESH_SPACING_PX = 32
+_EMPTY = np.zeros((0, 0), np.float32)
+_EMPTY_PHASE = np.zeros((0, 0), np.complex64)
+
+
+class CpuWindows(Windows):
+    """Correlation windows (batch, n_pairs, h, w) float32 in memory."""
+
+    def __init__(self, values: np.ndarray, centres: np.ndarray, radius: int, run: Callable[..., Any]):
+        self.values = values
+        self._centres = np.asarray(centres, float)
+        self._radius = radius
+        self._run = run
+
+    def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
+        batch, n_pairs, h, w = self.values.shape
+        if around is None:
+            around = np.broadcast_to(self._centres, (batch, n_pairs, 2))
+        local = np.ascontiguousarray(np.asarray(around) - self._centres + self._radius, float)
+        reach = float(self._radius if radius is None else radius)
+        found = self._run(lambda b: cpu_correlation.find_peaks(self.values[b], local[b], reach), range(batch))
+        position, height, noise, on_rim = (np.stack(f) for f in zip(*found))
+        return Peaks(position - self._radius + self._centres, height, noise, on_rim)
+
+
+class CpuBackend(Backend):
+    """`threads` threads of this process; results do not depend on their number."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int):
+        self.threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="flexalign-cpu")
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> List[Any]:
+        """Results of the function for each argument, in order, computed by the threads."""
+        return list(self._pool.map(function, *arguments))
+
+    def _row_blocks(self, ny: int) -> Tuple[np.ndarray, np.ndarray]:
+        starts = np.arange(0, ny, ROWS_PER_BLOCK)
+        return starts, np.minimum(starts + ROWS_PER_BLOCK, ny)
+
+    def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
+        _, ny, nx = source.movie.shape
+        total = np.zeros((ny, nx), np.float32)
+        starts, ends = self._row_blocks(ny)
+        means = []
+        for t in frames:
+            raw = cpu_frames.native(source.movie.frame(t))
+            sums = self._run(lambda a, b, raw=raw: cpu_frames.add_rows(raw, a, b, total), starts, ends)
+            means.append(float(np.sum(sums)) / (ny * nx))
+        return total, np.array(means)
+
+    def correct(self, source: FrameSource, frame: int) -> np.ndarray:
+        _, ny, nx = source.movie.shape
+        out = np.empty((ny, nx), np.float32)
+        raw = cpu_frames.native(source.movie.frame(frame))
+        self._run(lambda a, b: _correct_block(source, raw, a, b, out, a, 0), *self._row_blocks(ny))
+        return out
+
+    def spectra(self, source: FrameSource, frames: range, band: Band) -> np.ndarray:
+        _, ny, nx = source.movie.shape
+        (fy, fx), (by, bxh) = band.full, band.spectrum_shape
+        top, left = (ny - fy) // 2, (nx - fx) // 2
+        out = np.empty((1, len(frames), by, bxh), np.complex64)
+
+        def transform(k: int) -> None:
+            raw = cpu_frames.native(source.movie.frame(frames[k]))
+            columns = np.empty((fy, bxh), np.complex64)
+            block = np.empty((ROWS_PER_BLOCK, nx), np.float32)
+            for a in range(0, fy, ROWS_PER_BLOCK):
+                b = min(a + ROWS_PER_BLOCK, fy)
+                _correct_block(source, raw, top + a, top + b, block, 0, 0)
+                columns[a:b] = scipy.fft.rfft(block[: b - a, left : left + fx], axis=1)[:, :bxh]
+            rows = scipy.fft.fft(columns, axis=0, overwrite_x=True)
+            out[0, k, : by // 2] = rows[: by // 2]
+            out[0, k, by // 2 :] = rows[fy - by // 2 :]
+
+        self._run(transform, range(len(frames)))
+        return out
+
+    def patch_spectra(
+        self, spectra: np.ndarray, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+    ) -> np.ndarray:
+        (by, bx), (py, px) = band.size, patch
+        n = spectra.shape[1]
+        out = np.empty((len(corners), n, py, px // 2 + 1), np.complex64)
+        ky = np.fft.fftfreq(by)
+        kx = np.arange(bx // 2 + 1) / bx
+
+        def cut(t: int) -> None:
+            phase_y = np.exp(-2j * np.pi * ky * shifts[t, 0]).astype(np.complex64)
+            phase_x = np.exp(-2j * np.pi * kx * shifts[t, 1]).astype(np.complex64)
+            moved = spectra[0, t] * phase_y[:, None] * phase_x
+            moved[0, 0] = 0
+            image = scipy.fft.irfft2(moved, s=(by, bx), overwrite_x=True)
+            tiles = np.stack([image[y : y + py, x : x + px] for y, x in corners])
+            tiles -= tiles.mean(axis=(1, 2), keepdims=True)
+            out[:, t] = scipy.fft.rfft2(tiles, overwrite_x=True)
+
+        self._run(cut, range(n))
+        return out
+
+    def correlate(
+        self,
+        spectra: np.ndarray,
+        size: Tuple[int, int],
+        weight: np.ndarray,
+        pairs: np.ndarray,
+        centres: np.ndarray,
+        radius: int,
+        group: int = 1,
+    ) -> CpuWindows:
+        sy, sx = size
+        significant = weight > NEGLIGIBLE_WEIGHT * weight.max()
+        rows = np.flatnonzero(significant.any(axis=1))
+        cols = np.flatnonzero(significant.any(axis=0))
+        root_weight = np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32)
+        ky = np.fft.fftfreq(sy)[rows]
+        kx = cols / sx
+        offsets = np.arange(-radius, radius + 1)
+        # The real part of the inverse transform; every column kx > 0 stands for two of the full spectrum.
+        to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
+        angle = 2 * np.pi * np.outer(kx, offsets)
+        factor = np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0)[:, None] / (sy * sx)
+        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1).astype(np.float32)
+        row_phase = column_phase = _EMPTY_PHASE
+        if np.any(centres):
+            row_phase = np.exp(2j * np.pi * np.outer(centres[:, 0], ky)).astype(np.complex64)
+            column_phase = np.exp(2j * np.pi * np.outer(centres[:, 1], kx)).astype(np.complex64)
+        pairs = np.ascontiguousarray(pairs, np.int64)
+        batch, width = spectra.shape[0], 2 * radius + 1
+        chunk = max(1, min(len(pairs), PRODUCT_BYTES // (8 * len(rows) * len(cols))))
+        values = np.empty((batch, len(pairs), width, width), np.float32)
+        products = np.empty((len(rows), chunk, len(cols)), np.complex64)
+        for b in range(batch):
+            members = spectra[b][:, rows[:, None], cols] * root_weight
+            groups, sizes = _group_sums(members, group)
+            for p0 in range(0, len(pairs), chunk):
+                p1 = min(p0 + chunk, len(pairs))
+                bounds = np.linspace(p0, p1, self.threads + 1).astype(int)
+
+                def multiply(q0: int, q1: int, p0: int = p0, groups: np.ndarray = groups, members: np.ndarray = members) -> None:
+                    target = products[:, q0 - p0 : q1 - p0]
+                    cpu_correlation.pair_products(
+                        groups, members, sizes, pairs, group, row_phase, column_phase, q0, q1, target
+                    )
+
+                self._run(multiply, bounds[:-1], bounds[1:])
+                part = products[:, : p1 - p0]
+                half = to_rows @ part.reshape(len(rows), -1)
+                full = half.view(np.float32).reshape(width * (p1 - p0), -1) @ to_columns
+                values[b, p0:p1] = full.reshape(width, p1 - p0, width).transpose(1, 0, 2)
+        return CpuWindows(values, centres, radius, self._run)
+
+    def warp_sum(
+        self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+    ) -> List[np.ndarray]:
+        _, ny, nx = source.movie.shape
+        weights = np.ascontiguousarray(np.atleast_2d(weights), np.float32)
+        sums = np.zeros((len(weights), ny, nx), np.float32)
+        nodes_y = np.arange(0, ny + MESH_SPACING_PX, MESH_SPACING_PX)
+        nodes_x = np.arange(0, nx + MESH_SPACING_PX, MESH_SPACING_PX)
+        for k, t in enumerate(frames):
+            raw = cpu_frames.native(source.movie.frame(t))
+            mesh = np.ascontiguousarray(model.frame_field(t, nodes_y, nodes_x))
+
+            def add(y0: int, y1: int, raw: np.ndarray = raw, mesh: np.ndarray = mesh, k: int = k) -> None:
+                _warp_block(source, raw, mesh, y0, y1, weights[:, k], fill[k], sums)
+
+            self._run(add, *self._row_blocks(ny))
+        return list(sums)
+
+
+def _correct_block(
+    source: FrameSource, raw: np.ndarray, y0: int, y1: int, out: np.ndarray, row: int, column: int
+) -> None:
+    """Corrected rows y0..y1 into out[row:, column:]."""
+    dark = _EMPTY if source.dark is None else source.dark
+    gain = _EMPTY if source.gain is None else source.gain
+    cpu_frames.correct_rows(raw, dark, gain, y0, y1, out, row, column)
+    d = source.defects
+    if d is not None and len(d.rows):
+        cpu_frames.replace_defects(raw, dark, gain, d.rows, d.cols, d.indptr, d.neighbours, y0, y1, out, row, column)
+
+
+def _warp_block(
+    source: FrameSource,
+    raw: np.ndarray,
+    mesh: np.ndarray,
+    y0: int,
+    y1: int,
+    scales: np.ndarray,
+    fill: float,
+    sums: np.ndarray,
+) -> None:
+    ny, nx = raw.shape
+    nodes = slice(y0 // MESH_SPACING_PX, -(-y1 // MESH_SPACING_PX) + 1)
+    sy = mesh[0, nodes]
+    first = int(np.floor(y0 - sy.max())) - 3
+    last = int(np.ceil(y1 - sy.min())) + 4
+    pad = int(np.ceil(np.abs(mesh[1]).max())) + 4
+    rows = np.full((last - first, nx + 2 * pad), fill, np.float32)
+    a, b = min(max(first, 0), ny), max(min(last, ny), 0)
+    if b > a:
+        _correct_block(source, raw, a, b, rows, a - first, pad)
+    buffer = np.empty((last - first, nx), np.float32)
+    cpu_warp.warp_rows(rows, first, pad, mesh, MESH_SPACING_PX, y0, y1, scales, buffer, sums)
+
+
+def _group_sums(members: np.ndarray, group: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Sums of frames t - (group-1)//2 .. t + group//2 along axis 0 and how many frames each has."""
+    n = len(members)
+    if group == 1:
+        return members, np.ones(n)
+    start = np.maximum(np.arange(n) - (group - 1) // 2, 0)
+    stop = np.minimum(np.arange(n) + group // 2 + 1, n)
+    return np.stack([members[a:b].sum(axis=0) for a, b in zip(start, stop)]), (stop - start).astype(float)
