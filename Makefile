@@ -1,0 +1,26 @@
+# make demo    align a small set of movies through Scipion and show what came out
+# make test    style, types and all tests
+# make format  let ruff lay out the code
+# Each makes its own environment in .venv/ the first time. Another Python: make test PYTHON=python3.12
+SHELL := /bin/bash
+PYTHON ?=
+
+.PHONY: demo test format clean
+
+demo:
+	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
+	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" -u benchmarks/demo.py $(DEMO_ARGS)
+
+test:
+	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); export PATH="$$venv/bin:$$PATH"; \
+	echo "[1/3] ruff: style";  ruff check . && ruff format --check .; \
+	echo "[2/3] mypy: types";  mypy; \
+	echo "[3/3] pytest: all tests"; python -m pytest $(PYTEST_ARGS)
+
+format:
+	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
+	"$$venv/bin/ruff" format . && "$$venv/bin/ruff" check --fix .
+
+clean:
+	rm -rf .venv demo build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
