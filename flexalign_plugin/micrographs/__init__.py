@@ -1,1 +1,5 @@
+"""Output: what is written of an aligned movie (docs/outputs.md)."""
 
+from .writer import write_result
+
+__all__ = ["write_result"]
