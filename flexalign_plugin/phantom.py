@@ -1,0 +1,435 @@
+"""Phantom movies with a known motion: what tests, tuning and the demo measure the aligner against.
+
+Two kinds: `grid_phantom`, the published test movie of Strelak et al. 2020 (section 4.1), and `particle_phantom`, a
+band-limited random structure under smooth motion, which has no false correlation peaks and is the fairer of the two.
+
+Motion convention, the aligner's own: `aligned(p) = frame_t(p - shift(t, p))`, so the shift is evaluated at the
+*reference* position p, the place where the content stands at zero shift. A frame is rendered by the inverse map:
+`frame_t(q) = structure(p)` where `p = q + shift(t, p)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numba
+import numpy as np
+from scipy import fft
+from scipy.interpolate import CubicSpline
+
+TRUTH_FORMAT = "flexalign-truth-1"
+DISPLACEMENT_NODES = 257  # mesh on which the inverse map is solved; linear in between costs < 1e-3 px
+GRID_STEP_PX, GRID_LINE_PX = 50, 5
+GRID_BACKGROUND, GRID_LINE_DEPTH = 1.25, 0.20  # counts per pixel and frame
+GRID_A, GRID_B = (-0.039, 0.002), (-0.02, 0.002)
+GRID_K1, GRID_K2 = (0.04, 0.05), (0.02, 0.025)
+
+Pair = Tuple[np.ndarray, np.ndarray]
+Path = Union[str, "os.PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The known motion of a phantom, small enough to be a JSON file beside the movie.
+
+    Attributes
+    ----------
+    kind : "particles" or "grid".
+    frame_shape : (ny, nx).
+    n_frames : frames in the movie; t runs from 0 to n_frames - 1 and may lie in between.
+    pixel_size_A : pixel size in Angstrom.
+    parameters : of the formulas, see `particle_phantom` and `grid_phantom`.
+    """
+
+    kind: str
+    frame_shape: Tuple[int, int]
+    n_frames: int
+    pixel_size_A: float
+    parameters: Dict[str, Any]
+
+    def shift(self, t: Any, y: Any, x: Any) -> Pair:
+        """True shift (sy, sx) in px at reference position (y, x) of frame t; broadcasts as `MotionModel.shift` does.
+
+        Reference positions are those of the frame at which the shift is zero: the first one for "particles", number
+        `parameters["reference_frame"]` for "grid".
+        """
+        t, y, x = np.broadcast_arrays(*(np.asarray(a, float) for a in (t, y, x)))
+        if self.kind == "particles":
+            return self._particle_shift(t, y, x)
+        qy, qx = self._undome(t, *self._dome(np.full(t.shape, float(self.parameters["reference_frame"])), y, x))
+        return y - qy, x - qx
+
+    def to_reference(self, t: Any, y: Any, x: Any) -> Pair:
+        """Reference position of the content that is seen at (y, x) in frame t: the inverse of q = p - shift(t, p)."""
+        t, y, x = np.broadcast_arrays(*(np.asarray(a, float) for a in (t, y, x)))
+        if self.kind == "particles":
+            py, px = y, x
+            for _ in range(100):  # each pass multiplies what is left by the motion's gradient, about 1e-2
+                sy, sx = self._particle_shift(t, py, px)
+                moved = max(abs(y + sy - py).max(), abs(x + sx - px).max())
+                py, px = y + sy, x + sx
+                if moved < 1e-7:
+                    return py, px
+            raise ValueError("the local motion folds the image over itself: use larger frames or less local motion")
+        return self._undome(np.full(t.shape, float(self.parameters["reference_frame"])), *self._dome(t, y, x))
+
+    def _particle_shift(self, t: np.ndarray, y: np.ndarray, x: np.ndarray) -> Pair:
+        p = self.parameters
+        drift, grown = (_saturating(t, self.n_frames, p[tau]) for tau in ("drift_decay_frames", "local_decay_frames"))
+        control = np.asarray(p["local_px"])
+        by, bx = (_natural_basis(control.shape[1 + i], n, v) for i, (n, v) in enumerate(zip(self.frame_shape, (y, x))))
+        local = np.einsum("...k,akl,...l->a...", by, control, bx, optimize=True)
+        return p["drift_px"][0] * drift + grown * local[0], p["drift_px"][1] * drift + grown * local[1]
+
+    def grid_constants(self, t: Any) -> Tuple[Any, Any, Any, Any]:
+        """(shift_y, shift_x, k1, k2) of the paper's phantom; its t runs from 1 to n, ours from 0."""
+        n, doming = self.n_frames, self.parameters["doming"]
+        left = n - (t + 1.0)
+        sx = GRID_A[0] * left + GRID_A[1] * left**2 + np.cos(left) / 10
+        sy = GRID_B[0] * left + GRID_B[1] * left**2 + np.sin(left**2) / 5
+        k1, k2 = (doming * (k[0] + (t + 1.0) * (k[1] - k[0]) / n) for k in (GRID_K1, GRID_K2))
+        return sy, sx, k1, k2
+
+    def _dome(self, t: np.ndarray, y: np.ndarray, x: np.ndarray) -> Pair:
+        """Position on the drawn grid that frame t shows at (y, x)."""
+        sy, sx, k1, k2 = self.grid_constants(t)
+        cy, cx = self.frame_shape[0] / 2, self.frame_shape[1] / 2
+        v, u = (y + sy - cy) / cy, (x + sx - cx) / cx
+        r2 = u * u + v * v
+        scale = 1 + k1 * r2 + k2 * r2 * r2
+        return v * scale * cy + cy, u * scale * cx + cx
+
+    def _undome(self, t: np.ndarray, y: np.ndarray, x: np.ndarray) -> Pair:
+        sy, sx, k1, k2 = self.grid_constants(t)
+        cy, cx = self.frame_shape[0] / 2, self.frame_shape[1] / 2
+        v, u = (y - cy) / cy, (x - cx) / cx
+        r_out = np.hypot(u, v)
+        r = r_out
+        for _ in range(20):  # Newton on r (1 + k1 r^2 + k2 r^4) = r_out; monotone, so it converges from outside
+            r = r - (r * (1 + k1 * r**2 + k2 * r**4) - r_out) / (1 + 3 * k1 * r**2 + 5 * k2 * r**4)
+        scale = 1 / (1 + k1 * r**2 + k2 * r**4)
+        return v * scale * cy + cy - sy, u * scale * cx + cx - sx
+
+    def save(self, path: Path) -> None:
+        values = {"format": TRUTH_FORMAT, **dataclasses.asdict(self)}
+        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        with open(temporary, "w") as f:
+            json.dump(values, f, indent=1)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Truth:
+        with open(path) as f:
+            d = json.load(f)
+        if d.get("format") != TRUTH_FORMAT:
+            raise ValueError(f"{os.fspath(path)}: truth format is {d.get('format')!r}, expected {TRUTH_FORMAT!r}")
+        shape = (int(d["frame_shape"][0]), int(d["frame_shape"][1]))
+        return cls(d["kind"], shape, int(d["n_frames"]), float(d["pixel_size_A"]), d["parameters"])
+
+
+class FieldError(NamedTuple):
+    """RMS lengths in px of the shift's error, and of what would be left if nothing were corrected."""
+
+    rms_px: float
+    nothing_px: float
+
+
+def field_rms_error(
+    model: Any,
+    truth: Truth,
+    frames: Optional[Sequence[int]] = None,
+    mesh: int = 41,
+    central: float = 1.0,
+    follow_content: bool = False,
+) -> FieldError:
+    """RMS difference between a motion model and the truth, over a mesh of positions and all frames.
+
+    Each position's mean over the frames is removed (which frame is the reference is a free choice), then the root of
+    the mean of dy^2 + dx^2 is taken.
+
+    Parameters
+    ----------
+    model : anything with `shift(t, y, x) -> (sy, sx)`, as `MotionModel`.
+    frames : 0-based frames to compare; all by default.
+    mesh : positions on each axis.
+    central : fraction of each axis that the mesh spans, about the centre.
+    follow_content : compare where the same piece of content is put in each frame instead of the shifts at equal
+        coordinates. Exact also where the two reference layouts differ by many pixels (the grid's corners).
+    """
+    t = np.arange(truth.n_frames) if frames is None else np.asarray(frames)
+    y, x = ((n - 1) / 2 * (1 + central * np.linspace(-1, 1, mesh)) for n in truth.frame_shape)
+    at = (t[:, None, None].astype(float), y[None, :, None], x[None, None, :])
+    true = np.stack(truth.shift(*at))
+    estimate = np.stack(model.shift(*at))
+    if follow_content:
+        error = np.stack(truth.to_reference(at[0], at[1] - estimate[0], at[2] - estimate[1]))
+    else:
+        error = true - estimate
+
+    def rms(field: np.ndarray) -> float:
+        deviation = field - field.mean(axis=1, keepdims=True)
+        return float(np.sqrt((deviation**2).sum(axis=0).mean()))
+
+    return FieldError(rms(error), rms(true))
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A movie that is rendered frame by frame; the same seed gives the same counts on any machine and thread count.
+
+    Attributes
+    ----------
+    truth : the motion.
+    dose : mean electrons per pixel and frame.
+    seed : of the counting noise.
+    spline : (py, px) float32 B-spline coefficients of the structure (particles), or None (grid).
+    margin : pixels by which the structure exceeds the frame on the low side.
+    gain : (ny, nx) float32 multiplicative gain that corrects the movie (0: dead pixel), or None.
+    hot : flat indices of hot pixels, which the gain does not know.
+    """
+
+    truth: Truth
+    dose: float
+    seed: int
+    spline: Optional[np.ndarray] = None
+    margin: int = 0
+    gain: Optional[np.ndarray] = None
+    hot: Tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        return (self.truth.n_frames, *self.truth.frame_shape)
+
+    def expected(self, t: float) -> np.ndarray:
+        """(ny, nx) float32 expected electrons at time t (frames, may be fractional), before gain and noise."""
+        ny, nx = self.truth.frame_shape
+        out = np.empty((ny, nx), np.float32)
+        if self.spline is None:
+            sy, sx, k1, k2 = self.truth.grid_constants(t)
+            _render_grid(out, float(sy), float(sx), float(k1), float(k2))
+            return out
+        node_y, node_x = (np.linspace(0, n - 1, min(n, DISPLACEMENT_NODES)) for n in (ny, nx))
+        py, px = self.truth.to_reference(t, node_y[:, None], node_x[None, :])
+        u = np.stack([py - node_y[:, None], px - node_x[None, :]])
+        _render_spline(out, self.spline, u + self.margin, self.dose)
+        return out
+
+    def counts(self, t: float, exposure: float = 1.0, stream: int = 0) -> np.ndarray:
+        """(ny, nx) uint8 raw counts of `exposure` frames' dose at time t; `stream` numbers independent noise."""
+        rate = self.expected(t)
+        if self.gain is not None:
+            seen = self.gain > 0
+            np.divide(rate, self.gain, out=rate, where=seen)
+            rate[~seen] = 0
+            rate.ravel()[list(self.hot)] = 30 * self.dose
+        out = np.empty(rate.shape, np.uint8)
+        _poisson(out, rate, exposure, np.uint64(self.seed), np.uint64(stream))
+        return out
+
+    def frame(self, i: int) -> np.ndarray:
+        """(ny, nx) uint8 raw counts of frame i (0-based); more than 255 counts saturate."""
+        return self.counts(float(i), stream=i)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        return (self.frame(i) for i in range(self.truth.n_frames))
+
+
+def grid_phantom(
+    shape: Tuple[int, int, int] = (30, 4096, 4096), doming: float = 1.0, pixel_size_A: float = 1.0, seed: int = 1
+) -> Phantom:
+    """The phantom of Strelak et al. 2020, section 4.1: lines of 5 px every 50 px, drifting and doming.
+
+    With t = 1 .. n, a frame at (y, x) shows the grid at: x + a1 (n-t) + a2 (n-t)^2 + cos(n-t)/10 and
+    y + b1 (n-t) + b2 (n-t)^2 + sin((n-t)^2)/5, then moved radially about the centre by r (1 + k1 r^2 + k2 r^4), r = 1
+    at the middle of an edge, k1 and k2 growing linearly with t. Sampled bilinearly; Poisson counts of mean
+    1.25 - 0.20 v. Verbatim at any size; `doming` multiplies k1 and k2 (0: drift only).
+    """
+    parameters = {"doming": doming, "reference_frame": (shape[0] - 1) // 2}
+    truth = Truth("grid", (shape[1], shape[2]), shape[0], pixel_size_A, parameters)
+    return Phantom(truth, GRID_BACKGROUND, seed)
+
+
+def particle_phantom(
+    shape: Tuple[int, int, int] = (30, 4096, 4096),
+    pixel_size_A: float = 1.0,
+    dose: float = 1.0,
+    contrast: float = 0.15,
+    band_limit_A: float = 10.0,
+    drift_px: float = 9.0,
+    local_px: float = 6.0,
+    seed: int = 1,
+    control_points: int = 4,
+) -> Phantom:
+    """Random structure, band-limited, under a decaying drift and smooth local motion that grows ever more slowly.
+
+    Parameters
+    ----------
+    shape : (n_frames, ny, nx).
+    dose : electrons per pixel and frame. The signal-to-noise ratio of a frame is contrast^2 * dose.
+    contrast : rms of the structure relative to its mean.
+    band_limit_A : the structure has nothing finer than this; the spectrum below is flat with a soft edge.
+    drift_px : length of the common drift from the first to the last frame; direction random.
+    local_px : largest control value of the local motion on each axis, reached at the last frame (so up to sqrt(2)
+        times it in length). The mean over the control points is zero: drift and local motion are distinct.
+    control_points : random values on each axis, joined by a natural cubic spline.
+    """
+    n, ny, nx = shape
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi)
+    control = rng.uniform(-1, 1, (2, control_points, control_points))
+    control -= control.mean(axis=(1, 2), keepdims=True)
+    control *= local_px / abs(control).max(axis=(1, 2), keepdims=True)
+    parameters = {
+        "drift_px": [drift_px * math.sin(angle), drift_px * math.cos(angle)],
+        "drift_decay_frames": n / 5,
+        "local_px": control.tolist(),
+        "local_decay_frames": n / 2.5,
+    }
+    truth = Truth("particles", (ny, nx), n, pixel_size_A, parameters)
+    margin = math.ceil(drift_px + 2 * local_px) + 4
+    size = [fft.next_fast_len(k + 2 * margin, real=True) for k in (ny, nx)]
+    spline = _random_structure(rng, size[0], size[1], pixel_size_A / band_limit_A, contrast)
+    return Phantom(truth, dose, seed, spline, margin)
+
+
+def _saturating(t: np.ndarray, n: int, decay: float) -> np.ndarray:
+    """0 at the first frame, 1 at the last, with a speed that decays exponentially."""
+    return np.expm1(-t / decay) / math.expm1(-max(n - 1, 1) / decay)
+
+
+def _natural_basis(n_points: int, length: int, at: np.ndarray) -> np.ndarray:
+    """Weights (..., n_points) of control points at 0 .. length-1 in the natural cubic spline through them."""
+    nodes = np.linspace(0, length - 1, n_points)
+    distinct, index = np.unique(at, return_inverse=True)
+    return CubicSpline(nodes, np.eye(n_points), bc_type="natural")(distinct)[index.reshape(at.shape)]
+
+
+def _random_structure(rng: np.random.Generator, ny: int, nx: int, limit: float, contrast: float) -> np.ndarray:
+    """B-spline coefficients (ny, nx) float32 of a periodic random image, mean 1, rms `contrast`.
+
+    `limit` in cycles/px: nothing above it, raised-cosine edge from 0.8 of it. Dividing by the B-spline's transfer
+    function in Fourier space is the exact prefilter of a periodic image.
+    """
+    if not 0 < limit <= 0.5:
+        raise ValueError(f"the structure's limit of {limit:g} cycles/px must lie between 0 and 0.5: change band limit")
+    ky, kx = fft.fftfreq(ny), fft.rfftfreq(nx)
+    rows, columns = np.flatnonzero(abs(ky) < limit), np.flatnonzero(kx < limit)
+    k = np.hypot(ky[rows, None], kx[None, columns])
+    edge = np.clip((k / limit - 0.8) / 0.2, 0, 1)
+    band = rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
+    band *= 0.5 * (1 + np.cos(np.pi * edge))
+    band[k == 0] = 0
+    transfer = [(2 + np.cos(2 * np.pi * f)) / 3 for f in (ky[rows], kx[columns])]
+    spectrum = np.zeros((ny, len(kx)), np.complex64)
+    spectrum[np.ix_(rows, columns)] = band
+    image = fft.irfft2(spectrum, (ny, nx), overwrite_x=True)
+    rms = float(image.std(dtype=np.float64))
+    spectrum = np.zeros((ny, len(kx)), np.complex64)
+    spectrum[np.ix_(rows, columns)] = band * (contrast / rms) / (transfer[0][:, None] * transfer[1])
+    spectrum[0, 0] = ny * nx
+    return fft.irfft2(spectrum, (ny, nx), overwrite_x=True)
+
+
+@numba.njit(inline="always")
+def _weights(f: float) -> Tuple[float, float, float, float]:
+    g = 1.0 - f
+    return g * g * g / 6, (4 - 3 * f * f * (2 - f)) / 6, (4 - 3 * g * g * (2 - g)) / 6, f * f * f / 6
+
+
+@numba.njit(parallel=True, cache=True)
+def _render_spline(out: np.ndarray, spline: np.ndarray, displacement: np.ndarray, dose: float) -> None:
+    """out(q) = dose * structure(q + displacement(q)); displacement (2, my, mx) on an even mesh over the frame."""
+    ny, nx = out.shape
+    py, px = spline.shape
+    my, mx = displacement.shape[1:]
+    for y in numba.prange(ny):
+        v = y * (my - 1) / max(ny - 1, 1)
+        j = min(int(v), max(my - 2, 0))
+        jn = min(j + 1, my - 1)
+        row_y = displacement[0, j] + (v - j) * (displacement[0, jn] - displacement[0, j])
+        row_x = displacement[1, j] + (v - j) * (displacement[1, jn] - displacement[1, j])
+        for x in range(nx):
+            u = x * (mx - 1) / max(nx - 1, 1)
+            i = min(int(u), max(mx - 2, 0))
+            inext = min(i + 1, mx - 1)
+            at_y = y + row_y[i] + (u - i) * (row_y[inext] - row_y[i])
+            at_x = x + row_x[i] + (u - i) * (row_x[inext] - row_x[i])
+            # The margin holds every position; the bounds only keep a wrong one from reading outside.
+            y0 = min(max(int(math.floor(at_y)), 1), py - 3)
+            x0 = min(max(int(math.floor(at_x)), 1), px - 3)
+            wy, wx = _weights(at_y - y0), _weights(at_x - x0)
+            total = 0.0
+            for a in range(4):
+                line = spline[y0 + a - 1]
+                along = wx[0] * line[x0 - 1] + wx[1] * line[x0] + wx[2] * line[x0 + 1] + wx[3] * line[x0 + 2]
+                total += wy[a] * along
+            out[y, x] = max(dose * total, 0.0)
+
+
+@numba.njit(inline="always")
+def _on_line(at: int, size: int) -> bool:
+    half = GRID_LINE_PX // 2
+    return GRID_STEP_PX - half <= at < size and (at + half) % GRID_STEP_PX < GRID_LINE_PX
+
+
+@numba.njit(inline="always")
+def _grid_value(y: int, x: int, ny: int, nx: int) -> float:
+    if y < 0 or x < 0 or y >= ny or x >= nx:
+        return 0.0
+    return 1.0 if _on_line(y, ny) or _on_line(x, nx) else 0.0
+
+
+@numba.njit(parallel=True, cache=True)
+def _render_grid(out: np.ndarray, sy: float, sx: float, k1: float, k2: float) -> None:
+    ny, nx = out.shape
+    cy, cx = ny / 2, nx / 2
+    for y in numba.prange(ny):
+        v = (y + sy - cy) / cy
+        for x in range(nx):
+            u = (x + sx - cx) / cx
+            r2 = u * u + v * v
+            scale = 1 + k1 * r2 + k2 * r2 * r2
+            at_y, at_x = v * scale * cy + cy, u * scale * cx + cx
+            y0, x0 = int(math.floor(at_y)), int(math.floor(at_x))
+            fy, fx = at_y - y0, at_x - x0
+            top = (1 - fx) * _grid_value(y0, x0, ny, nx) + fx * _grid_value(y0, x0 + 1, ny, nx)
+            bottom = (1 - fx) * _grid_value(y0 + 1, x0, ny, nx) + fx * _grid_value(y0 + 1, x0 + 1, ny, nx)
+            out[y, x] = GRID_BACKGROUND - GRID_LINE_DEPTH * ((1 - fy) * top + fy * bottom)
+
+
+@numba.njit(inline="always")
+def _mix(z: np.uint64) -> np.uint64:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@numba.njit(parallel=True, cache=True)
+def _poisson(out: np.ndarray, rate: np.ndarray, exposure: float, seed: np.uint64, stream: np.uint64) -> None:
+    """Poisson counts of mean rate * exposure by inversion; each row has its own splitmix64 sequence."""
+    step = np.uint64(0x9E3779B97F4A7C15)
+    ny, nx = out.shape
+    for y in numba.prange(ny):
+        state = _mix(_mix(_mix(seed + step) + stream + step) + np.uint64(y) + step)
+        for x in range(nx):
+            left = float(rate[y, x]) * exposure
+            count = 0
+            while left > 0:
+                mean = min(left, 32.0)  # a sum of Poisson numbers is one: keeps exp() in range
+                left -= mean
+                state += step
+                uniform = (_mix(state) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+                p = math.exp(-mean)
+                reached = p
+                k = 0
+                while uniform > reached and p > 0:
+                    k += 1
+                    p *= mean / k
+                    reached += p
+                count += k
+            out[y, x] = min(count, 255)
