@@ -1,1 +1,18 @@
+"""Reading movies and what corrects them: `open_movie`, `load_corrections`, `find_hot_pixels`, `neighbour_table`."""
 
+from __future__ import annotations
+
+from .corrections import Corrections, load_corrections
+from .defects import NeighbourTable, find_hot_pixels, neighbour_table
+from .movie import Movie
+from .reading import open_movie
+
+__all__ = [
+    "Corrections",
+    "Movie",
+    "NeighbourTable",
+    "find_hot_pixels",
+    "load_corrections",
+    "neighbour_table",
+    "open_movie",
+]

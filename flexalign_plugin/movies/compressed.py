@@ -1,0 +1,109 @@
+"""MRC stacks compressed as a whole with bzip2 or gzip (.mrc.bz2, .mrc.gz)."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import threading
+import zlib
+from typing import IO, Any, List, Optional
+
+import numpy as np
+
+from ..errors import MovieError
+from .movie import Movie
+from .mrc import HEADER_BYTES, looks_like_mrc, mrc_layout
+
+OPENERS = {b"BZ": bz2.open, b"\x1f\x8b": gzip.open}  # by the first two bytes
+
+
+class CompressedMrcMovie(Movie):
+    """A compressed MRC stack.
+
+    Such a file can only be read from its start, so the first frame asked for decodes them all into memory; beyond
+    `MAX_KEPT_BYTES` frames are decoded one by one, quick only when asked for in order.
+    """
+
+    kind = "MRC"
+    MAX_KEPT_BYTES = 3_000_000_000
+
+    def __init__(self, path: str, magic: bytes) -> None:
+        self._open = OPENERS[magic]
+        self._lock = threading.Lock()
+        self._stream: Optional[IO[bytes]] = None
+        self._next = 0
+        self.path = path
+        notes: List[str] = []
+        header = bytes(self._bytes(HEADER_BYTES, "its header"))
+        if not looks_like_mrc(header):
+            raise MovieError(f"{path}: holds no MRC stack: decompress it, only MRC is read through bzip2 and gzip.")
+        self._layout = layout = mrc_layout(path, header, notes)
+        super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
+        self.close()
+
+    def prefetch(self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None) -> None:
+        """Decode all frames into memory if they fit in `max_bytes`; one thread, as the stream is one."""
+        if self.n_bytes > max_bytes:
+            return
+        with self._lock:
+            if all(frame is not None for frame in self._kept):
+                return
+            self._kept = [self._decode(i) for i in range(self.n_frames)]
+            self._rewind()
+
+    def close(self) -> None:
+        with self._lock:
+            super().close()
+            self._rewind()
+
+    def _read(self, i: int) -> np.ndarray:
+        self.prefetch()
+        with self._lock:
+            kept = self._kept[i]
+            return self._decode(i) if kept is None else kept
+
+    def _decode(self, i: int) -> np.ndarray:
+        """Frame `i`, from where the stream stands if that is not beyond it."""
+        layout = self._layout
+        if self._stream is None or self._next > i:
+            self._rewind()
+            self._bytes(layout.offset, "its header")
+        for k in range(self._next, i + 1):
+            stored = self._bytes(layout.frame_bytes, f"frame {k + 1} of {layout.shape[0]}")
+            self._next = k + 1
+        if self._next == layout.shape[0]:
+            self._check_end()
+        return layout.expand(stored.view(layout.dtype).reshape(layout.shape[1], layout.stored_row))
+
+    def _bytes(self, n: int, where: str) -> np.ndarray:
+        """The next `n` bytes of the decompressed stream; `where` is for the error message."""
+        data = np.empty(n, np.uint8)
+        view, done = memoryview(data), 0
+        try:
+            if self._stream is None:
+                self._stream = self._open(self.path, "rb")
+            while done < n:
+                got: Any = self._stream.readinto(view[done:])  # type: ignore[attr-defined]
+                if not got:
+                    raise EOFError("the data ends")
+                done += got
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._corrupt(where, error) from error
+        return data
+
+    def _check_end(self) -> None:
+        """Read on behind the last frame, where gzip keeps its checksum."""
+        try:
+            while self._stream is not None and self._stream.read(1 << 20):
+                pass
+        except (OSError, EOFError, zlib.error) as error:
+            raise self._corrupt("its end", error) from error
+
+    def _corrupt(self, where: str, error: Exception) -> MovieError:
+        self._rewind()
+        return MovieError(f"{self.path}: truncated or corrupt in {where} ({error}): copy or compress the file again.")
+
+    def _rewind(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream, self._next = None, 0

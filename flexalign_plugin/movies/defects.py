@@ -1,0 +1,157 @@
+"""Defect pixels: hot and dead ones found in the movie itself, and the good neighbours that replace them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple
+
+import numba
+import numpy as np
+from scipy.special import pdtrik
+
+SIX_SIGMA = 6.0
+SIX_SIGMA_TAIL = 9.865876e-10  # of the normal distribution, one side
+SAMPLE = 1_000_000  # pixels that the statistics are taken from
+TRIM = 1e-3  # of the pixels at each end, left out of the first estimate
+LARGE_MEAN = 1e5  # counts; beyond it Poisson is normal to all digits that matter here
+RADIUS = 3  # of the window in which a suspect is compared with its surroundings
+MIN_NEIGHBOURS = 6
+
+
+class NeighbourTable(NamedTuple):
+    """Good neighbours of each defect pixel; those of defect i are `neighbours_flat_index[indptr[i]:indptr[i + 1]]`."""
+
+    rows: np.ndarray  # (n,) int32
+    cols: np.ndarray  # (n,) int32
+    indptr: np.ndarray  # (n + 1,) int64
+    neighbours_flat_index: np.ndarray  # (indptr[n],) int64, row * nx + column
+
+
+def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] = None) -> np.ndarray:
+    """Hot and dead pixels in the mean of a movie's uncorrected frames.
+
+    A pixel is a suspect if its value is further from the mean than six sigma. Mean and sigma are those of the pixels that
+    are no suspects, so that hot pixels don't inflate them. Few counts are skewed, so "six sigma" is the value that a
+    Poisson variable of the same mean and sigma passes as seldom as a normal one passes six sigma (1e-9): mean + 6 sigma
+    and mean - 6 sigma for many counts, further up and not so far down for few. A suspect is a defect if it is as far
+    from the median of its 7 x 7 surroundings too, at least half of which are no suspects: an empty hole or a gold bar
+    is part of the picture. Clusters up to about 5 x 5 pixels are found; for larger ones there are defect maps.
+
+    Parameters
+    ----------
+    mean_frame : (ny, nx) float32, dark and gain corrected.
+    known_defects : (ny, nx) bool; left out of all statistics and of the result.
+
+    Returns
+    -------
+    (ny, nx) bool, true at the defects that were found.
+    """
+    frame = np.ascontiguousarray(mean_frame, np.float32)
+    ignored = np.zeros(frame.shape, bool) if known_defects is None else np.asarray(known_defects, bool)
+    found = np.zeros(frame.shape, bool)
+    step = max(frame.size // SAMPLE, 1)
+    sample = frame.reshape(-1)[::step][~ignored.reshape(-1)[::step]]
+    sample = sample[np.isfinite(sample)]
+    if sample.size < 100:
+        return found
+    low, high = np.quantile(sample, (TRIM, 1 - TRIM))
+    mean, before = 0.0, -1
+    for _ in range(20):
+        good = sample[(sample >= low) & (sample <= high)]
+        if good.size == before:
+            break
+        before = good.size
+        mean, sigma = float(good.mean(dtype=np.float64)), float(good.std(dtype=np.float64))
+        low, high = _six_sigma_limits(mean, sigma)
+    if not low < high:  # a constant image tells nothing
+        return found
+    suspects = ((frame < low) | (frame > high)) & ~ignored
+    rows, cols = np.nonzero(suspects)
+    _confirm(frame, suspects, ignored, rows, cols, mean, mean - low, high - mean, found)
+    return found
+
+
+def _six_sigma_limits(mean: float, sigma: float) -> Tuple[float, float]:
+    """Values that noise of this mean and sigma leaves on either side with a probability of 1e-9."""
+    counts = (mean / sigma) ** 2 if sigma > 0 else np.inf
+    if mean <= 0 or counts > LARGE_MEAN:
+        return mean - SIX_SIGMA * sigma, mean + SIX_SIGMA * sigma
+    unit = sigma**2 / mean  # value of one count
+    below = pdtrik(SIX_SIGMA_TAIL, counts)  # nan if even 0 counts are more frequent
+    return unit * below if below >= 0 else -np.inf, unit * float(pdtrik(1 - SIX_SIGMA_TAIL, counts))
+
+
+@numba.njit(cache=True, nogil=True)
+def _confirm(frame, suspects, ignored, rows, cols, mean, below, above, found):  # type: ignore[no-untyped-def]
+    """Set `found` for the suspects that stand out from their surroundings."""
+    ny, nx = frame.shape
+    values = np.empty((2 * RADIUS + 1) ** 2, np.float32)
+    for i in range(len(rows)):
+        n, area = 0, -1
+        for y in range(max(rows[i] - RADIUS, 0), min(rows[i] + RADIUS + 1, ny)):
+            for x in range(max(cols[i] - RADIUS, 0), min(cols[i] + RADIUS + 1, nx)):
+                area += 1
+                if not (suspects[y, x] or ignored[y, x]):
+                    values[n] = frame[y, x]
+                    n += 1
+        if 2 * n < area or n == 0:
+            continue
+        around = np.median(values[:n])
+        # Shot noise grows with the signal.
+        wider = np.sqrt(max(around / mean, 1.0)) if mean > 0 else 1.0
+        difference = frame[rows[i], cols[i]] - around
+        found[rows[i], cols[i]] = difference > above * wider or -difference > below
+
+
+def neighbour_table(defects: np.ndarray) -> NeighbourTable:
+    """Good neighbours of each defect pixel: all within the smallest square around it that holds at least 6.
+
+    Parameters
+    ----------
+    defects : (ny, nx) bool.
+
+    Returns
+    -------
+    The table, in row order. Where the whole image has fewer good pixels than 6, those there are.
+    """
+    defects = np.ascontiguousarray(defects, bool)
+    rows, cols = (index.astype(np.int32) for index in np.nonzero(defects))
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    _count_neighbours(defects, rows, cols, indptr)
+    neighbours = np.empty(indptr[-1], np.int64)
+    _fill_neighbours(defects, rows, cols, indptr, neighbours)
+    return NeighbourTable(rows, cols, indptr, neighbours)
+
+
+@numba.njit(cache=True, nogil=True)
+def _good_on_ring(defects, row, col, radius, out, at):  # type: ignore[no-untyped-def]
+    """Count the good pixels at exactly `radius` (a square ring); from `at` on they are put into `out` if that has room."""
+    ny, nx = defects.shape
+    n = 0
+    for y in range(max(row - radius, 0), min(row + radius + 1, ny)):
+        step = 1 if abs(y - row) == radius else 2 * radius
+        for x in range(col - radius, col + radius + 1, step):
+            if 0 <= x < nx and not defects[y, x]:
+                if len(out) > 0:
+                    out[at + n] = y * nx + x
+                n += 1
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_neighbours(defects, rows, cols, indptr):  # type: ignore[no-untyped-def]
+    nothing = np.empty(0, np.int64)
+    for i in range(len(rows)):
+        n, radius = 0, 0
+        while n < MIN_NEIGHBOURS and radius < max(defects.shape[0], defects.shape[1]):
+            radius += 1
+            n += _good_on_ring(defects, rows[i], cols[i], radius, nothing, 0)
+        indptr[i + 1] = indptr[i] + n
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_neighbours(defects, rows, cols, indptr, neighbours):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        at, radius = indptr[i], 0
+        while at < indptr[i + 1]:
+            radius += 1
+            at += _good_on_ring(defects, rows[i], cols[i], radius, neighbours, at)

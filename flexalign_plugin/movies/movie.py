@@ -1,0 +1,94 @@
+"""`Movie`, what every reader offers: the shape, and frames in their native dtype, decoded when asked for."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, List, Optional, Tuple
+
+import numpy as np
+
+from ..errors import MovieError
+
+
+class Movie:
+    """A stack of frames in a file, read lazily; a context manager.
+
+    Frames keep the row order of the file: row 0 is the first stored row (MRC: the bottom one, TIFF, EER: the top one).
+
+    Attributes
+    ----------
+    path : the file.
+    kind : "MRC", "TIFF" or "EER".
+    shape : (n_frames, ny, nx); the frame count is the file's own (EER: after grouping).
+    dtype : native byte order, of the arrays that `frame` returns.
+    memory_mapped : frames come straight from the page cache, so that keeping copies of them is of no use.
+    notes : what the user may want to know about this file.
+    """
+
+    kind = ""
+    memory_mapped = False
+
+    def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
+        self.path = path
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.notes: List[str] = list(notes or [])
+        self._kept: List[Optional[np.ndarray]] = [None] * shape[0]
+
+    @property
+    def n_frames(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that all frames take, decoded."""
+        return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+    def frame(self, i: int) -> np.ndarray:
+        """Frame `i` (0-based) as (ny, nx), native dtype, C-contiguous, perhaps read-only. Thread-safe.
+
+        Raises MovieError if the data of this frame is truncated or corrupt.
+        """
+        if not 0 <= i < self.shape[0]:
+            raise IndexError(f"frame {i} of {self.shape[0]}")
+        kept = self._kept[i]
+        return self._read(i) if kept is None else kept
+
+    def prefetch(self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None) -> None:
+        """Decode all frames into memory in parallel threads, if they fit in `max_bytes`; else leave them lazy."""
+        if self.memory_mapped or self.n_bytes > max_bytes:
+            return
+        missing = [i for i in range(self.shape[0]) if self._kept[i] is None]
+        with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+            for i, frame in zip(missing, pool.map(self._read, missing)):
+                self._kept[i] = frame
+
+    def close(self) -> None:
+        """Let go of the file and of the frames kept by `prefetch`."""
+        self._kept = [None] * self.shape[0]
+
+    def __enter__(self) -> Movie:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _read(self, i: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+def read_into(file: BinaryIO, path: str, offset: int, out: np.ndarray) -> None:
+    """Fill the bytes of the contiguous array `out` from `offset` on; several threads may share one file."""
+    view = memoryview(out).cast("B")
+    done = 0
+    while done < len(view):
+        try:
+            got = os.preadv(file.fileno(), [view[done:]], offset + done)
+        except OSError as error:
+            raise MovieError(
+                f"{path}: reading failed ({error.strerror}): check the disk or the network mount."
+            ) from error
+        if got == 0:
+            raise MovieError(f"{path}: truncated: it ends at byte {offset + done}: copy the file again.")
+        done += got

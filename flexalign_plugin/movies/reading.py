@@ -1,0 +1,75 @@
+"""`open_movie`: recognises a movie by its first bytes and opens it with the right reader."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import List
+
+from ..errors import MovieError
+from ..settings import Settings
+from .compressed import OPENERS, CompressedMrcMovie
+from .eer import SKIP_AND_SUBPIXEL_BITS, EerMovie
+from .movie import Movie
+from .mrc import HEADER_BYTES, MrcMovie, looks_like_mrc
+from .tiff import MAGIC as TIFF_MAGIC
+from .tiff import TiffMovie, read_pages
+
+KINDS = "MRC (also .bz2, .gz), TIFF or EER"
+
+
+def open_movie(path: str, settings: Settings) -> Movie:
+    """Open a movie for reading; no frame is decoded yet.
+
+    Parameters
+    ----------
+    path : MRC, MRCS, TIFF, EER, or MRC compressed with bzip2 or gzip; the content decides, not the name.
+    settings : `n_frames` and `eer_sampling` say how an EER movie is rendered.
+
+    Raises
+    ------
+    MovieError : the file is missing, empty, truncated, damaged, or not a movie.
+    """
+    path = os.fspath(path)
+    start = first_bytes(path, HEADER_BYTES)
+    try:
+        if start[:4] in TIFF_MAGIC:
+            pages = read_pages(path)
+            notes: List[str] = []
+            file = open(path, "rb")
+            try:
+                if any(page.compression in SKIP_AND_SUBPIXEL_BITS for page in pages):
+                    return EerMovie(path, file, pages, settings, notes)
+                return TiffMovie(path, file, pages, notes)
+            except BaseException:
+                file.close()
+                raise
+        if start[:2] in OPENERS:
+            return CompressedMrcMovie(path, start[:2])
+        if looks_like_mrc(start):
+            return MrcMovie(path, start)
+    except OSError as error:
+        raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
+    if path.lower().endswith((".mrc", ".mrcs")):
+        raise MovieError(f"{path}: its MRC header is truncated or damaged: copy the file again.")
+    raise MovieError(f"{path}: its content is neither {KINDS}: give a movie in one of these formats.")
+
+
+def first_bytes(path: str, n: int) -> bytes:
+    """The first `n` bytes of a file that is there and not empty."""
+    try:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise MovieError(f"{path}: broken link to {os.readlink(path)}: restore that file or remove the link.")
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise MovieError(f"{path}: is a folder: give a file inside it.")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise MovieError(f"{path}: is no regular file: give a file on a disk.")
+        with open(path, "rb") as file:
+            start = file.read(n)
+    except FileNotFoundError as error:
+        raise MovieError(f"{path}: no such file: check the name, or whether the disk is mounted.") from error
+    except OSError as error:
+        raise MovieError(f"{path}: can't be opened ({error.strerror}): check its permissions and the disk.") from error
+    if not start:
+        raise MovieError(f"{path}: is empty (0 bytes): copy the file again.")
+    return start
