@@ -108,7 +108,7 @@ class OutputFiles:
 
 @contextmanager
 def atomic_path(path: str) -> Iterator[str]:
-    """Temporary path in the folder of `path`; takes the name `path` when the block succeeds, is removed when it fails."""
+    """Temporary path beside `path`; takes its name when the block succeeds, is removed when it fails."""
     folder, name = os.path.split(os.fspath(path))
     with OutputFiles(folder) as out, out.file(name) as temporary:
         yield temporary

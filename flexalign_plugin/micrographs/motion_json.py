@@ -15,7 +15,7 @@ RESULT_FORMAT = "flexalign-result-1"
 
 
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
-    """The saved part of a result. Frame numbers in "frames" are 1-based, `model` counts from 0 (`MotionModel.to_dict`)."""
+    """The saved part of a result. Frames in "frames" count from 1, those in "model" (`MotionModel.to_dict`) from 0."""
     aligned, summed = result.model.aligned_frames, result.summed_frames
     ny, nx = result.micrograph.shape
     return {

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..motion.model import MotionModel
 from ..settings import Settings
@@ -26,6 +27,7 @@ _DPI = 100
 _TIME_COLOURS = "viridis"
 _CORRECTED, _UNCORRECTED = "#0b6e4f", "#b0413e"
 _LABELLED_RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3.5, 3, 2.5, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.8, 0.6, 0.5)
+_FAINT_BLACK = -900  # grey value that would be black: keeps a background picture light
 _MESH_POINTS = 9  # along the longer side of the frame
 
 
@@ -49,10 +51,11 @@ def global_trajectory(path: str, model: MotionModel, settings: Settings) -> None
     axes.scatter(x[:1], y[:1], s=130, facecolors="none", edgecolors="crimson", linewidths=1.8, zorder=4)
     for i, place in _spaced_labels(points, 0.075 * half):
         is_first = i == 0
+        reach = 14 if is_first else 11
         axes.annotate(
             f"frame {first}" if is_first else str(first + i),
             points[i],
-            xytext=place * (14 if is_first else 11),
+            xytext=(reach * place[0], reach * place[1]),
             textcoords="offset points",
             ha="center" if abs(place[0]) < 0.5 else ("left" if place[0] > 0 else "right"),
             va="center",
@@ -82,34 +85,42 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     y0, x0 = (_mesh(n, spacing) for n in (ny, nx))
     motion = local_shifts(model, y0, x0)  # (2, n_aligned, y, x)
     largest = float(np.hypot(*motion).max())
-    magnification = _round_down(0.75 * spacing / max(largest, 1e-3))
-    figure = Figure(figsize=_figure_size(ny, nx), dpi=_DPI)
-    axes = figure.add_subplot()
+    magnification = _round_down(0.9 * spacing / max(largest, 1e-3))
+    figure, axes, bar_axes = _map_axes(ny, nx)
     window_y, window_x = settings.crop_window(ny, nx, "")
     axes.imshow(
-        background, cmap="gray", vmin=-500, vmax=255, interpolation="bilinear", aspect="equal",
+        background,
+        cmap="gray",
+        vmin=_FAINT_BLACK,
+        vmax=255,
+        interpolation="antialiased",
+        aspect="equal",
         extent=(window_x.start - 0.5, window_x.stop - 0.5, window_y.stop - 0.5, window_y.start - 0.5),
-    )  # fmt: skip
-    axes.set_xlim(-0.5, nx - 0.5)
-    axes.set_ylim(ny - 0.5, -0.5)
+    )
+    # Paths of the outer points may end outside the frame.
+    margin = 0.4 * spacing
+    axes.set_xlim(-margin, nx + margin)
+    axes.set_ylim(ny + margin, -margin)
+    axes.add_patch(Rectangle((-0.5, -0.5), nx, ny, fill=False, edgecolor="0.5", linewidth=0.8))
     paths = np.stack([x0[None, None, :] + magnification * motion[1], y0[None, :, None] + magnification * motion[0]], -1)
     paths = paths.reshape(model.n_aligned, -1, 2)  # (frame, mesh point, (x, y))
     segments = np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)
-    colours = LineCollection(segments, cmap=_TIME_COLOURS, linewidths=2.0, capstyle="round")
-    colours.set_array(np.repeat(np.arange(1, model.n_aligned) + model.first_frame + 1, paths.shape[1]))
-    colours.set_norm(Normalize(model.first_frame + 1, model.first_frame + model.n_aligned))
+    first, last = model.first_frame + 1, model.first_frame + model.n_aligned
+    colours = LineCollection(segments, cmap=_TIME_COLOURS, norm=Normalize(first, last), linewidths=2.2)
+    colours.set_capstyle("round")
+    colours.set_array(np.repeat(np.arange(first + 1, last + 1), paths.shape[1]))
     axes.add_collection(colours)
-    axes.scatter(paths[0, :, 0], paths[0, :, 1], s=16, facecolors="white", edgecolors="crimson", linewidths=1.2, zorder=3)
-    bar = figure.colorbar(colours, ax=axes, fraction=0.046, pad=0.02)
-    bar.set_label("frame")
+    axes.scatter(
+        paths[0, :, 0], paths[0, :, 1], s=18, facecolors="white", edgecolors="crimson", linewidths=1.2, zorder=3
+    )
+    figure.colorbar(colours, cax=bar_axes).set_label("frame")
     axes.set_xlabel("x (px)")
-    axes.set_ylabel("y (px), down as in the image")
+    axes.set_ylabel("y (px)")
     axes.set_title(
-        f"Local shifts, drawn {magnification:g} times larger\n"
-        f"largest: {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å; circles: frame {model.first_frame + 1}",
+        f"Local shifts relative to frame {first} (circles), drawn {magnification:g} times larger\n"
+        f"largest {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
         fontsize=11,
     )
-    figure.subplots_adjust(left=0.13, right=0.9, bottom=0.09, top=0.9)
     _save(figure, path)
 
 
@@ -124,12 +135,12 @@ def spectra(path: str, corrected: np.ndarray, uncorrected: np.ndarray, pixel_siz
     (after, after_profile), (before, before_profile) = psd.flattened(corrected), psd.flattened(uncorrected)
     n = len(after)
     figure = Figure(figsize=(6, 8.2), dpi=_DPI)
-    image_axes = figure.add_axes((0.12, 0.335, 0.8, 0.8 * 6 / 8.2))
+    image_axes = figure.add_axes((0.15, 0.335, 0.8, 0.8 * 6 / 8.2))
     image_axes.imshow(psd.composite(after, before), cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     image_axes.set_axis_off()
     image_axes.set_title("corrected", loc="left", color=_CORRECTED, fontsize=12)
     image_axes.set_title("uncorrected", loc="right", color=_UNCORRECTED, fontsize=12)
-    axes = figure.add_axes((0.12, 0.075, 0.8, 0.23))
+    axes = figure.add_axes((0.15, 0.075, 0.8, 0.23))
     frequency = np.arange(len(after_profile)) / (n * pixel_size_A)
     shown = slice(max(3, n // 64), None)
     axes.plot(frequency[shown], before_profile[shown], color=_UNCORRECTED, linewidth=1.2, label="uncorrected")
@@ -169,7 +180,7 @@ def _spaced_labels(points: np.ndarray, distance: float) -> List[Tuple[int, np.nd
         length = np.hypot(*along)
         away = np.array([-along[1], along[0]]) / length if length > 0 else np.array([1.0, 0.0])
         anchor = points[i] + 2 * distance * away
-        if all(np.hypot(*(anchor - other)) > 1.6 * distance for other in taken):
+        if all(np.hypot(*(anchor - other)) > 2 * distance for other in taken):
             chosen.append((i, away * np.array([1, -1])))
             taken.append(anchor)
     return chosen
@@ -181,14 +192,20 @@ def _mesh(length: int, spacing: float) -> np.ndarray:
 
 
 def _round_down(value: float) -> float:
-    """The largest of 1, 2, 5, 10, 20, ... that is not above `value`."""
+    """The largest round number (1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten) that is not above `value`."""
     power = 10.0 ** np.floor(np.log10(value))
-    return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))
+    return float(power * max(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step * power <= value * (1 + 1e-9)))
 
 
-def _figure_size(ny: int, nx: int) -> Tuple[float, float]:
-    side = 6.0
-    return (side + 1.0, side * max(ny / nx, 0.4) + 0.9) if nx >= ny else (side * max(nx / ny, 0.5) + 1.6, side + 0.9)
+def _map_axes(ny: int, nx: int) -> Tuple[Figure, Axes, Axes]:
+    """A figure with axes of the frame's proportions and a slim one for a colour bar beside it."""
+    long_side, left, right, bottom, top = 5.8, 0.85, 1.05, 0.6, 0.7  # inches
+    width, height = long_side * nx / max(ny, nx), long_side * ny / max(ny, nx)
+    figure = Figure(figsize=(left + width + right, bottom + height + top), dpi=_DPI)
+    full_width, full_height = figure.get_size_inches()
+    lower, tall = bottom / full_height, height / full_height
+    axes = figure.add_axes((left / full_width, lower, width / full_width, tall))
+    return figure, axes, figure.add_axes(((left + width + 0.12) / full_width, lower, 0.16 / full_width, tall))
 
 
 def _resolution_ticks(pixel_size_A: float) -> List[float]:

@@ -23,22 +23,24 @@ def power_spectrum(image: np.ndarray, tile: int = TILE, overlap: float = OVERLAP
 
     Returns
     -------
-    (tile, tile) float32, frequency zero at [tile // 2, tile // 2]. Scaled so that white noise has its variance everywhere.
+    (tile, tile) float32, frequency zero at [tile // 2, tile // 2]; white noise gives its variance everywhere.
     """
     tile = min(tile, *(n // 2 * 2 for n in image.shape))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(tile) + 0.5) / tile)
     taper = np.outer(window, window).astype(np.float32)
     rows, columns = (_starts(n, tile, overlap) for n in image.shape)
-    total = np.zeros((tile, tile))
+    total = np.zeros((tile, 2 * tile))  # real and imaginary parts still side by side
     pairs = np.zeros(((len(columns) + 1) // 2, tile, tile), np.complex64)
     for y in rows:
+        pairs[-1] = 0  # an odd tile has no partner
         for i, x in enumerate(columns):
             part = image[y : y + tile, x : x + tile]
             target = pairs.imag if i % 2 else pairs.real
             np.multiply(part - part.mean(), taper, out=target[i // 2])
         # Two real tiles share one complex transform Z = A + iB: |Z(k)|^2 + |Z(-k)|^2 = 2 |A(k)|^2 + 2 |B(k)|^2.
-        spectra = scipy.fft.fft2(pairs).view(np.float32).reshape(*pairs.shape, 2)
-        total += np.einsum("tyxc,tyxc->yx", spectra, spectra)
+        parts = scipy.fft.fft2(pairs, overwrite_x=True).view(np.float32)
+        total += np.square(parts, out=parts).sum(axis=0)
+    total = total[:, ::2] + total[:, 1::2]
     mirrored = np.roll(total[::-1, ::-1], 1, axis=(0, 1))
     n_tiles = len(rows) * len(columns)
     scale = 0.5 / (n_tiles * np.sum(taper.astype(float) ** 2))

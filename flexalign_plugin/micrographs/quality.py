@@ -29,7 +29,7 @@ def motion_figures(model: MotionModel, settings: Settings) -> Dict[str, Optional
     late: Optional[float] = None
     if settings.dose_per_frame:
         reached = np.array(model.aligned_frames[1:], int) + 1
-        is_early = settings.pre_exposure + reached * settings.dose_per_frame <= EARLY_DOSE
+        is_early = settings.pre_exposure + reached * settings.dose_per_frame <= EARLY_DOSE + 1e-6
         early, late = float(steps_A[is_early].sum()), float(steps_A[~is_early].sum())
     return {
         "accumulated_motion_total_A": float(steps_A.sum()),

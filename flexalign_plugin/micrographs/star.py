@@ -90,7 +90,8 @@ def star_text(
     ]
     if fit is not None:
         blocks.append(
-            f"# fitted to a B-spline, zero in the first aligned frame: {fit.rms_px:.4f} px rms, {fit.max_px:.4f} px max\n"
+            "# Fitted to a B-spline less its values in the first aligned frame; "
+            f"difference {fit.rms_px:.4f} px rms, {fit.max_px:.4f} px at most.\n"
         )
         blocks.append(
             _loop(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict
+from typing import ContextManager, Dict, List
 
 from .. import __version__
 from ..result import MovieResult
@@ -37,27 +37,32 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
     OutputError : a file can't be written. No file of this result is left then, and an earlier result's files are as
         they were.
     """
-    settings, model = result.settings, result.model
+    settings, model, summed = result.settings, result.model, result.summed_frames
     files: Dict[str, str] = {}
     with OutputFiles(output_dir) as out:
 
-        def new(what: str, ending: str):  # type: ignore[no-untyped-def]
+        def new(what: str, ending: str) -> ContextManager[str]:
             files[what] = os.path.join(output_dir, root + ending)
             return out.file(root + ending)
 
         pixel_size = result.micrograph_pixel_size_A
         if settings.do_save_ave_mic:
+            mean = f"mean of {len(summed)} frames"
             with new("micrograph", "_aligned_mic.mrc") as path:
-                write_mrc(path, result.micrograph, pixel_size, _labels(result, f"mean of {len(result.summed_frames)} frames"))
+                write_mrc(path, result.micrograph, pixel_size, _labels(result, mean, summed))
         if settings.do_save_movie and result.aligned_movie is not None:
             with new("aligned_movie", "_aligned_movie.mrcs") as path:
-                write_mrc(path, result.aligned_movie, pixel_size, _labels(result, "aligned frames"))
+                write_mrc(
+                    path, result.aligned_movie, pixel_size, _labels(result, "aligned frames", model.aligned_frames)
+                )
 
         small = pictures.thumbnail(result.micrograph) if settings.do_plots else None
         if settings.do_compute_psd:
             corrected, uncorrected = psd.power_spectrum(result.aligned), psd.power_spectrum(result.uncorrected)
             with new("psd", "_psd.mrc") as path:
-                write_mrc(path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean"))
+                write_mrc(
+                    path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean", summed)
+                )
             with new("psd_image", "_psd.png") as path:
                 pictures.write_png(path, psd.composite(psd.flattened(corrected)[0], psd.flattened(uncorrected)[0]))
         if small is not None:
@@ -87,9 +92,8 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
     return files
 
 
-def _labels(result: MovieResult, content: str):  # type: ignore[no-untyped-def]
-    summed = result.summed_frames
-    return [f"{content}, {PROGRAM}", f"frames {summed.start + 1} to {summed.stop} of {os.path.basename(result.movie)}"]
+def _labels(result: MovieResult, content: str, frames: range) -> List[str]:
+    return [f"{content}, {PROGRAM}", f"frames {frames.start + 1} to {frames.stop} of {os.path.basename(result.movie)}"]
 
 
 def _write_text(path: str, text: str) -> None:

@@ -53,7 +53,10 @@ def images(model: MotionModel, dose: float = 30.0, defocus_A: float = 12000.0) -
     transfer = -np.sin(phase + 0.07) * np.exp(-k2 * 60 / 4)
     spectrum = scipy.fft.rfft2(rng.standard_normal((ny, nx), dtype=np.float32))
     amplitude = 0.25 * np.sqrt(1 + 40 * np.exp(-k2 * 40**2))
-    specimen = spectrum * transfer * amplitude
+    centres = np.zeros((ny, nx), np.float32)
+    centres.flat[rng.integers(0, ny * nx, ny * nx // 40000)] = 1500.0
+    particles = scipy.fft.rfft2(centres) * (np.exp(-k2 * 120**2) - 0.6 * np.exp(-k2 * 60**2))
+    specimen = (spectrum * amplitude + particles) * transfer
     blur = np.zeros(specimen.shape, complex)
     for sy, sx in model.global_shifts_px:
         blur += np.exp(2j * np.pi * (ky * sy + kx * sx)) / model.n_aligned

@@ -1,0 +1,117 @@
+"""RELION's per-movie STAR: read back by another program's reader; the polynomial against a spline that is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from emtable import Table
+
+from flexalign_plugin.micrographs import star
+from flexalign_plugin.motion.bspline import basis
+from flexalign_plugin.motion.model import MotionModel
+from flexalign_plugin.settings import Settings
+
+from .synthetic import motion_model
+
+
+def relion_shift(c, z, x, y):
+    """The polynomial written out, term by term."""
+    powers = np.array([z, z**2, z**3])
+    terms = [1.0, x, x**2, y, y**2, x * y]
+    return sum(terms[i] * (c[3 * i : 3 * i + 3] @ powers) for i in range(6))
+
+
+def polynomial_model(coefficients, ny, nx, n_frames, first_frame, n_aligned):
+    """A MotionModel whose spline is RELION's polynomial: cubic B-splines contain it."""
+    t, y, x = np.arange(n_aligned), np.linspace(0, ny - 1, 12), np.linspace(0, nx - 1, 12)
+    inverse = [
+        np.linalg.pinv(basis(k, length, at))
+        for k, length, at in ((5, n_aligned - 1, t), (4, ny - 1, y), (6, nx - 1, x))
+    ]
+    spline = []
+    for c in (coefficients[1], coefficients[0]):
+        values = np.array([[[relion_shift(c, z, b / nx - 0.5, a / ny - 0.5) for b in x] for a in y] for z in t])
+        spline.append(np.einsum("lt,my,nx,tyx->lmn", *inverse, values))
+    drift = np.random.default_rng(5).normal(0, 3, (n_aligned, 2))
+    return MotionModel((ny, nx), n_frames, first_frame, drift, np.array(spline), 0.9)
+
+
+def test_polynomial_of_a_polynomial_is_exact(tmp_path):
+    rng = np.random.default_rng(2)
+    scale = np.tile([1.0, 1 / 15, 1 / 15**2], 6) * 0.3
+    coefficients = rng.normal(0, 1, (2, 18)) * scale
+    model = polynomial_model(coefficients, 371, 540, n_frames=20, first_frame=3, n_aligned=16)
+    fit = star.fit_polynomial(model)
+    assert fit.max_px < 1e-9
+    np.testing.assert_allclose(fit.coefficients, coefficients, atol=1e-10)
+
+    # The file alone gives the model's shifts: X from the first 18, Y from the last.
+    path = tmp_path / "a_shifts.star"
+    path.write_text(star.star_text(model, Settings(pixel_size=0.9), "a.mrc", "test", fit))
+    table = Table(fileName=str(path), tableName="local_motion_model")
+    c = np.array([row.rlnMotionModelCoeff for row in table])
+    assert [row.rlnMotionModelCoeffsIdx for row in table] == list(range(36))
+    shifts = {row.rlnMicrographFrameNumber: row for row in Table(fileName=str(path), tableName="global_shift")}
+    start = Table(fileName=str(path), tableName="general")[0].rlnMicrographStartFrame
+    for frame, y, x in ((4, 10, 20), (9, 300, 411), (19, 0, 539)):
+        z, u, v = frame - start, x / 540 - 0.5, y / 371 - 0.5
+        sy, sx = model.shift(frame - 1, y, x)
+        assert shifts[frame].rlnMicrographShiftX + relion_shift(c[:18], z, u, v) == pytest.approx(sx, abs=2e-6)
+        assert shifts[frame].rlnMicrographShiftY + relion_shift(c[18:], z, u, v) == pytest.approx(sy, abs=2e-6)
+
+
+def test_residual_is_the_length_of_the_difference():
+    model = motion_model((400, 500), n_frames=12)
+    fit = star.fit_polynomial(model)
+    y, x = np.linspace(0, 399, 16), np.linspace(0, 499, 16)
+    error = []
+    for t in model.aligned_frames:
+        sy, sx = model.shift(t, y[:, None], x[None, :])
+        sy0, sx0 = model.shift(0, y[:, None], x[None, :])
+        drift = model.global_shifts_px[t] - model.global_shifts_px[0]
+        u, v = x[None, :] / 500 - 0.5, y[:, None] / 400 - 0.5
+        dx = relion_shift(fit.coefficients[0], t, u, v) - (sx - sx0 - drift[1])
+        dy = relion_shift(fit.coefficients[1], t, u, v) - (sy - sy0 - drift[0])
+        error.append(np.hypot(dx, dy))
+    assert fit.rms_px == pytest.approx(np.sqrt(np.mean(np.square(error))))
+    assert fit.max_px == pytest.approx(np.max(error))
+    assert 0 < fit.rms_px < 0.15 * 6  # the dome has cubic terms that RELION's polynomial lacks
+
+
+def test_global_model(tmp_path):
+    model = motion_model((512, 640), n_frames=10, first_frame=2, n_aligned=7, local_px=0)
+    settings = Settings(pixel_size=1.05, dose_per_frame=1.1, pre_exposure=2, gain="my gains/gain 1.mrc", bin_factor=2)
+    path = tmp_path / "a_shifts.star"
+    path.write_text(star.star_text(model, settings, "movies/a b.mrc", "test"))
+    general = Table(fileName=str(path), tableName="general")[0]
+    assert general.rlnImageSizeX == 640
+    assert general.rlnImageSizeY == 512
+    assert general.rlnImageSizeZ == 10
+    assert general.rlnMicrographMovieName == "movies/a b.mrc"
+    assert general.rlnMicrographGainName == "my gains/gain 1.mrc"
+    assert general.rlnMicrographBinning == 2
+    assert general.rlnMicrographOriginalPixelSize == pytest.approx(1.05)
+    assert general.rlnMicrographDoseRate == pytest.approx(1.1)
+    assert general.rlnMicrographPreExposure == 2
+    assert general.rlnVoltage == 300
+    assert general.rlnMicrographStartFrame == 3
+    assert general.rlnMotionModelVersion == 0
+    rows = list(Table(fileName=str(path), tableName="global_shift"))
+    assert [row.rlnMicrographFrameNumber for row in rows] == list(range(1, 11))
+    shifts = np.array([(row.rlnMicrographShiftY, row.rlnMicrographShiftX) for row in rows])
+    np.testing.assert_allclose(shifts[2:9], model.global_shifts_px, atol=1e-6)
+    assert np.all(shifts[[0, 1, 9]] == -9999)
+    assert "local_motion_model" not in path.read_text()
+
+
+@pytest.mark.parametrize("n_aligned", [2, 3, 4])
+def test_few_frames(n_aligned):
+    model = motion_model((300, 300), n_frames=n_aligned)
+    fit = star.fit_polynomial(model)
+    assert np.isfinite(fit.coefficients).all()
+
+
+def test_eer_says_its_sampling(tmp_path):
+    model = motion_model((300, 300), n_frames=4, local_px=0)
+    text = star.star_text(model, Settings(eer_sampling=2), "a.eer", "test")
+    assert "_rlnEERUpsampling                   2\n" in text
