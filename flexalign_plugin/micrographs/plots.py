@@ -86,7 +86,8 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     motion = local_shifts(model, y0, x0)  # (2, n_aligned, y, x)
     largest = float(np.hypot(*motion).max())
     magnification = _round_down(0.9 * spacing / max(largest, 1e-3))
-    figure, axes, bar_axes = _map_axes(ny, nx)
+    margin = 0.4 * spacing  # paths of the outer points may end outside the frame
+    figure, axes, bar_axes = _map_axes(ny + 2 * margin, nx + 2 * margin)
     window_y, window_x = settings.crop_window(ny, nx, "")
     axes.imshow(
         background,
@@ -97,8 +98,6 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
         aspect="equal",
         extent=(window_x.start - 0.5, window_x.stop - 0.5, window_y.stop - 0.5, window_y.start - 0.5),
     )
-    # Paths of the outer points may end outside the frame.
-    margin = 0.4 * spacing
     axes.set_xlim(-margin, nx + margin)
     axes.set_ylim(ny + margin, -margin)
     axes.add_patch(Rectangle((-0.5, -0.5), nx, ny, fill=False, edgecolor="0.5", linewidth=0.8))
@@ -117,8 +116,8 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
     axes.set_title(
-        f"Local shifts relative to frame {first} (circles), drawn {magnification:g} times larger\n"
-        f"largest {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
+        f"Local shifts, drawn {magnification:g} times larger\n"
+        f"relative to frame {first} (circles); largest {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
         fontsize=11,
     )
     _save(figure, path)
@@ -197,9 +196,9 @@ def _round_down(value: float) -> float:
     return float(power * max(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step * power <= value * (1 + 1e-9)))
 
 
-def _map_axes(ny: int, nx: int) -> Tuple[Figure, Axes, Axes]:
-    """A figure with axes of the frame's proportions and a slim one for a colour bar beside it."""
-    long_side, left, right, bottom, top = 5.8, 0.85, 1.05, 0.6, 0.7  # inches
+def _map_axes(ny: float, nx: float) -> Tuple[Figure, Axes, Axes]:
+    """A figure with axes of the given proportions and slim ones for a colour bar beside them."""
+    long_side, left, right, bottom, top = 5.8, 0.85, 1.15, 0.6, 0.7  # inches
     width, height = long_side * nx / max(ny, nx), long_side * ny / max(ny, nx)
     figure = Figure(figsize=(left + width + right, bottom + height + top), dpi=_DPI)
     full_width, full_height = figure.get_size_inches()

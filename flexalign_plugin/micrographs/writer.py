@@ -47,9 +47,9 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
         pixel_size = result.micrograph_pixel_size_A
         if settings.do_save_ave_mic:
-            mean = f"mean of {len(summed)} frames"
             with new("micrograph", "_aligned_mic.mrc") as path:
-                write_mrc(path, result.micrograph, pixel_size, _labels(result, mean, summed))
+                labels = _labels(result, f"mean of {len(summed)} frames", summed)
+                write_mrc(path, result.micrograph, pixel_size, labels)
         if settings.do_save_movie and result.aligned_movie is not None:
             with new("aligned_movie", "_aligned_movie.mrcs") as path:
                 write_mrc(
