@@ -85,6 +85,10 @@ class Settings:
     control_point_y: int = option(6, "Control points along Y, when not automatic.")
     control_point_t: int = option(5, "Control points in time, when not automatic.")
 
+    do_refinement: bool = option(
+        True, "Refine all patches and frames together after the published method; no gives FlexAlign as published."
+    )
+
     do_save_ave_mic: bool = option(True, "Write the motion-corrected micrograph.")
     do_save_movie: bool = option(False, "Write the aligned movie.")
     do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.")

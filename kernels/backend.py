@@ -52,7 +52,11 @@ class Peaks:
 
 
 class Windows(ABC):
-    """Correlation images of a batch of image pairs, each around its own centre; stays on the device."""
+    """The central parts of the correlation images of pairs (i, j), which stay on the device.
+
+    All positions and shifts are absolute, in band pixels: shifts that were applied before the correlation are added
+    back.
+    """
 
     @abstractmethod
     def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
@@ -60,8 +64,23 @@ class Windows(ABC):
 
         Parameters
         ----------
-        around : (batch, n_pairs, 2) positions (y, x) in band pixels to search around; the window's centre when None.
-        radius : radius of the search in band pixels; the whole window when None.
+        around : (batch, n_pairs, 2) positions (y, x) to search around; the window's centre when None.
+        radius : radius of the search; the whole window when None.
+        """
+
+    @abstractmethod
+    def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """How well shifts align the images: sum over pairs of weight * correlation(shift_j - shift_i).
+
+        This is the power of the aligned sum, without every image's own power (ALGORITHM.md, section 5).
+
+        Parameters
+        ----------
+        shifts : (batch, n, 2). weights : (batch, n_pairs).
+
+        Returns
+        -------
+        (batch,) values and (batch, n, 2) gradients, float64.
         """
 
 
@@ -75,8 +94,8 @@ class Backend(ABC):
         """Sum of raw frames, (ny, nx) float32, and the mean raw value of every frame, (n,) float64 (NaN if not finite)."""
 
     @abstractmethod
-    def correct(self, source: FrameSource, frame: int) -> np.ndarray:
-        """One corrected frame, (ny, nx) float32."""
+    def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
+        """Corrected image, (ny, nx) float32, of one raw frame or of a mean of raw frames."""
 
     @abstractmethod
     def spectra(self, source: FrameSource, frames: range, band: Band) -> Any:
@@ -101,14 +120,22 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def power(self, spectra: Any, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """|sum_t F_t|^2 of the shifted frames and sum_t |F_t|^2, averaged over the batch: (sy, sx // 2 + 1) float64.
+
+        shifts : (batch, n, 2) in band pixels.
+        """
+
+    @abstractmethod
     def correlate(
         self,
         spectra: Any,
         size: Tuple[int, int],
         weight: np.ndarray,
         pairs: np.ndarray,
-        centres: np.ndarray,
-        radius: int,
+        radius: float,
+        step: float = 1.0,
+        shifts: Optional[np.ndarray] = None,
         group: int = 1,
     ) -> Windows:
         """Windows of the weighted cross-correlation of pairs (i, j): its maximum lies at shift_j - shift_i.
@@ -117,10 +144,10 @@ class Backend(ABC):
         ----------
         spectra : (batch, n, sy, sx // 2 + 1) from `spectra` or `patch_spectra`.
         size : (sy, sx) of the images that they are spectra of.
-        weight : (sy, sx // 2 + 1) float32, multiplies the product of two spectra.
+        weight : (sy, sx // 2 + 1) float32 >= 0, multiplies the product of two spectra.
         pairs : (n_pairs, 2) int frame indices.
-        centres : (n_pairs, 2) int, centre of each window in pixels of the images.
-        radius : windows are (2 radius + 1) wide.
+        radius, step : windows span -radius .. radius in both axes, sampled every `step` band pixels.
+        shifts : (batch, n, 2) shifts in band pixels that are applied first, so that windows can be small; or None.
         group : frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). What a frame
             contributes to both groups of a pair is left out: it would pull the pair's shift to zero.
         """

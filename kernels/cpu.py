@@ -25,27 +25,42 @@ PRODUCT_BYTES = 32 << 20
 NEGLIGIBLE_WEIGHT = 3e-4
 MESH_SPACING_PX = 32
 _EMPTY = np.zeros((0, 0), np.float32)
-_EMPTY_PHASE = np.zeros((0, 0), np.complex64)
 
 
 class CpuWindows(Windows):
     """Correlation windows (batch, n_pairs, h, w) float32 in memory."""
 
-    def __init__(self, values: np.ndarray, centres: np.ndarray, radius: int, run: Callable[..., Any]):
+    def __init__(self, values: np.ndarray, pairs: np.ndarray, shifts: np.ndarray, step: float, run: Callable[..., Any]):
         self.values = values
-        self._centres = np.asarray(centres, float)
-        self._radius = radius
+        self._pairs = pairs
+        self._shifts = shifts
+        self._step = step
         self._run = run
+        self._coefficients: Optional[np.ndarray] = None
 
     def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
         batch, n_pairs, h, w = self.values.shape
-        if around is None:
-            around = np.broadcast_to(self._centres, (batch, n_pairs, 2))
-        local = np.ascontiguousarray(np.asarray(around) - self._centres + self._radius, float)
-        reach = float(self._radius if radius is None else radius)
+        offset = self._shifts[:, self._pairs[:, 1]] - self._shifts[:, self._pairs[:, 0]]
+        local = np.zeros((batch, n_pairs, 2)) if around is None else (around - offset) / self._step
+        local = np.ascontiguousarray(local + h // 2)
+        reach = float(h // 2 if radius is None else radius / self._step)
         found = self._run(lambda b: cpu_correlation.find_peaks(self.values[b], local[b], reach), range(batch))
         position, height, noise, on_rim = (np.stack(f) for f in zip(*found))
-        return Peaks(position - self._radius + self._centres, height, noise, on_rim)
+        return Peaks((position - h // 2) * self._step + offset, height, noise, on_rim)
+
+    def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        batch = len(self.values)
+        if self._coefficients is None:
+            self._coefficients = self.values.copy()
+            self._run(cpu_correlation.spline_coefficients, self._coefficients)
+        coefficients = self._coefficients
+        local = np.ascontiguousarray((shifts - self._shifts) / self._step)
+        gradient = np.empty_like(local)
+
+        def evaluate(b: int) -> float:
+            return cpu_correlation.pair_objective(coefficients[b], self._pairs, local[b], weights[b], gradient[b])
+
+        return np.array(self._run(evaluate, range(batch))), gradient / self._step
 
 
 class CpuBackend(Backend):
@@ -79,11 +94,10 @@ class CpuBackend(Backend):
             means.append(float(np.sum(sums)) / (ny * nx))
         return total, np.array(means)
 
-    def correct(self, source: FrameSource, frame: int) -> np.ndarray:
-        _, ny, nx = source.movie.shape
-        out = np.empty((ny, nx), np.float32)
-        raw = cpu_frames.native(source.movie.frame(frame))
-        self._run(lambda a, b: _correct_block(source, raw, a, b, out, a, 0), *self._row_blocks(ny))
+    def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
+        out = np.empty(raw.shape, np.float32)
+        raw = cpu_frames.native(raw)
+        self._run(lambda a, b: _correct_block(source, raw, a, b, out, a, 0), *self._row_blocks(len(raw)))
         return out
 
     def spectra(self, source: FrameSource, frames: range, band: Band) -> np.ndarray:
@@ -129,40 +143,63 @@ class CpuBackend(Backend):
         self._run(cut, range(n))
         return out
 
+    def power(self, spectra: np.ndarray, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        sy, sx = size
+        ky = np.fft.fftfreq(sy)
+        kx = np.arange(sx // 2 + 1) / sx
+
+        def one(b: int) -> Tuple[np.ndarray, np.ndarray]:
+            phase_y = np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)
+            phase_x = np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)
+            total = np.zeros(spectra.shape[2:], np.complex64)
+            single = np.zeros(spectra.shape[2:], np.float32)
+            for t, frame in enumerate(spectra[b]):
+                total += frame * phase_y[t][:, None] * phase_x[t]
+                single += frame.real**2 + frame.imag**2
+            return total.real**2 + total.imag**2, single
+
+        of_sum, of_each = np.zeros(spectra.shape[2:]), np.zeros(spectra.shape[2:])
+        for s, e in self._pool.map(one, range(len(spectra))):
+            of_sum += s
+            of_each += e
+        return of_sum / len(spectra), of_each / len(spectra)
+
     def correlate(
         self,
         spectra: np.ndarray,
         size: Tuple[int, int],
         weight: np.ndarray,
         pairs: np.ndarray,
-        centres: np.ndarray,
-        radius: int,
+        radius: float,
+        step: float = 1.0,
+        shifts: Optional[np.ndarray] = None,
         group: int = 1,
     ) -> CpuWindows:
         sy, sx = size
-        significant = weight > NEGLIGIBLE_WEIGHT * weight.max()
+        significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
         rows = np.flatnonzero(significant.any(axis=1))
         cols = np.flatnonzero(significant.any(axis=0))
         root_weight = np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32)
         ky = np.fft.fftfreq(sy)[rows]
         kx = cols / sx
-        offsets = np.arange(-radius, radius + 1)
+        half_width = int(np.ceil(radius / step))
+        offsets = step * np.arange(-half_width, half_width + 1)
         # The real part of the inverse transform; every column kx > 0 stands for two of the full spectrum.
         to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
         angle = 2 * np.pi * np.outer(kx, offsets)
         factor = np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0)[:, None] / (sy * sx)
-        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1).astype(np.float32)
-        row_phase = column_phase = _EMPTY_PHASE
-        if np.any(centres):
-            row_phase = np.exp(2j * np.pi * np.outer(centres[:, 0], ky)).astype(np.complex64)
-            column_phase = np.exp(2j * np.pi * np.outer(centres[:, 1], kx)).astype(np.complex64)
+        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1)
+        to_columns = to_columns.astype(np.float32)
         pairs = np.ascontiguousarray(pairs, np.int64)
-        batch, width = spectra.shape[0], 2 * radius + 1
+        (batch, n), width = spectra.shape[:2], len(offsets)
         chunk = max(1, min(len(pairs), PRODUCT_BYTES // (8 * len(rows) * len(cols))))
         values = np.empty((batch, len(pairs), width, width), np.float32)
         products = np.empty((len(rows), chunk, len(cols)), np.complex64)
         for b in range(batch):
             members = spectra[b][:, rows[:, None], cols] * root_weight
+            if shifts is not None:
+                members *= np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)[:, :, None]
+                members *= np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)[:, None, :]
             groups, sizes = _group_sums(members, group)
             for p0 in range(0, len(pairs), chunk):
                 p1 = min(p0 + chunk, len(pairs))
@@ -170,16 +207,14 @@ class CpuBackend(Backend):
 
                 def multiply(q0: int, q1: int, p0: int = p0, groups: np.ndarray = groups, members: np.ndarray = members) -> None:
                     target = products[:, q0 - p0 : q1 - p0]
-                    cpu_correlation.pair_products(
-                        groups, members, sizes, pairs, group, row_phase, column_phase, q0, q1, target
-                    )
+                    cpu_correlation.pair_products(groups, members, sizes, pairs, group, q0, q1, target)
 
                 self._run(multiply, bounds[:-1], bounds[1:])
                 part = products[:, : p1 - p0]
                 half = to_rows @ part.reshape(len(rows), -1)
                 full = half.view(np.float32).reshape(width * (p1 - p0), -1) @ to_columns
                 values[b, p0:p1] = full.reshape(width, p1 - p0, width).transpose(1, 0, 2)
-        return CpuWindows(values, centres, radius, self._run)
+        return CpuWindows(values, pairs, np.zeros((batch, n, 2)) if shifts is None else shifts, step, self._run)
 
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray

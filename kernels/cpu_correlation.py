@@ -9,12 +9,11 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def pair_products(groups, members, sizes, pairs, group, row_phase, column_phase, p0, p1, out):
-    """out[r, p, c] = conj-product of the groups of pair p0 + p, times the phase that moves its centre to the origin.
+def pair_products(groups, members, sizes, pairs, group, p0, p1, out):
+    """out[r, p, c] = group_i * conj(group_j) of pair p0 + p without what single frames contribute to both groups.
 
-    groups, members : (n, rows, cols) complex64, sums over each group and single frames.
+    groups, members : (n, rows, cols) complex64, sums over each group and single frames; rows and columns of a spectrum.
     sizes : (n,) frames in each group. group : frames in a full group; 1 means groups are the frames.
-    row_phase (n_pairs, rows), column_phase (n_pairs, cols) complex64, or empty.
     """
     n, rows, cols = groups.shape
     before = (group - 1) // 2
@@ -30,19 +29,11 @@ def pair_products(groups, members, sizes, pairs, group, row_phase, column_phase,
             gi = groups[i, r]
             gj = groups[j, r]
             for c in range(cols):
-                o[c] = gi[c] * np.conj(gj[c])
+                o[c] = gi[c] * np.conj(gj[c]) * scale
             for s in range(shared0, shared1 + 1):
                 m = members[s, r]
                 for c in range(cols):
-                    o[c] -= m[c].real * m[c].real + m[c].imag * m[c].imag
-            if row_phase.size:
-                f = row_phase[p, r] * scale
-                g = column_phase[p]
-                for c in range(cols):
-                    o[c] *= f * g[c]
-            else:
-                for c in range(cols):
-                    o[c] *= scale
+                    o[c] -= (m[c].real * m[c].real + m[c].imag * m[c].imag) * scale
 
 
 # Coefficients of the quartic through values at -2, -1, 0, 1, 2 (Lagrange): row k gives the factor of u^k.
@@ -151,3 +142,87 @@ def find_peaks(windows: np.ndarray, around: np.ndarray, radius: float):
     out = np.empty((m, 2)), np.empty(m), np.empty(m), np.empty(m, np.bool_)
     _find_peaks(windows, around, radius, _QUARTIC, PEAK_RADIUS_PX, *out)
     return out
+
+
+@_jit
+def spline_coefficients(windows):
+    """Turn (m, h, w) windows into their cubic B-spline coefficients, in place (mirror boundaries)."""
+    pole = np.sqrt(3.0) - 2.0
+    for m in range(windows.shape[0]):
+        for axis in range(2):
+            image = windows[m] if axis == 0 else windows[m].T
+            for k in range(image.shape[0]):
+                line = image[k]
+                n = len(line)
+                first = line[0]
+                z = pole
+                for i in range(1, n):
+                    first += z * line[i]
+                    z *= pole
+                line[0] = first * 6.0
+                for i in range(1, n):
+                    line[i] = line[i] * 6.0 + pole * line[i - 1]
+                line[n - 1] = pole / (pole * pole - 1.0) * (line[n - 1] + pole * line[n - 2])
+                for i in range(n - 2, -1, -1):
+                    line[i] = pole * (line[i + 1] - line[i])
+
+
+@_jit
+def pair_objective(coefficients, pairs, shifts, weights, gradient):
+    """Sum over pairs of weight * window(shift_j - shift_i), and its gradient (n, 2) with respect to the shifts.
+
+    coefficients : (n_pairs, h, w) B-spline coefficients. shifts : (n, 2) in window samples, 0 is the window's centre.
+    Beyond its rim a window is constant: a pair that left it neither pushes nor pulls.
+    """
+    n_pairs, h, w = coefficients.shape
+    wy = np.empty(4)
+    wx = np.empty(4)
+    dy = np.empty(4)
+    dx = np.empty(4)
+    total = 0.0
+    gradient[:] = 0.0
+    for p in range(n_pairs):
+        if weights[p] == 0.0:
+            continue
+        i = pairs[p, 0]
+        j = pairs[p, 1]
+        y = shifts[j, 0] - shifts[i, 0] + h // 2
+        x = shifts[j, 1] - shifts[i, 1] + w // 2
+        cy = min(max(y, 1.0), h - 2.000001)
+        cx = min(max(x, 1.0), w - 2.000001)
+        y0 = int(cy)
+        x0 = int(cx)
+        _cubic(cy - y0, wy, dy)
+        _cubic(cx - x0, wx, dx)
+        f = gy = gx = 0.0
+        for a in range(4):
+            row = gradient_row = 0.0
+            for b in range(4):
+                c = coefficients[p, y0 - 1 + a, x0 - 1 + b]
+                row += c * wx[b]
+                gradient_row += c * dx[b]
+            f += wy[a] * row
+            gy += dy[a] * row
+            gx += wy[a] * gradient_row
+        total += weights[p] * f
+        if cy == y:
+            gradient[j, 0] += weights[p] * gy
+            gradient[i, 0] -= weights[p] * gy
+        if cx == x:
+            gradient[j, 1] += weights[p] * gx
+            gradient[i, 1] -= weights[p] * gx
+    return total
+
+
+@_jit
+def _cubic(f, w, d):
+    """Cubic B-spline weights and derivatives at -1 .. 2 for the fraction f."""
+    g = 1.0 - f
+    w[0] = g * g * g / 6
+    w[1] = (4 - 6 * f * f + 3 * f * f * f) / 6
+    w[2] = (4 - 6 * g * g + 3 * g * g * g) / 6
+    w[3] = f * f * f / 6
+    d[0] = -0.5 * g * g
+    d[1] = -2 * f + 1.5 * f * f
+    d[2] = 2 * g - 1.5 * g * g
+    d[3] = 0.5 * f * f

@@ -77,19 +77,27 @@ def correlation_band(image: Tuple[int, int], pixel_size_A: float, max_res_A: flo
     return Band(full=(image[0], image[1]), size=(size[0], size[1]))
 
 
-def lowpass(band: Band, pixel_size_A: float, max_res_A: float) -> np.ndarray:
-    """Low-pass on the band's spectrum, (by, bx // 2 + 1) float32.
-
-    The mean, the kx = 0 column and the ky = 0 row (fixed patterns of detector rows and columns) and the crop's
-    Nyquist row and column, which have no conjugate partner, are zero.
-    """
+def lowpass(band: Band, pixel_size_A: float, max_res_A: float, axes: bool = False) -> np.ndarray:
+    """Low-pass on the band's spectrum, (by, bx // 2 + 1) float32, zero where `unusable` says so."""
     fy, fx = band.frequencies()
     sigma = HALF_AT_RMAX * pixel_size_A / max_res_A
     w = np.exp(-(fy[:, None] ** 2 + fx[None, :] ** 2) / (2 * sigma**2))
-    w[0, :] = 0
-    w[:, 0] = 0
-    if band.size[0] % 2 == 0:
-        w[band.size[0] // 2, :] = 0
-    if band.size[1] % 2 == 0:
-        w[:, -1] = 0
-    return w.astype(np.float32)
+    return np.where(unusable(band, axes), 0, w).astype(np.float32)
+
+
+def unusable(band: Band, axes: bool = False) -> np.ndarray:
+    """Coefficients that the alignment must not use, (by, bx // 2 + 1) bool.
+
+    These are the mean, the crop's Nyquist row and column, which have no conjugate partner, and, unless `axes`, the
+    kx = 0 column and the ky = 0 row, where patterns of detector rows and columns lie that do not move with the image.
+    """
+    by, bxh = band.spectrum_shape
+    out = np.zeros((by, bxh), bool)
+    out[0, 0] = True
+    if not axes:
+        out[0, :] = out[:, 0] = True
+    if by < band.full[0]:
+        out[by // 2, :] = True
+    if band.size[1] < band.full[1]:
+        out[:, -1] = True
+    return out

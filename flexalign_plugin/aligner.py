@@ -1,0 +1,294 @@
+"""FlexAlign, the table of contents: one movie in, one `MovieResult` out.
+
+Read top to bottom beside Strelak et al. 2020 (Electronics 9:1040): correction of the detector, global alignment
+(section 2.1.1), local alignment (2.1.2), correction of the motion (2.1.3). Each step is a call into the module of
+that name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from .errors import MovieError
+from .kernels.backend import FrameSource
+from .micrographs.resampling import fourier_bin, interpolation_power, whiten
+from .motion.band import Band, correlation_band, fft_size_below
+from .motion.bspline import basis
+from .motion.global_alignment import GlobalAlignment, align_globally
+from .motion.local_alignment import LocalAlignment, align_locally
+from .motion.model import MotionModel
+from .motion.patches import lay_patches
+from .motion.spline_fit import automatic_control_points
+from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table
+from .result import MovieResult
+from .settings import Settings
+
+Progress = Callable[[str, float], None]
+
+
+def align(
+    movie: Movie,
+    settings: Settings,
+    backend: Any,
+    corrections: Optional[Corrections] = None,
+    progress: Optional[Progress] = None,
+) -> MovieResult:
+    """Align one movie.
+
+    Parameters
+    ----------
+    movie : from `movies.open_movie`.
+    backend : from `kernels.select_backend`.
+    corrections : gain, dark and defects, read from the settings' files when None.
+    progress : called with the name of each stage and the fraction of the work that is done before it.
+
+    Raises
+    ------
+    MovieError, CorrectionError, SettingsError : with the sentence for the user.
+    """
+    clock = Clock(progress)
+    n_frames, ny, nx = movie.shape
+    aligned, summed = settings.frame_ranges(n_frames, movie.path)
+    window = settings.crop_window(ny, nx, movie.path)
+    notes, warnings = list(movie.notes), []
+
+    with clock.stage("references", 0.0):
+        if corrections is None:
+            corrections = load_corrections(movie, settings)
+        notes += corrections.notes
+    with clock.stage("read and sum", 0.02):
+        source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes)
+    with clock.stage("spectra", 0.08):
+        image = (fft_size_below(ny), fft_size_below(nx))
+        band = correlation_band(image, settings.pixel_size, settings.max_res_for_correlation)
+        spectra = backend.spectra(source, aligned, band)
+    with clock.stage("global alignment", 0.3):
+        overall = align_globally(
+            backend, spectra, len(aligned), band, settings.pixel_size, settings.max_res_for_correlation, settings.max_shift
+        )
+    with clock.stage("local alignment", 0.45):
+        local = _local(backend, spectra, band, overall, (ny, nx), settings, notes) if settings.do_local_alignment else None
+        del spectra
+    model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
+    warnings += _doubts(overall, len(aligned), settings)
+    with clock.stage("motion correction", 0.65):
+        micrograph, full, frames = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
+    return MovieResult(
+        movie=movie.path,
+        settings=settings,
+        model=model,
+        summed_frames=summed,
+        micrograph=micrograph,
+        micrograph_pixel_size_A=settings.pixel_size * settings.bin_factor,
+        uncorrected=uncorrected,
+        aligned=full,
+        aligned_movie=frames,
+        quality=_quality(overall, local, model, source),
+        warnings=warnings,
+        notes=notes,
+        timings_s=clock.timings,
+    )
+
+
+class Clock:
+    """Wall and CPU seconds of each stage; tells the progress as stages begin."""
+
+    def __init__(self, progress: Optional[Progress] = None):
+        self.timings: Dict[str, Dict[str, float]] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str, done: float) -> Iterator[None]:
+        if self._progress:
+            self._progress(name, done)
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.timings[name] = {
+            "wall": round(time.perf_counter() - wall, 3),
+            "cpu": round(time.process_time() - cpu, 3),
+        }
+
+
+def _look_at_sum(
+    movie: Movie, backend: Any, corrections: Corrections, aligned: range, settings: Settings, notes: List[str]
+) -> Tuple[FrameSource, np.ndarray, np.ndarray]:
+    """Frames with their corrections, hot pixels included; the mean without motion correction; each frame's mean."""
+    plain = FrameSource(movie, corrections.dark, corrections.gain, None)
+    total, means = backend.sum_raw(plain, aligned)
+    broken = [str(aligned[k] + 1) for k in np.flatnonzero(~np.isfinite(means))]
+    if broken:
+        raise MovieError(
+            f"{movie.path}: frame {', '.join(broken)} holds pixels that are not numbers (NaN or infinite): "
+            "the file is damaged, write it again or leave these frames out of the range to align."
+        )
+    empty = [str(aligned[k] + 1) for k in np.flatnonzero(means == 0)]
+    if empty:
+        raise MovieError(
+            f"{movie.path}: frame {', '.join(empty)} is empty (all pixels are 0): "
+            "check the recording, or leave these frames out of the range to align."
+        )
+    total /= len(aligned)
+    mean = backend.correct(plain, total)
+    defects = corrections.defects
+    if settings.remove_hot_pixels:
+        hot = find_hot_pixels(mean, defects)
+        notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
+        defects = hot if defects is None else hot | defects
+    if defects is not None and defects.any():
+        source = dataclasses.replace(plain, defects=neighbour_table(defects))
+        mean = backend.correct(source, total)
+    else:
+        source = plain
+    dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
+    level = float(total.mean()) - dark
+    fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
+    return source, mean, fill
+
+
+def _local(
+    backend: Any,
+    spectra: Any,
+    band: Band,
+    overall: GlobalAlignment,
+    frame_shape: Tuple[int, int],
+    settings: Settings,
+    notes: List[str],
+) -> Optional[LocalAlignment]:
+    """Local alignment, or None with a note when the frame is too small for it."""
+    ny, nx = frame_shape
+    offset = ((ny - band.full[0]) // 2, (nx - band.full[1]) // 2)
+    counts = None if settings.auto_patches else (settings.patches_y, settings.patches_x)
+    layout = lay_patches(band, offset, settings.pixel_size, overall.shifts_px, settings.min_local_res, counts)
+    if layout is None:
+        notes.append(
+            f"No local alignment: the area that all frames share has no room for two patches of "
+            f"{settings.min_local_res:g} A on each axis."
+        )
+        return None
+    if settings.auto_control_points:
+        points = automatic_control_points(frame_shape, settings.pixel_size, len(overall.shifts_px))
+    else:
+        points = (settings.control_point_t, settings.control_point_y, settings.control_point_x)
+    local = align_locally(
+        backend,
+        spectra,
+        band,
+        layout,
+        overall,
+        frame_shape,
+        settings.pixel_size,
+        settings.max_res_for_correlation,
+        settings.max_shift,
+        settings.group_n_frames,
+        points,
+        settings.do_refinement,
+    )
+    if local.coefficients_px is None:
+        notes.append("No local motion was found that rises above the noise: the global alignment is used everywhere.")
+    return local
+
+
+def motion_model(
+    frame_shape: Tuple[int, int],
+    n_frames: int,
+    first: int,
+    overall: GlobalAlignment,
+    local: Optional[LocalAlignment],
+    pixel_size_A: float,
+) -> MotionModel:
+    """Global shifts and field in one model, zero everywhere in the reference frame."""
+    shifts, coefficients = overall.shifts_px, None
+    if local is not None:
+        shifts = local.shifts_px
+        if local.coefficients_px is not None:
+            kt = local.coefficients_px.shape[1]
+            at_reference = basis(kt, len(shifts) - 1, np.array([overall.reference]))[0]
+            # The temporal basis sums to 1: taking a field off all control points takes it off all frames.
+            still = np.einsum("l,alyx->ayx", at_reference, local.coefficients_px)
+            coefficients = local.coefficients_px - still[:, None]
+    shifts = shifts - shifts[overall.reference]
+    return MotionModel(frame_shape, n_frames, first, shifts, coefficients, pixel_size_A)
+
+
+def _correct_motion(
+    backend: Any,
+    source: FrameSource,
+    model: MotionModel,
+    aligned: range,
+    summed: range,
+    fill: np.ndarray,
+    window: Tuple[slice, slice],
+    settings: Settings,
+) -> Tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
+    """Micrograph as written; full unbinned mean; the aligned movie if asked for."""
+    weights = np.full((1, len(summed)), 1.0 / len(summed))
+    filled = fill[summed.start - aligned.start : summed.stop - aligned.start]
+    (total,) = backend.warp_sum(source, model, summed, weights, filled)
+    full = whiten(total, interpolation_power(model, summed))
+    micrograph = fourier_bin(full[window], settings.bin_factor)
+    frames = None
+    if settings.do_save_movie:
+        frames = np.empty((len(aligned), *micrograph.shape), np.float32)
+        for k, t in enumerate(aligned):
+            (one,) = backend.warp_sum(source, model, [t], np.ones((1, 1)), fill[k : k + 1])
+            frames[k] = fourier_bin(whiten(one, interpolation_power(model, [t]))[window], settings.bin_factor)
+    return micrograph, full, frames
+
+
+def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
+    """Sentences about what may be wrong with the alignment."""
+    doubts = []
+    if overall.rejected > 0.5:
+        doubts.append(
+            f"The shifts between frames contradict each other ({overall.rejected:.0%} of the pairs were rejected): the movie "
+            "may hold no image or too little signal, don't trust its motion."
+        )
+    if overall.on_rim > 0.1:
+        doubts.append(
+            f"For {overall.on_rim:.0%} of the frame pairs no shift was found within the search range: "
+            f"the maximum shift of {settings.max_shift:g} A may be too small."
+        )
+    steps = np.linalg.norm(np.diff(overall.shifts_px, axis=0), axis=1) * settings.pixel_size
+    if n > 2 and steps.max() > settings.max_shift:
+        doubts.append(
+            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than the maximum "
+            f"shift of {settings.max_shift:g} A."
+        )
+    return doubts
+
+
+def _quality(
+    overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel, source: FrameSource
+) -> Dict[str, Any]:
+    """Figures of the fit, documented in docs/outputs.md."""
+    ny, nx = model.frame_shape
+    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
+    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    figures: Dict[str, Any] = {
+        "reference_frame": overall.reference + model.first_frame + 1,
+        "pairs_rejected": overall.rejected,
+        "pairs_on_rim": overall.on_rim,
+        "pair_residual_px": overall.residual_px,
+        "pair_significance": overall.significance,
+        "uncovered_border_px": {
+            "top_row_side": float(max(sy.max(), 0)),
+            "last_row_side": float(max(-sy.min(), 0)),
+            "left": float(max(sx.max(), 0)),
+            "right": float(max(-sx.min(), 0)),
+        },
+        "pixels_replaced": 0 if source.defects is None else len(source.defects.rows),
+    }
+    if local is not None:
+        figures.update(
+            patches=list(local.layout.counts),
+            patch_centres_px=np.round(local.layout.centres_px, 2).tolist(),
+            patch_shifts_px=np.round(local.patch_shifts_px, 3).tolist(),
+            patch_pairs_rejected=local.rejected,
+            local_log_likelihood_gain=local.log_likelihood_gain,
+        )
+    return figures

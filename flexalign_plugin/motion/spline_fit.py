@@ -1,0 +1,119 @@
+"""The local motion field: one B-spline in (t, y, x) fitted to the shifts of all patches (Strelak 2020, equation 4).
+
+The field of patch p in frame t is `sum_lm T[t, l] S[p, m] c[l, m]`, T and S being the temporal basis at the frames and
+the spatial basis at the patch centres.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from .bspline import basis, second_differences
+
+A_PER_CONTROL_POINT = 1000.0
+FRAMES_PER_CONTROL_POINT = 7
+EXTRA_CONTROL_POINTS = 2
+MIN_CONTROL_POINTS = 3
+REJECT_SDS = 3.0
+MAX_ROUNDS = 10
+
+
+def automatic_control_points(frame_shape: Tuple[int, int], pixel_size_A: float, n_frames: int) -> Tuple[int, int, int]:
+    """(KT, KY, KX) by the published rule: one per 1000 A and per 7 frames, and 2 more; at least 3."""
+    ky, kx = (
+        max(int(n * pixel_size_A / A_PER_CONTROL_POINT) + EXTRA_CONTROL_POINTS, MIN_CONTROL_POINTS) for n in frame_shape
+    )
+    kt = max(math.ceil(n_frames / FRAMES_PER_CONTROL_POINT) + EXTRA_CONTROL_POINTS, MIN_CONTROL_POINTS)
+    return min(kt, n_frames), ky, kx
+
+
+@dataclass(frozen=True)
+class FieldBasis:
+    """Bases of the field at the frames and patch centres.
+
+    Attributes
+    ----------
+    control_points : (KT, KY, KX).
+    temporal : (n, KT). spatial : (p, KY * KX).
+    """
+
+    control_points: Tuple[int, int, int]
+    temporal: np.ndarray
+    spatial: np.ndarray
+
+    def field(self, coefficients: np.ndarray) -> np.ndarray:
+        """(p, n, 2) shifts for coefficients (2, KT, KY * KX)."""
+        return np.einsum("tl,alm,pm->pta", self.temporal, coefficients, self.spatial, optimize=True)
+
+    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
+        """(2, KT, KY * KX) gradient for the coefficients from the gradient for the shifts (p, n, 2)."""
+        return np.einsum("tl,pta,pm->alm", self.temporal, gradient, self.spatial, optimize=True)
+
+    def roughness(self) -> Tuple[np.ndarray, np.ndarray]:
+        """Gram matrices of second differences in time (KT, KT) and in space (KY * KX, KY * KX).
+
+        Their null spaces are the fields linear in t, and linear in y and in x.
+        """
+        kt, ky, kx = self.control_points
+        dt = second_differences(kt)
+        dy = np.kron(second_differences(ky), np.eye(kx))
+        dx = np.kron(np.eye(ky), second_differences(kx))
+        return dt.T @ dt, dy.T @ dy + dx.T @ dx
+
+
+def field_basis(
+    control_points: Tuple[int, int, int], n_frames: int, frame_shape: Tuple[int, int], centres_px: np.ndarray
+) -> FieldBasis:
+    kt, ky, kx = control_points
+    temporal = basis(kt, n_frames - 1, np.arange(n_frames))
+    by = basis(ky, frame_shape[0] - 1, centres_px[:, 0])
+    bx = basis(kx, frame_shape[1] - 1, centres_px[:, 1])
+    return FieldBasis(control_points, temporal, (by[:, :, None] * bx[:, None, :]).reshape(len(centres_px), -1))
+
+
+def fit_field(
+    field: FieldBasis, shifts: np.ndarray, precision: np.ndarray, smoothness: float
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Weighted least-squares coefficients for patch shifts, with rejection of outlying shifts until nothing changes.
+
+    Parameters
+    ----------
+    shifts : (p, n, 2) shifts of the patches.
+    precision : (p, n, n) weight matrix of each patch: the Laplacian of its pair equations.
+    smoothness : strength of the second-difference penalty relative to the data. It decides what the data leave open.
+
+    Returns
+    -------
+    coefficients (2, KT, KY * KX) and kept (p, n) bool.
+    """
+    kt, m = field.temporal.shape[1], field.spatial.shape[1]
+    n_patches, n = shifts.shape[:2]
+    rough_t, rough_s = field.roughness()
+    kept = np.ones((n_patches, n), bool)
+    gauge = np.full((n, n), 1.0 / n)
+    coefficients = np.zeros((2, kt, m))
+    for _ in range(MAX_ROUNDS):
+        weight = kept[:, :, None] * precision * kept[:, None, :]
+        level = np.trace(weight, axis1=1, axis2=2).mean() / n
+        weight = weight + level * gauge
+        time_part = np.einsum("tl,ptu,uk->plk", field.temporal, weight, field.temporal, optimize=True)
+        normal = np.einsum("plk,pm,pq->lmkq", time_part, field.spatial, field.spatial, optimize=True)
+        normal = normal.reshape(kt * m, kt * m)
+        penalty = np.kron(rough_t, np.eye(m)) + np.kron(np.eye(kt), rough_s)
+        normal = normal + smoothness * np.trace(normal) / max(np.trace(penalty), 1e-30) * penalty
+        normal[np.diag_indices(kt * m)] += 1e-9 * np.trace(normal) / (kt * m)
+        right = np.einsum("tl,ptu,pua,pm->lma", field.temporal, weight, shifts, field.spatial, optimize=True)
+        solved = np.linalg.solve(normal, right.reshape(kt * m, 2))
+        coefficients = solved.T.reshape(2, kt, m)
+        residual = field.field(coefficients) - shifts
+        residual = residual - residual.mean(axis=1, keepdims=True)
+        sd = np.sqrt((residual[kept] ** 2).mean(axis=0))
+        now = (np.abs(residual) <= REJECT_SDS * np.maximum(sd, 1e-9)).all(axis=2)
+        if np.array_equal(now, kept):
+            break
+        kept = now
+    return coefficients, kept
