@@ -115,9 +115,10 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     figure.colorbar(colours, cax=bar_axes).set_label("frame")
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
+    largest = motion_figures(model, settings)["local_motion_max_px"] or 0.0  # up to the edges, where it often is
     axes.set_title(
-        f"Local shifts, drawn {magnification:g} times larger\n"
-        f"relative to frame {first} (circles); largest {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
+        f"Local shifts relative to frame {first} (circles)\n"
+        f"drawn {magnification:g} times larger; at most {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
         fontsize=11,
     )
     _save(figure, path)
