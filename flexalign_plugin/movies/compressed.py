@@ -6,7 +6,7 @@ import bz2
 import gzip
 import threading
 import zlib
-from typing import IO, Any, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..errors import MovieError
 from .movie import Movie
 from .mrc import HEADER_BYTES, looks_like_mrc, mrc_layout
 
-OPENERS = {b"BZ": bz2.open, b"\x1f\x8b": gzip.open}  # by the first two bytes
+OPENERS: Dict[bytes, Callable[..., Any]] = {b"BZ": bz2.open, b"\x1f\x8b": gzip.open}  # by the first two bytes
 
 
 class CompressedMrcMovie(Movie):
@@ -30,13 +30,16 @@ class CompressedMrcMovie(Movie):
     def __init__(self, path: str, magic: bytes) -> None:
         self._open = OPENERS[magic]
         self._lock = threading.Lock()
-        self._stream: Optional[IO[bytes]] = None
+        self._stream: Any = None
         self._next = 0
         self.path = path
         notes: List[str] = []
         header = bytes(self._bytes(HEADER_BYTES, "its header"))
         if not looks_like_mrc(header):
-            raise MovieError(f"{path}: holds no MRC stack: decompress it, only MRC is read through bzip2 and gzip.")
+            raise MovieError(
+                f"{path}: holds no readable MRC stack: if it is not corrupt, decompress it, as only MRC is read "
+                "through bzip2 and gzip."
+            )
         self._layout = layout = mrc_layout(path, header, notes)
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
         self.close()
@@ -78,12 +81,12 @@ class CompressedMrcMovie(Movie):
     def _bytes(self, n: int, where: str) -> np.ndarray:
         """The next `n` bytes of the decompressed stream; `where` is for the error message."""
         data = np.empty(n, np.uint8)
-        view, done = memoryview(data), 0
+        view, done = data.data, 0
         try:
             if self._stream is None:
                 self._stream = self._open(self.path, "rb")
             while done < n:
-                got: Any = self._stream.readinto(view[done:])  # type: ignore[attr-defined]
+                got = self._stream.readinto(view[done:])
                 if not got:
                     raise EOFError("the data ends")
                 done += got

@@ -1,9 +1,9 @@
 """Gain, dark and defects of a movie, brought onto its frames: `corrected = (raw - dark) * gain`, then defects replaced.
 
 Orientation, for gain and dark alike, in this order: rows into the movie's order (TIFF, EER, DM store the top row first,
-MRC the bottom one); `gain_rot` degrees as numpy.rot90 turns the array, which is counter-clockwise on a screen that shows
-row 0 at the top and clockwise on one that shows it at the bottom; then `gain_flip`. Defect lists and maps are given on
-the movie's own frames: neither rotated nor flipped, but a map's rows are brought into the movie's order.
+MRC the bottom one); `gain_rot` degrees as numpy.rot90 turns the array, which is counter-clockwise on a screen that
+shows row 0 at the top and clockwise on one that shows it at the bottom; then `gain_flip`. Defect lists and maps are
+given on the movie's own frames: neither rotated nor flipped, but a map's rows are brought into the movie's order.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _read_dm(path: str) -> np.ndarray:
     from ncempy.io import dm  # only now, it loads a lot
 
     try:
-        data = np.asarray(dm.dmReader(path)["data"])
+        with dm.fileDM(path) as file:
+            data = np.asarray(file.getDataset(0)["data"])
     except Exception as error:  # on a damaged file it raises nearly anything
         raise MovieError(f"{path}: this DigitalMicrograph file can't be read ({error}): save it as MRC.") from error
     if data.ndim not in (2, 3) or data.dtype.kind not in "uif":
@@ -121,8 +122,8 @@ def _gain(movie: Movie, settings: Settings, defects: np.ndarray, notes: List[str
     n_bad = np.count_nonzero(bad)
     if n_bad > MAX_DEFECT_FRACTION * bad.size:
         raise CorrectionError(
-            f"Gain reference {path}: {n_bad / bad.size:.0%} of its pixels are zero, negative, NaN or infinite, more than "
-            f"{MAX_DEFECT_FRACTION:.0%}: give another gain reference."
+            f"Gain reference {path}: {n_bad / bad.size:.0%} of its pixels are zero, negative, NaN or infinite, more "
+            f"than {MAX_DEFECT_FRACTION:.0%}: give another gain reference."
         )
     if n_bad:
         notes.append(f"Gain: {n_bad} pixels are zero, negative, NaN or infinite: taken as defects.")
@@ -197,7 +198,7 @@ def _dark(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:
     bad = ~np.isfinite(image)
     if bad.any():
         raise CorrectionError(
-            f"Dark reference {path}: {np.count_nonzero(bad)} of its pixels are NaN or infinite: give another dark reference."
+            f"Dark reference {path}: {np.count_nonzero(bad)} of its pixels are NaN or infinite: give another one."
         )
     return image
 
@@ -231,8 +232,8 @@ def _rows_like(movie: Movie, image: np.ndarray, kind: str, row_order: str, what:
 def read_defect_list(path: str, shape: Tuple[int, int]) -> np.ndarray:
     """Defects (ny, nx) bool from a text file of rectangles.
 
-    A line is `x y width height` in pixels of the movie's frames as they are aligned, `x`, `y` from 0 at the first stored
-    pixel; commas are as good as blanks, `#` starts a comment. Rectangles are cut at the edge of the frame.
+    A line is `x y width height` in pixels of the movie's frames as they are aligned, `x`, `y` from 0 at the first
+    stored pixel; commas are as good as blanks, `#` starts a comment. Rectangles are cut at the edge of the frame.
     """
     defects = np.zeros(shape, bool)
     try:
@@ -256,8 +257,8 @@ def read_defect_list(path: str, shape: Tuple[int, int]) -> np.ndarray:
             )
         if x >= shape[1] or y >= shape[0]:
             raise CorrectionError(
-                f"Defect file {path}: line {number} starts at x {x}, y {y}, outside the frames of {shape[1]} x {shape[0]}: "
-                "count pixels from 0 on this movie's frames."
+                f"Defect file {path}: line {number} starts at x {x}, y {y}, outside the frames of {shape[1]} x "
+                f"{shape[0]}: count pixels from 0 on this movie's frames."
             )
         defects[y : y + height, x : x + width] = True
     return defects

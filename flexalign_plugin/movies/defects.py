@@ -11,7 +11,8 @@ from scipy.special import pdtrik
 SIX_SIGMA = 6.0
 SIX_SIGMA_TAIL = 9.865876e-10  # of the normal distribution, one side
 SAMPLE = 1_000_000  # pixels that the statistics are taken from
-TRIM = 1e-3  # of the pixels at each end, left out of the first estimate
+TRIM = 1e-3  # of the pixels at each end, left out where the first estimate is of an almost empty image
+START_WIDTHS = 8.0  # first estimate: so many times the distance of the 10 and 90 % quantiles from the median
 LARGE_MEAN = 1e5  # counts; beyond it Poisson is normal to all digits that matter here
 RADIUS = 3  # of the window in which a suspect is compared with its surroundings
 MIN_NEIGHBOURS = 6
@@ -29,12 +30,12 @@ class NeighbourTable(NamedTuple):
 def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] = None) -> np.ndarray:
     """Hot and dead pixels in the mean of a movie's uncorrected frames.
 
-    A pixel is a suspect if its value is further from the mean than six sigma. Mean and sigma are those of the pixels that
-    are no suspects, so that hot pixels don't inflate them. Few counts are skewed, so "six sigma" is the value that a
-    Poisson variable of the same mean and sigma passes as seldom as a normal one passes six sigma (1e-9): mean + 6 sigma
-    and mean - 6 sigma for many counts, further up and not so far down for few. A suspect is a defect if it is as far
-    from the median of its 7 x 7 surroundings too, at least half of which are no suspects: an empty hole or a gold bar
-    is part of the picture. Clusters up to about 5 x 5 pixels are found; for larger ones there are defect maps.
+    A pixel is a suspect if its value is further from the mean than six sigma. Mean and sigma are those of the pixels
+    that are no suspects, so that hot pixels don't inflate them. Few counts are skewed, so "six sigma" is the value that
+    a Poisson variable of the same mean and sigma passes as seldom as a normal one passes six sigma (1e-9): mean + 6
+    sigma and mean - 6 sigma for many counts, further up and not so far down for few. A suspect is a defect if it is as
+    far from the median of its 7 x 7 surroundings too, at least half of which are no suspects: an empty hole or a gold
+    bar is part of the picture. Clusters up to about 5 x 5 pixels are found; for larger ones there are defect maps.
 
     Parameters
     ----------
@@ -53,7 +54,11 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
     sample = sample[np.isfinite(sample)]
     if sample.size < 100:
         return found
-    low, high = np.quantile(sample, (TRIM, 1 - TRIM))
+    lowest, tenth, median, ninetieth, highest = np.quantile(sample, (TRIM, 0.1, 0.5, 0.9, 1 - TRIM))
+    low, high = median + START_WIDTHS * (tenth - median), median + START_WIDTHS * (ninetieth - median)
+    if tenth == ninetieth:  # nearly all pixels are empty
+        low, high = lowest, highest
+    counts = lowest >= 0
     mean, before = 0.0, -1
     for _ in range(20):
         good = sample[(sample >= low) & (sample <= high)]
@@ -61,7 +66,7 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
             break
         before = good.size
         mean, sigma = float(good.mean(dtype=np.float64)), float(good.std(dtype=np.float64))
-        low, high = _six_sigma_limits(mean, sigma)
+        low, high = _six_sigma_limits(mean, sigma, counts)
     if not low < high:  # a constant image tells nothing
         return found
     suspects = ((frame < low) | (frame > high)) & ~ignored
@@ -70,14 +75,17 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
     return found
 
 
-def _six_sigma_limits(mean: float, sigma: float) -> Tuple[float, float]:
-    """Values that noise of this mean and sigma leaves on either side with a probability of 1e-9."""
-    counts = (mean / sigma) ** 2 if sigma > 0 else np.inf
-    if mean <= 0 or counts > LARGE_MEAN:
+def _six_sigma_limits(mean: float, sigma: float, counts: bool) -> Tuple[float, float]:
+    """Values that noise of this mean and sigma leaves on either side with a probability of 1e-9.
+
+    `counts` says that nothing is negative, so that skewed values are counts and not noise around a background.
+    """
+    number = (mean / sigma) ** 2 if sigma > 0 else np.inf
+    if not counts or mean <= 0 or number > LARGE_MEAN:
         return mean - SIX_SIGMA * sigma, mean + SIX_SIGMA * sigma
     unit = sigma**2 / mean  # value of one count
-    below = pdtrik(SIX_SIGMA_TAIL, counts)  # nan if even 0 counts are more frequent
-    return unit * below if below >= 0 else -np.inf, unit * float(pdtrik(1 - SIX_SIGMA_TAIL, counts))
+    below = pdtrik(SIX_SIGMA_TAIL, number)  # nan if even 0 counts are more frequent
+    return unit * below if below >= 0 else -np.inf, unit * float(pdtrik(1 - SIX_SIGMA_TAIL, number))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,7 +132,7 @@ def neighbour_table(defects: np.ndarray) -> NeighbourTable:
 
 @numba.njit(cache=True, nogil=True)
 def _good_on_ring(defects, row, col, radius, out, at):  # type: ignore[no-untyped-def]
-    """Count the good pixels at exactly `radius` (a square ring); from `at` on they are put into `out` if that has room."""
+    """Count the good pixels on the square ring of this radius; put them into `out` from `at` on if that has room."""
     ny, nx = defects.shape
     n = 0
     for y in range(max(row - radius, 0), min(row + radius + 1, ny)):

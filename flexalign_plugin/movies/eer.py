@@ -18,64 +18,83 @@ from .tiff import TiffPageInfo
 # TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position.
 SKIP_AND_SUBPIXEL_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
 BIT_TAGS = (65007, 65008, 65009)  # a 65002 file says its own
+CACHED_BYTES = 1 << 18  # of the counts that are worked on at a time
+DECODED_AT_ONCE = 64  # hardware frames, to bound the memory for their streams
 
 
 @numba.njit(cache=True, nogil=True)
-def add_events(words, n_bits, counts, nx, ny, skip_bits, h_bits, v_bits, up):  # type: ignore[no-untyped-def]
-    """Add the events of one hardware frame to `counts`.
+def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_bits, up):  # type: ignore[no-untyped-def]
+    """Add the events of several hardware frames to `counts`.
 
     A code, least significant bit first, is the number of empty pixels before the event, then the horizontal and the
-    vertical position inside the pixel, whose highest bits are stored inverted. A number of all ones is no event: it only
-    skips, and has no position. The codes lead exactly to the end of the frame; other streams are corrupt.
+    vertical position inside the pixel, whose highest bits are stored inverted. A number of all ones is no event: it
+    only skips, and has no position. The codes lead exactly to the end of the frame; other streams are corrupt.
+
+    The frames are decoded side by side, a few rows at a time, so that these rows of `counts` stay in the cache.
 
     Parameters
     ----------
-    words : uint64, the stream, little-endian, with at least one more word than its `n_bits` fill.
+    words : uint64, the streams, little-endian, each followed by at least one more word.
+    first_word, n_bits : (n,) int64, where each stream starts and how long it is.
     counts : ((ny << up) * (nx << up),) unsigned, added to.
 
     Returns
     -------
-    Number of events, or -1 if the stream is corrupt.
+    Index of the first corrupt stream, or -1 if there is none.
     """
-    one = np.uint64(1)
+    one, six, word_bits = np.uint64(1), np.uint64(6), np.uint64(63)
     top = (one << np.uint64(skip_bits)) - one
     h_mask, v_mask = (one << np.uint64(h_bits)) - one, (one << np.uint64(v_bits)) - one
     h_flip, v_flip = one << np.uint64(h_bits - 1), one << np.uint64(v_bits - 1)
     h_at, v_at = np.uint64(skip_bits), np.uint64(skip_bits + h_bits)
-    h_drop, v_drop = np.uint64(max(h_bits - up, 0)), np.uint64(max(v_bits - up, 0))
-    skip_step, event_step = np.uint64(skip_bits), np.uint64(skip_bits + h_bits + v_bits)
-    zoom, width = np.uint64(up), np.uint64(nx << up)
-    row_length = np.uint64(nx)
+    h_drop, v_drop = np.uint64(h_bits - up), np.uint64(v_bits - up)
+    skip_step, code_step = np.uint64(skip_bits), np.uint64(skip_bits + h_bits + v_bits)
+    zoom, width, row_length = np.uint64(up), np.uint64(nx << up), np.uint64(nx)
     n_pixels = np.uint64(nx) * np.uint64(ny)
-    end = np.uint64(n_bits)
-    at = position = row = row_start = np.uint64(0)
-    n_events = 0
-    while position < n_pixels:
-        if at + skip_step > end:
-            return -1
-        word, shift = at >> np.uint64(6), at & np.uint64(63)
-        # Two steps for the upper word, since a shift by 64 is undefined.
-        code = words[word] >> shift | (words[word + one] << one) << (np.uint64(63) - shift)
-        skip = code & top
-        position += skip
-        if skip == top:
-            at += skip_step
-            continue
-        if position >= n_pixels:
-            break
-        if up == 0:
-            counts[position] += 1
-        else:
-            while position - row_start >= row_length:
-                row_start += row_length
-                row += one
-            h = ((code >> h_at) & h_mask ^ h_flip) >> h_drop
-            v = ((code >> v_at) & v_mask ^ v_flip) >> v_drop
-            counts[((row << zoom) + v) * width + (position - row_start << zoom) + h] += 1
-        n_events += 1
-        position += one
-        at += event_step
-    return n_events if position == n_pixels else -1
+    rows_at_once = max(CACHED_BYTES // ((nx << 2 * up) * counts.itemsize), 1)
+    at = first_word.astype(np.uint64) << six  # where in `words`, in bits, each stream stands
+    end = at + n_bits.astype(np.uint64)
+    reached = np.zeros(len(at), np.uint64)  # the pixel that each stream stands at
+    for first_row in range(0, ny, rows_at_once):
+        stop = np.uint64(min(first_row + rows_at_once, ny)) * row_length
+        for k in range(len(at)):
+            here, position, last = at[k], reached[k], end[k]
+            row = np.uint64(first_row)
+            next_row = (row + one) * row_length
+            while position < stop:
+                if here + skip_step > last:
+                    return k
+                word, shift = here >> six, here & word_bits
+                # Two steps for the upper word, since a shift by 64 is undefined.
+                code = words[word] >> shift | (words[word + one] << one) << (word_bits - shift)
+                skip = code & top
+                if skip == top:
+                    position += skip
+                    here += skip_step
+                    continue
+                pixel = position + skip
+                if pixel >= stop:
+                    # An event for later, or the end mark.
+                    if pixel >= n_pixels:
+                        position = pixel
+                    break
+                if up == 0:
+                    counts[pixel] += 1
+                else:
+                    while pixel >= next_row:
+                        row += one
+                        next_row += row_length
+                    h = ((code >> h_at) & h_mask ^ h_flip) >> h_drop
+                    v = ((code >> v_at) & v_mask ^ v_flip) >> v_drop
+                    column = pixel + row_length - next_row
+                    counts[((row << zoom) + v) * width + (column << zoom) + h] += 1
+                position = pixel + one
+                here += code_step
+            at[k], reached[k] = here, position
+    for k in range(len(at)):
+        if reached[k] != n_pixels:
+            return k
+    return -1
 
 
 class EerMovie(Movie):
@@ -106,10 +125,13 @@ class EerMovie(Movie):
         )
         if left > 0.1 * len(events):
             notes.append(
-                f"{left} of {len(events)} hardware frames are left out: {len(events) // (group + 1)} EER frames would use "
-                f"{len(events) // (group + 1) * (group + 1)} of them."
+                f"{left} of {len(events)} hardware frames are left out: {len(events) // (group + 1)} EER frames would "
+                f"use {len(events) // (group + 1) * (group + 1)} of them."
             )
-        self._bits = [self._code_bits(path, page) for page in events[: group * wanted]]
+        codes = {self._code_bits(path, page) for page in events}
+        if len(codes) > 1 or len({page.shape for page in events}) > 1:
+            raise MovieError(f"{path}: its hardware frames differ in size or coding: copy the file again.")
+        self._bits = codes.pop()
         self._pages = events[: group * wanted]
         self._file = file
         self._sensor = ny, nx = events[0].shape
@@ -118,17 +140,23 @@ class EerMovie(Movie):
         super().__init__(path, (wanted, ny << self._zoom, nx << self._zoom), dtype, notes)
 
     def _code_bits(self, path: str, page: TiffPageInfo) -> Tuple[int, int, int]:
-        bits = SKIP_AND_SUBPIXEL_BITS[page.compression]
+        skip, horizontal, vertical = SKIP_AND_SUBPIXEL_BITS[page.compression]
         if page.compression == 65002:
-            bits = tuple(int(page.tags.get(tag, default)) for tag, default in zip(BIT_TAGS, bits))
-        if not (1 <= bits[0] <= 16 and 1 <= min(bits[1:]) and max(bits[1:]) <= 8):
-            raise MovieError(f"{path}: EER codes of {bits} bits are not supported: save it as EER version 1 (7, 2, 2).")
-        if self._zoom > min(bits[1:]):
-            raise MovieError(
-                f"{path}: its events have {min(bits[1:])} sub-pixel bits, too few for EER sampling {1 << self._zoom}: use "
-                f"{1 << min(bits[1:])} or less."
+            skip, horizontal, vertical = (
+                int(page.tags.get(tag, default)) for tag, default in zip(BIT_TAGS, (skip, horizontal, vertical))
             )
-        return bits
+        fewest = min(horizontal, vertical)
+        if not (1 <= skip <= 16 and fewest >= 1 and max(horizontal, vertical) <= 8):
+            raise MovieError(
+                f"{path}: EER codes of {skip}, {horizontal} and {vertical} bits are not supported: save it as EER "
+                "with 7, 2 and 2 bits."
+            )
+        if self._zoom > fewest:
+            raise MovieError(
+                f"{path}: its events have {fewest} sub-pixel bits, too few for EER sampling {1 << self._zoom}: use "
+                f"{1 << fewest} or less."
+            )
+        return skip, horizontal, vertical
 
     def close(self) -> None:
         super().close()
@@ -137,21 +165,26 @@ class EerMovie(Movie):
     def _read(self, i: int) -> np.ndarray:
         ny, nx = self._sensor
         counts = np.zeros(self.shape[1:], self.dtype)
-        first = i * self.hardware_frames_per_frame
-        for k in range(first, first + self.hardware_frames_per_frame):
-            words, n_bits = self._stream(self._pages[k])
-            if add_events(words, n_bits, counts.reshape(-1), nx, ny, *self._bits[k], self._zoom) < 0:
+        first, n = i * self.hardware_frames_per_frame, self.hardware_frames_per_frame
+        for start in range(first, first + n, DECODED_AT_ONCE):
+            streams = self._streams(self._pages[start : min(start + DECODED_AT_ONCE, first + n)])
+            corrupt = add_events(*streams, counts.reshape(-1), nx, ny, *self._bits, self._zoom)
+            if corrupt >= 0:
                 raise MovieError(
-                    f"{self.path}: corrupt: the events of hardware frame {k + 1} don't fill the frame: copy the file again."
+                    f"{self.path}: corrupt: the events of hardware frame {start + corrupt + 1} don't fill the frame "
+                    "exactly: copy the file again."
                 )
         return counts
 
-    def _stream(self, page: TiffPageInfo) -> Tuple[np.ndarray, int]:
-        """The page's strips, one behind the other, as uint64 words, and their length in bits."""
-        n_bytes = sum(n for _, n in page.segments)
-        data = np.zeros((n_bytes // 8 + 2) * 8, np.uint8)
-        at = 0
-        for start, n in page.segments:
-            read_into(self._file, self.path, start, data[at : at + n])
-            at += n
-        return data.view(np.uint64), 8 * n_bytes
+    def _streams(self, pages: List[TiffPageInfo]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pages' streams as uint64 words, the first word of each, and its length in bits."""
+        n_bytes = np.array([sum(n for _, n in page.segments) for page in pages])
+        n_words = n_bytes // 8 + 2
+        first_word = np.cumsum(n_words) - n_words
+        data = np.zeros(8 * n_words.sum(), np.uint8)
+        for page, word in zip(pages, first_word):
+            at = 8 * int(word)
+            for start, n in page.segments:
+                read_into(self._file, self.path, start, data[at : at + n])
+                at += n
+        return data.view(np.uint64), first_word, 8 * n_bytes

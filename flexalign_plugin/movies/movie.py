@@ -80,7 +80,7 @@ class Movie:
 
 def read_into(file: BinaryIO, path: str, offset: int, out: np.ndarray) -> None:
     """Fill the bytes of the contiguous array `out` from `offset` on; several threads may share one file."""
-    view = memoryview(out).cast("B")
+    view = out.data.cast("B")
     done = 0
     while done < len(view):
         try:

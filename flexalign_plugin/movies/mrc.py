@@ -133,8 +133,8 @@ class MrcMovie(Movie):
         if size < layout.total_bytes:
             whole = max(size - layout.offset, 0) / layout.frame_bytes
             raise MovieError(
-                f"{path}: truncated: its header promises {n_frames} frames of {nx} x {ny} ({layout.total_bytes} bytes), "
-                f"but the file holds {whole:.1f} ({size} bytes): copy the file again."
+                f"{path}: truncated: its header promises {n_frames} frames of {nx} x {ny} ({layout.total_bytes} "
+                f"bytes), but the file holds {whole:.1f} ({size} bytes): copy the file again."
             )
         if size > layout.total_bytes:
             notes.append(f"{size - layout.total_bytes} bytes after the {n_frames} frames of the header are not read.")

@@ -74,8 +74,8 @@ def read_pages(path: str) -> List[TiffPageInfo]:
         end = max((start + n for start, n in page.segments), default=0)
         if end > size or any(start <= 0 or n <= 0 for start, n in page.segments) or not page.segments:
             raise MovieError(
-                f"{path}: truncated or damaged: frame {number} of {len(pages)} needs data up to byte {end}, but the file "
-                f"has {size}: copy the file again."
+                f"{path}: truncated or damaged: frame {number} of {len(pages)} needs data up to byte {end}, but the "
+                f"file has {size}: copy the file again."
             )
     return pages
 
@@ -116,8 +116,8 @@ class TiffMovie(Movie):
                 )
             if page.shape != first.shape or page.dtype != first.dtype or page.bits != first.bits:
                 raise MovieError(
-                    f"{path}: frame {number} is {_describe(page)}, but frame 1 is {_describe(first)}: all frames must be "
-                    "alike; remove the odd ones."
+                    f"{path}: frame {number} is {_describe(page)}, but frame 1 is {_describe(first)}: all frames must "
+                    "be alike; remove the odd ones."
                 )
         ny, nx = first.shape
         self._halves: Optional[str] = None

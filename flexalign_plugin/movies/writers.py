@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from typing import BinaryIO, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import BinaryIO, Iterable, Iterator, List, Literal, Optional, Sequence, Tuple
 
 import mrcfile.dtypes
 import numba
@@ -15,6 +15,7 @@ import tifffile
 from .eer import SKIP_AND_SUBPIXEL_BITS
 from .mrc import HEADER_BYTES, IMOD_FLAGS_AT, IMOD_STAMP, IMOD_STAMP_AT, MODE_PACKED, MODES
 
+ByteOrder = Literal["<", ">"]
 TIFF_COMPRESSIONS = {None: None, "lzw": "lzw", "deflate": "adobe_deflate", "zstd": "zstd"}
 
 
@@ -36,7 +37,7 @@ def write_mrc_movie(
     frames: Iterable[np.ndarray],
     pixel_size_A: float = 1.0,
     mode: Optional[int] = None,
-    byte_order: str = "<",
+    byte_order: ByteOrder = "<",
 ) -> None:
     """Write `frames`, each (ny, nx), as an MRC stack; they may come from a generator.
 
@@ -105,7 +106,7 @@ def write_tiff_movie(
     rows_per_strip: Optional[int] = None,
     predictor: bool = False,
     tile: Optional[Tuple[int, int]] = None,
-    byte_order: str = "<",
+    byte_order: ByteOrder = "<",
     bigtiff: bool = False,
 ) -> None:
     """Write `frames`, each (ny, nx), as the pages of a TIFF file.

@@ -1,0 +1,134 @@
+"""TIFF movies: compressions, strips, tiles, predictors and byte orders against tifffile; damaged files."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+
+from flexalign_plugin.errors import MovieError
+from flexalign_plugin.movies import open_movie
+from flexalign_plugin.movies.writers import pack_4bit, write_tiff_movie
+from flexalign_plugin.settings import Settings
+
+SETTINGS = Settings()
+COMPRESSIONS = [None, "lzw", "deflate", "zstd"]
+
+
+def random_frames(dtype="u1", shape=(4, 33, 51), seed=0):
+    return np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
+
+
+def read_all(path):
+    with open_movie(str(path), SETTINGS) as movie:
+        movie.prefetch()
+        return np.stack([movie.frame(i) for i in range(movie.shape[0])])
+
+
+@pytest.mark.parametrize("layout", [{}, {"rows_per_strip": 10}, {"tile": (16, 32)}, {"bigtiff": True}])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "f4"])
+def test_writing_and_reading_gives_back_the_frames(tmp_path, dtype, compression, layout):
+    frames = random_frames(dtype)
+    for byte_order in "<>":
+        for predictor in (False, True)[: 1 if compression is None else 2]:
+            path = str(tmp_path / "m.tif")
+            write_tiff_movie(path, frames, compression, predictor=predictor, byte_order=byte_order, **layout)
+            np.testing.assert_array_equal(tifffile.imread(path), frames)
+            got = read_all(path)
+            assert got.dtype == frames.dtype and got.dtype.isnative
+            np.testing.assert_array_equal(got, frames)
+
+
+def test_frames_may_be_read_in_many_threads_at_once(tmp_path):
+    frames = random_frames("u2", (16, 200, 300))
+    write_tiff_movie(str(tmp_path / "m.tiff"), frames, "lzw", rows_per_strip=17)
+    with open_movie(str(tmp_path / "m.tiff"), SETTINGS) as movie, ThreadPoolExecutor(8) as pool:
+        order = np.random.default_rng(1).integers(0, 16, 200)
+        for i, frame in zip(order, pool.map(movie.frame, order)):
+            np.testing.assert_array_equal(frame, frames[i])
+
+
+def test_prefetch_keeps_frames_only_if_they_fit(tmp_path):
+    write_tiff_movie(str(tmp_path / "m.tif"), random_frames(), "lzw")
+    with open_movie(str(tmp_path / "m.tif"), SETTINGS) as movie:
+        movie.prefetch(max_bytes=4 * 33 * 51 - 1)
+        assert movie.frame(2) is not movie.frame(2)
+        movie.prefetch(max_bytes=4 * 33 * 51)
+        assert movie.frame(2) is movie.frame(2)
+
+
+def test_4bit_samples(tmp_path):
+    """Two samples a byte, the first in the high half (TIFF's own order); an odd width fills up its last byte."""
+    frames = random_frames(shape=(1, 6, 5)) % 16
+    padded = np.pad(frames[0], ((0, 0), (0, 1)))
+    write_tiff_movie(str(tmp_path / "m.tif"), [padded[:, 0::2] << 4 | padded[:, 1::2]])
+    with tifffile.TiffFile(str(tmp_path / "m.tif"), mode="r+") as tiff:
+        tiff.pages[0].tags[258].overwrite(4)
+        tiff.pages[0].tags[256].overwrite(5)
+    np.testing.assert_array_equal(read_all(tmp_path / "m.tif"), frames)
+
+
+def test_super_resolution_frames_packed_into_half_the_width(tmp_path):
+    frame = np.random.default_rng(0).integers(0, 16, (7676, 7420)).astype("u1")
+    write_tiff_movie(str(tmp_path / "m.tif"), [pack_4bit(frame)], "zstd")
+    with open_movie(str(tmp_path / "m.tif"), SETTINGS) as movie:
+        assert "7420 x 7676" in movie.notes[0]
+        np.testing.assert_array_equal(movie.frame(0), frame)
+
+
+def test_frames_of_different_sizes(tmp_path):
+    frames = [np.zeros((20, 30), "u1"), np.zeros((20, 30), "u1"), np.zeros((20, 31), "u1")]
+    write_tiff_movie(str(tmp_path / "m.tif"), frames)
+    with pytest.raises(MovieError, match=r"m.tif: frame 3 is 31 x 20 uint8, but frame 1 is 30 x 20 uint8: all frames"):
+        open_movie(str(tmp_path / "m.tif"), SETTINGS)
+
+
+def test_unknown_compression_is_named(tmp_path):
+    write_tiff_movie(str(tmp_path / "m.tif"), random_frames())
+    with tifffile.TiffFile(str(tmp_path / "m.tif"), mode="r+") as tiff:
+        tiff.pages[0].tags[259].overwrite(7)
+    with pytest.raises(MovieError, match=r"m.tif: TIFF compression 7 \(JPEG\) is not supported: save it as"):
+        open_movie(str(tmp_path / "m.tif"), SETTINGS)
+    with tifffile.TiffFile(str(tmp_path / "m.tif"), mode="r+") as tiff:
+        tiff.pages[0].tags[259].overwrite(12345)
+    with pytest.raises(MovieError, match="m.tif: .*12345"):
+        open_movie(str(tmp_path / "m.tif"), SETTINGS)
+
+
+def test_colour_pages(tmp_path):
+    tifffile.imwrite(str(tmp_path / "m.tif"), np.zeros((20, 30, 3), "u1"), photometric="rgb")
+    with pytest.raises(MovieError, match="m.tif: it has 3 values a pixel"):
+        open_movie(str(tmp_path / "m.tif"), SETTINGS)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_truncated_at_any_length(tmp_path, compression):
+    """Wherever the file is cut, opening or reading it is an error: no frame is made up or lost."""
+    path = str(tmp_path / "m.tif")
+    write_tiff_movie(path, random_frames(), compression, rows_per_strip=20)
+    size = os.path.getsize(path)
+    data = open(path, "rb").read()
+    for length in list(range(1, size - 1, 211)) + [size - 200, size - 2]:
+        with open(path, "wb") as file:
+            file.write(data[:length])
+        with pytest.raises(MovieError, match="m.tif: .*: (copy|give)"):
+            read_all(path)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS[1:])
+def test_corrupt_strip_names_the_frame(tmp_path, compression):
+    path = str(tmp_path / "m.tif")
+    write_tiff_movie(path, random_frames("u2"), compression)
+    with tifffile.TiffFile(path) as tiff:
+        start, n = tiff.pages[2].dataoffsets[0], tiff.pages[2].databytecounts[0]
+    with open(path, "r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * n)
+    with open_movie(path, SETTINGS) as movie:
+        np.testing.assert_array_equal(movie.frame(1), random_frames("u2")[1])
+        with pytest.raises(MovieError, match="m.tif: corrupt: frame 3 can't be decoded"):
+            movie.frame(2)
+        with pytest.raises(MovieError, match="frame 3"):
+            movie.prefetch()
