@@ -1,1 +1,5 @@
 """What Scipion runs."""
+
+from .protocol_flexalign import ProtFlexAlign
+
+__all__ = ["ProtFlexAlign"]

@@ -1,0 +1,84 @@
+"""Checks of the form against the movies themselves, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, List, Tuple
+
+from flexalign_plugin.errors import FlexAlignError, MovieError
+from flexalign_plugin.movies import Movie, load_corrections, open_movie
+from flexalign_plugin.settings import Settings
+
+MOVIES_TRIED = 5
+
+
+def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
+    """One sentence for each thing that would go wrong with every movie.
+
+    Parameters
+    ----------
+    values : fields of Settings, unchecked.
+    paths : movie files. One that can't be read is no reason to stop the others, so the first few are tried.
+    """
+    try:
+        settings = Settings(**values)
+    except FlexAlignError as error:
+        return [str(error)]
+    if not paths:
+        return []
+    try:
+        movie = _first_readable(paths, settings)
+    except MovieError as error:
+        return [str(error)]
+    found = []
+    with movie:
+        n_frames, ny, nx = movie.shape
+        for check in (
+            lambda: settings.frame_ranges(n_frames, movie.path),
+            lambda: settings.crop_window(ny, nx, movie.path),
+            lambda: load_corrections(movie, settings),
+        ):
+            try:
+                check()
+            except FlexAlignError as error:
+                found.append(str(error))
+    return found + _control_points(settings, ny, nx)
+
+
+def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
+    """Things worth knowing before the run that are no mistakes."""
+    settings = Settings(**values)
+    small = [n for n in shape if n * settings.pixel_size < settings.min_local_res]
+    if settings.do_local_alignment and settings.auto_patches and small:
+        return [
+            f"The movies are {min(shape) * settings.pixel_size:.0f} A wide, smaller than one patch of "
+            f"{settings.min_local_res:g} A: local motion can't be measured, they will be aligned as whole frames."
+        ]
+    return []
+
+
+def _first_readable(paths: List[str], settings: Settings) -> Movie:
+    first_error = None
+    for path in paths[:MOVIES_TRIED]:
+        try:
+            return open_movie(path, settings)
+        except MovieError as error:
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
+
+
+def _control_points(settings: Settings, ny: int, nx: int) -> List[str]:
+    """Control points set by hand need patches enough; Settings can't know how many automatic patches there will be."""
+    if not settings.do_local_alignment or settings.auto_control_points or not settings.auto_patches:
+        return []
+    patch = settings.min_local_res / settings.pixel_size
+    patches_x, patches_y = math.ceil(nx / patch), math.ceil(ny / patch)
+    if patches_x >= settings.control_point_x - 1 and patches_y >= settings.control_point_y - 1:
+        return []
+    return [
+        f"{settings.control_point_x} x {settings.control_point_y} control points need at least "
+        f"{settings.control_point_x - 1} x {settings.control_point_y - 1} patches, but movies of {nx} x {ny} pixels have "
+        f"room for {patches_x} x {patches_y} patches of {settings.min_local_res:g} A: use fewer control points or "
+        "smaller patches."
+    ]

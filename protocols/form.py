@@ -1,0 +1,279 @@
+"""The form of ProtFlexAlign, and the way from its values to `Settings`.
+
+Defaults and help texts come from `Settings`, which also checks the values; here are labels, order and longer help.
+Parameter names are those of XmippProtFlexAlign, so that its workflows carry over.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+import pyworkflow.protocol.params as params
+from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
+
+from flexalign_plugin.settings import Settings, snake_case
+
+DEFAULT_THREADS = 4
+ONLY_EER = "inputMovies is not None and inputIsEer"
+
+# Every form parameter that is a field of Settings; `define_form` fills it.
+FORM_NAMES: List[str] = []
+
+
+def _add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
+    """Add the parameter of one Settings field; its type, default and first line of help are the field's."""
+    field = Settings.__dataclass_fields__[snake_case(name)]
+    default, choices = field.default, field.metadata["choices"]
+    help_text = field.metadata["help"] + ("\n" + more if more else "")
+    kwargs.update(label=label, help=help_text)
+    if choices is not None:
+        texts = kwargs.pop("choices", [str(c) for c in choices])
+        where.addParam(name, params.EnumParam, choices=texts, default=choices.index(default), **kwargs)
+    elif default is None:
+        where.addParam(name, params.FileParam, default="", allowsNull=True, **kwargs)
+    else:
+        kinds = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam}
+        where.addParam(name, kinds[type(default)], default=default, **kwargs)
+    if name not in FORM_NAMES:
+        FORM_NAMES.append(name)
+
+
+def define_form(form: Any) -> None:
+    """All parameters but the input movies, which the base class has put into the section that is open."""
+    form.addHidden(
+        USE_GPU,
+        params.BooleanParam,
+        default=False,
+        label="Use GPU for execution",
+        help="This version computes on the CPU only: leave it at No.",
+    )
+    form.addHidden(
+        GPU_LIST,
+        params.StringParam,
+        default="0",
+        label="Choose GPU IDs",
+        help="Not used by this version, which computes on the CPU only.",
+    )
+    _define_frames(form)
+    _define_correction(form)
+    _define_alignment(form)
+    _define_output(form)
+    form.addParallelSection(
+        threads=1,
+        mpi=0,
+        binThreads=DEFAULT_THREADS,
+        binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are computed "
+        "one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores here.",
+    )
+
+
+def _define_frames(form: Any) -> None:
+    group = form.addGroup("Frames")
+    line = group.addLine(
+        "Frames to ALIGN",
+        help="First and last frame to align, counted from 1 in the movie's file. 0 as the last means: to the end. For "
+        "EER movies these are the frames after grouping.",
+    )
+    _add(line, "alignFrame0", "from")
+    _add(line, "alignFrameN", "to")
+    _add(
+        group,
+        "useAlignToSum",
+        "Use ALIGN frames range to SUM?",
+        "With *No* you choose the frames that make up the micrograph, a part of those aligned: for instance without "
+        "the first frames, which move most.",
+    )
+    line = group.addLine(
+        "Frames to SUM",
+        condition="not useAlignToSum",
+        help="First and last frame in the micrograph, counted from 1; they must lie inside the range to align. 0 as the "
+        "last means: up to the last one aligned.",
+    )
+    _add(line, "sumFrame0", "from")
+    _add(line, "sumFrameN", "to")
+
+    group = form.addGroup("EER movies", condition=ONLY_EER)
+    _add(
+        group,
+        "nFrames",
+        "Number of EER frames",
+        "The camera stores hundreds of thin hardware frames; they are added up in equal groups. About 1 e/A^2 in each "
+        "group is a good choice. The dose per frame of the imported movies is taken as that of a hardware frame.",
+        condition=ONLY_EER,
+    )
+    _add(
+        group,
+        "eerSampling",
+        "EER rendering",
+        "Electrons are located finer than a pixel. With 8K or 16K, the pixel size of the imported movies must be that "
+        "of the finer grid.",
+        choices=["4K (physical pixels)", "8K", "16K"],
+        display=params.EnumParam.DISPLAY_COMBO,
+        condition=ONLY_EER,
+    )
+
+
+def _define_correction(form: Any) -> None:
+    form.addSection(label="Gain and defects")
+    group = form.addGroup("Gain reference (the one given when the movies were imported)")
+    _add(
+        group,
+        "gainRot",
+        "Rotate the gain",
+        "The rotation comes first, then the flip.",
+        choices=["no rotation", "90 degrees", "180 degrees", "270 degrees"],
+        display=params.EnumParam.DISPLAY_COMBO,
+    )
+    _add(
+        group,
+        "gainFlip",
+        "Flip the gain",
+        choices=["no flip", "upside down", "left right"],
+        display=params.EnumParam.DISPLAY_COMBO,
+    )
+    _add(
+        group,
+        "gainConvention",
+        "Gain multiplies or divides",
+        "A wrong choice shows as the detector's pattern in the micrographs.",
+        expertLevel=LEVEL_ADVANCED,
+        display=params.EnumParam.DISPLAY_COMBO,
+    )
+    _add(
+        group,
+        "gainRowOrder",
+        "Order of the gain's rows",
+        "TIFF files store the top row first, MRC files the bottom row.",
+        expertLevel=LEVEL_ADVANCED,
+        display=params.EnumParam.DISPLAY_COMBO,
+    )
+    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
+    _add(group, "removeHotPixels", "Find hot and dead pixels?")
+    _add(group, "defectFile", "Defect list", "x and y of the lower left pixel, counted from 0.")
+    _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
+
+
+def _define_alignment(form: Any) -> None:
+    form.addSection(label="Alignment")
+    group = form.addGroup("Whole frames")
+    _add(
+        group,
+        "maxShift",
+        "Maximum shift (A)",
+        "How far the sample may move from one frame to the next; the whole drift may be many times longer.",
+    )
+    _add(
+        group,
+        "maxResForCorrelation",
+        "Maximum resolution (A)",
+        "Details finer than this are mostly noise in a single frame and are left out of the comparison.",
+    )
+    group = form.addGroup("Local motion")
+    _add(
+        group,
+        "doLocalAlignment",
+        "Correct local motion?",
+        "The beam makes the sample bend: different places of the image move differently. The motion is measured in "
+        "patches and described by one smooth spline in space and time.",
+    )
+    advanced = {"expertLevel": LEVEL_ADVANCED}
+    local = "doLocalAlignment"
+    _add(group, "autoPatches", "Choose patches automatically?", condition=local, **advanced)
+    _add(
+        group,
+        "minLocalRes",
+        "Min size of the patch (A)",
+        "Smaller patches follow the motion more closely but are noisier.",
+        condition=local,
+        **advanced,
+    )
+    line = group.addLine("Number of patches", condition=f"{local} and not autoPatches", **advanced)
+    _add(line, "patchesX", "X")
+    _add(line, "patchesY", "Y")
+    _add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=local, **advanced)
+    _add(group, "autoControlPoints", "Choose control points automatically?", condition=local, **advanced)
+    line = group.addLine(
+        "Control points",
+        condition=f"{local} and not autoControlPoints",
+        help="Number of control points of the spline along the image's axes and in time, at least 3 each. More follow "
+        "the motion more closely and are noisier.",
+        **advanced,
+    )
+    _add(line, "controlPointX", "X")
+    _add(line, "controlPointY", "Y")
+    _add(line, "controlPointT", "time")
+
+
+def _define_output(form: Any) -> None:
+    form.addSection(label="Output")
+    group = form.addGroup("Micrographs")
+    _add(
+        group,
+        "binFactor",
+        "Binning factor",
+        "2 halves the number of pixels on each axis. The alignment itself always uses the full frames.",
+    )
+    line = group.addLine("Crop offsets (px)", help="First column (X) and row (Y) that is written, in unbinned pixels.")
+    _add(line, "cropOffsetX", "X")
+    _add(line, "cropOffsetY", "Y")
+    line = group.addLine(
+        "Crop dimensions (px)", help="Width (X) and height (Y) that is written, in unbinned pixels. 0: up to the edge."
+    )
+    _add(line, "cropDimX", "X")
+    _add(line, "cropDimY", "Y")
+    _add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    group = form.addGroup("Also")
+    _add(
+        group,
+        "doComputePSD",
+        "Compute PSD (before/after)?",
+        "The picture shows, side by side, whether the correction brought the Thon rings out.",
+    )
+    _add(
+        group,
+        "doSaveMovie",
+        "Save movie",
+        "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
+        "them) instead of the input movies with their shifts.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+
+
+def settings_values(protocol: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values, the input movies and their acquisition."""
+    values: Dict[str, Any] = {}
+    for name in FORM_NAMES:
+        field = Settings.__dataclass_fields__[snake_case(name)]
+        value = getattr(protocol, name).get()
+        choices = field.metadata["choices"]
+        if choices is not None:
+            value = choices[value]
+        elif field.default is None:
+            value = value or None
+        values[snake_case(name)] = value
+    movies = protocol.inputMovies.get()
+    acquisition = movies.getAcquisition()
+    dropped = dropped_frames(movies.getFramesRange())
+    dose = _dose_per_frame(movies, values["n_frames"]) if protocol.inputIsEer.get() else acquisition.getDosePerFrame()
+    values.update(
+        pixel_size=movies.getSamplingRate(),
+        voltage=acquisition.getVoltage(),
+        dose_per_frame=dose or None,
+        pre_exposure=(acquisition.getDoseInitial() or 0.0) + dropped * (dose or 0.0),
+        gain=movies.getGain() or None,
+        dark=movies.getDark() or None,
+    )
+    return values
+
+
+def dropped_frames(frames_range: Any) -> int:
+    """Frames of the original movie that come before the first one of the stored file."""
+    first, _, index_in_file = frames_range
+    return max(first - index_in_file, 0)
+
+
+def _dose_per_frame(movies: Any, n_frames: int) -> Optional[float]:
+    """Dose per output frame of EER movies: Scipion counts hardware frames, and so is their dose given."""
+    dose = movies.getAcquisition().getDosePerFrame()
+    first, last, _ = movies.getFramesRange()
+    return dose * max((last - first + 1) // n_frames, 1) if dose else None

@@ -1,0 +1,339 @@
+"""ProtFlexAlign: the FlexAlign protocol. What it asks is in `form`, what it checks in `checks`.
+
+Each movie is a step; the step hands the movie to a warm worker process and waits for it, so that a crash, a kill or a
+damaged file costs that movie and nothing else. What became of a movie is kept in a record beside its done marker; the
+output sets are made from the records, in the executor's main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import Any, Dict, List, Optional
+
+import pwem.objects as emobj
+import pyworkflow.object as pwobj
+import pyworkflow.utils as pwutils
+from pwem.protocols import ProtAlignMovies
+from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MOVIES
+
+from flexalign_plugin.settings import Settings
+from flexalign_plugin.worker import Job, JobResult, Worker
+
+from . import checks, form, summaries
+from .records import load_record, save_record, unique_root, write_failures
+
+OUT_FAILED = "outputMoviesFailed"
+READ_AHEAD = 1  # movies handed to the worker beyond those that steps wait for
+
+
+class ProtFlexAlign(ProtAlignMovies):
+    """Corrects the motion of the sample during the exposure: frames are brought onto each other as a whole, then local
+    motion is measured in patches and described by a smooth spline in space and time, and each frame is resampled once
+    through the whole motion. Reads MRC, TIFF and EER movies and their gain and dark references.
+
+    For every movie: the micrograph, plots of the motion, power spectra before and after, the shifts for RELION
+    (_shifts.star) and the complete result (_motion.json).
+    """
+
+    _label = "FlexAlign"
+    _possibleOutputs = {
+        OUT_MICS: emobj.SetOfMicrographs,
+        OUT_MOVIES: emobj.SetOfMovies,
+        OUT_FAILED: emobj.SetOfMovies,
+    }
+
+    # --------------------------- Form ---------------------------
+    def _defineAlignmentParams(self, formDefinition: Any) -> None:
+        form.define_form(formDefinition)
+
+    @property
+    def inputIsEer(self) -> pwobj.Boolean:
+        """For conditions of the form, which read it like a parameter."""
+        pointer = getattr(self, "inputMovies", None)
+        movies = pointer.get() if pointer is not None else None
+        first = movies.getFirstItem() if movies is not None else None
+        return pwobj.Boolean(first is not None and first.getFileName().lower().endswith(".eer"))
+
+    def getGpuList(self) -> List[int]:
+        # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
+        return super().getGpuList() if self.useGpu else []
+
+    def getTotalThreads(self) -> int:
+        # What a queue is asked for. pyworkflow takes one Scipion thread as the one that only waits; here it computes.
+        return max(self.getScipionThreads() - 1, 1) * self.getBinThreads()
+
+    # --------------------------- Steps ---------------------------
+    def _insertAllSteps(self) -> None:
+        self._worker: Optional[Worker] = None
+        self._lock_worker = threading.Lock()
+        self._futures: Dict[int, "Future[JobResult]"] = {}
+        self._waiting: "OrderedDict[int, emobj.Movie]" = OrderedDict()  # not yet handed to the worker
+        self._roots: Dict[int, str] = {}
+        self._failures: Dict[int, JobResult] = {}
+        self._pace = summaries.Pace()
+        self._forget_failures()
+        self._settings = Settings(**form.settings_values(self))
+        super()._insertAllSteps()
+
+    def _insertMovieStep(self, movie: emobj.Movie) -> int:
+        number = movie.getObjId()
+        self._roots[number] = unique_root(movie.getFileName(), set(self._roots.values()), number)
+        if not self._isMovieDone(movie):
+            with self._lock_worker:
+                self._waiting[number] = movie.clone()
+        return super()._insertMovieStep(movie)
+
+    def _forget_failures(self) -> None:
+        """Continue tries the movies again that failed last time: without their marker their steps count as not done."""
+        done, folder = self._readDoneList(), self._getExtraPath("DONE")
+        records = [name for name in os.listdir(folder) if name.endswith(".json")] if os.path.isdir(folder) else []
+        failed = [name for name in records if not _loaded(os.path.join(folder, name)).ok]
+        if not failed:
+            return
+        for name in failed:
+            pwutils.cleanPath(os.path.join(folder, name), os.path.join(folder, name.replace(".json", ".TXT")))
+        again = {int(name[len("movie_") : -len(".json")]) for name in failed}
+        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath("movies_failed.sqlite"))
+        with open(self._getAllDone(), "w") as f:
+            f.writelines(f"{number}\n" for number in done if number not in again)
+        if self.hasAttribute(OUT_FAILED):
+            self.deleteOutput(getattr(self, OUT_FAILED))
+        self.info(f"{len(failed)} movies that failed before are tried again.")
+
+    def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
+        """Align one movie. The base class would link, unpack or convert it first, and stop the run if that fails."""
+        movie = emobj.Movie()
+        movie.setAcquisition(emobj.Acquisition())
+        if hasAlignment:
+            movie.setAlignment(emobj.MovieAlignment())
+        movie.setAttributesFromDict(movieDict, setBasic=True, ignoreMissing=True)
+        marker = self._getMovieDone(movie)
+        if os.path.exists(marker):
+            self.info(f"{movie.getFileName()} is done already.")
+        else:
+            self._processMovie(movie)
+            with open(marker, "w"):
+                pass
+        # Named as the step's result: where it is missing, Continue runs the step again.
+        return [marker]
+
+    def _processMovie(self, movie: emobj.Movie) -> None:
+        self._pace.start()
+        result = self._hand_over(movie).result()
+        save_record(self._record_path(movie), result)
+        total = len(self._roots)
+        if result.ok:
+            for warning in result.warnings:
+                self.warning(f"{movie.getFileName()}: {warning}")
+            for note in result.notes:
+                self.info(f"{os.path.basename(movie.getFileName())}: {note}")
+            what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, self._settings)}"
+        else:
+            self.warning(f"FAILED: {result.error}")
+            what = "failed, the others go on"
+        left = len(self._roots) - sum(1 for _ in self._finished_ids())
+        number = total - left + 1
+        self.info(
+            f"Movie {number} of {total}: {os.path.basename(movie.getFileName())} {what}; {self._pace.left(left - 1)}"
+        )
+
+    def _finished_ids(self) -> List[int]:
+        return [number for number in list(self._roots) if os.path.exists(self._marker_path(number))]
+
+    def _marker_path(self, number: int) -> str:
+        return self._getExtraPath("DONE", f"movie_{number:06d}.TXT")
+
+    def _record_path(self, movie: emobj.Movie) -> str:
+        return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
+
+    def _hand_over(self, movie: emobj.Movie) -> "Future[JobResult]":
+        """The movie goes to the worker, unless it is there already, and the next one behind it, to be read meanwhile."""
+        with self._lock_worker:
+            if self._worker is None:
+                self._worker = Worker(device="cpu", threads=self.getBinThreads(), log=self.info)
+            self._submit(movie)
+            for following in list(self._waiting.values())[:READ_AHEAD]:
+                self._submit(following)
+            return self._futures.pop(movie.getObjId())
+
+    def _submit(self, movie: emobj.Movie) -> None:
+        number = movie.getObjId()
+        self._waiting.pop(number, None)
+        if number not in self._futures:
+            path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
+            self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), self._settings))
+
+    def createOutputStep(self) -> Optional[List[str]]:
+        self._close_worker()
+        done = len(self._roots) - len(self._failures)
+        if self._failures:
+            reason = next(iter(self._failures.values())).error
+            if not done:
+                raise RuntimeError(
+                    f"None of the {len(self._failures)} movies could be aligned. The first one: {reason}"
+                )
+            self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
+        promised = [OUT_MOVIES] + ([OUT_MICS] if self.doSaveAveMic else [])
+        for name in promised:
+            output = getattr(self, name, None)
+            size = output.getSize() if output is not None else 0
+            if size != done:
+                raise RuntimeError(
+                    f"{done} movies were aligned, but {name} has {size} items: run Continue to complete it."
+                )
+        return [self._getExtraPath("failed.tsv")] if self._failures else None
+
+    def _close_worker(self) -> None:
+        with self._lock_worker:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+    def _runSteps(self, *args: Any) -> None:
+        try:
+            super()._runSteps(*args)
+        finally:
+            self._close_worker()
+
+    # --------------------------- Streaming ---------------------------
+    def _stepsCheck(self) -> None:
+        if self.isFailed():
+            # The executor calls this a last time and then waits for every thread; and whoever waits for our outputs
+            # must learn that no more will come.
+            self._close_worker()
+            self._closeOutputSet()
+            return
+        super()._stepsCheck()
+
+    def _checkNewInput(self) -> None:
+        """New movies of the input set become steps. Asks whether the file has changed, not whether it is newer than
+        this machine's clock, as the base class does: clocks of file servers differ."""
+        state = os.stat(self.inputMovies.get().getFileName())
+        changed = (state.st_mtime_ns, state.st_size)
+        if getattr(self, "_input_state", None) == changed:
+            return
+        self._input_state = changed
+        self._loadInputList()
+        if any(m.getObjId() not in self.insertedDict for m in self.listOfMovies):
+            steps = self._insertNewMoviesSteps(self.insertedDict, self.listOfMovies)
+            output_step = self._getFirstJoinStep()
+            if output_step is not None:
+                output_step.addPrerequisites(*steps)
+            self.updateSteps()
+
+    # --------------------------- Outputs ---------------------------
+    def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
+        records = {m.getObjId(): _loaded(self._record_path(m)) for m in newDone}
+        good = [m for m in newDone if records[m.getObjId()].ok]
+        bad = [m for m in newDone if not records[m.getObjId()].ok]
+        self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
+        if bad:
+            write_failures(
+                self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
+            )
+        if bad or self.hasAttribute(OUT_FAILED):
+            self._append_movies(OUT_FAILED, "movies_failed.sqlite", [m.clone() for m in bad], streamMode)
+        if good or self.hasAttribute(OUT_MOVIES):
+            self._firstTimeOutput = not self.hasAttribute(OUT_MOVIES)
+            self._append_movies(OUT_MOVIES, "movies.sqlite", [self._createOutputMovie(m) for m in good], streamMode)
+            if self._createOutputMicrographs():
+                self._updateOutputMicSet(good, "micrographs.sqlite", self._getOutputMicName, OUT_MICS, streamMode)
+        self.summaryVar.set(summaries.summary(self))
+        self._store(self.summaryVar)
+
+    def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
+        aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
+        movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
+        if aligned_files:
+            movie_set.setGain(None)
+            movie_set.setDark(None)
+        elif movie_set.isEmpty():
+            # The files are those of the input set. Otherwise the set would open its first one to learn the size:
+            # pwem can't do that for every format, and not at all for a damaged file.
+            movie_set.setDim(self.inputMovies.get().getDim())
+            if movies:
+                movie_set.setFramesRange(movies[0].getFramesRange())
+        for movie in movies:
+            movie_set.append(movie)
+        is_new = not self.hasAttribute(name)
+        self._updateOutputSet(name, movie_set, streamMode)
+        if is_new:
+            self._defineTransformRelation(self.inputMovies, getattr(self, name))
+
+    def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
+        """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
+        record = _loaded(self._record_path(movie))
+        first_in_file, n = record.first_frame + 1, len(record.shifts_px)
+        output = movie.clone()
+        frames = output.getFramesRange()
+        first = first_in_file + form.dropped_frames(frames)
+        shifts = {
+            "xshifts": [float(s[1]) for s in record.shifts_px],
+            "yshifts": [float(s[0]) for s in record.shifts_px],
+        }
+        if self.doSaveMovie:
+            output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
+            output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
+            shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
+        output.setFramesRange([first, first + n - 1, first_in_file])
+        alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
+        alignment.setRoi([getattr(self, f"crop{what}").get() for what in ("OffsetX", "OffsetY", "DimX", "DimY")])
+        output.setAlignment(alignment)
+        return output
+
+    def _getMovieShifts(self, movie: emobj.Movie) -> Any:
+        shifts = _loaded(self._record_path(movie)).shifts_px
+        return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
+
+    def _getMovieRoot(self, movie: emobj.Movie) -> str:
+        return self._roots[movie.getObjId()]
+
+    def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
+        """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
+        files = _loaded(self._record_path(movie)).files
+        pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
+        if self.doLocalAlignment:
+            pictures["plotLocal"] = "plot_local"
+        if self.doComputePSD:
+            pictures["psdCorr"] = "psd_image"
+        for column, key in pictures.items():
+            path = self._getExtraPath(os.path.basename(files[key])) if key in files else None
+            setattr(mic, column, emobj.Image(location=path))
+
+    # --------------------------- Information ---------------------------
+    def _validate(self) -> List[str]:
+        movies = self.inputMovies.get()
+        if movies is None:  # the form says so itself
+            return []
+        errors = []
+        if self.useGpu:
+            errors.append("This version computes on the CPU only: set *Use GPU for execution* to No.")
+        if self.getBinThreads() < 1:
+            errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")
+        paths = [m.getFileName() for m in movies.iterItems(limit=checks.MOVIES_TRIED)]
+        return errors + checks.problems(form.settings_values(self), paths)
+
+    def _warnings(self) -> List[str]:
+        movies = self.inputMovies.get()
+        size = movies.getDim() if movies is not None else None
+        return checks.hints(form.settings_values(self), (size[1], size[0])) if size else []
+
+    def _summary(self) -> List[str]:
+        return [self.summaryVar.get("") or "No movie is finished yet."]
+
+    def _methods(self) -> List[str]:
+        return summaries.methods(self)
+
+    def _citations(self) -> List[str]:
+        return ["strelak2020flexalign"]
+
+
+def _loaded(path: str) -> JobResult:
+    record = load_record(path)
+    if record is None:
+        raise FileNotFoundError(f"{path} is missing, although the movie is marked as done: restart the protocol.")
+    return record
