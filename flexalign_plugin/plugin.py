@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import pwem
 
@@ -14,8 +14,8 @@ class Plugin(pwem.Plugin):
 
     # A home or path variable would have to exist on disk, else Scipion takes all protocols as not installed.
     _homeVar = ""
-    _pathVars = []
-    _supportedVersions = []
+    _pathVars: List[str] = []
+    _supportedVersions: List[str] = []
     _url = "https://doi.org/10.3390/electronics9061040"
 
     @classmethod

@@ -10,6 +10,7 @@ from flexalign_plugin.movies import Movie, load_corrections, open_movie
 from flexalign_plugin.settings import Settings
 
 MOVIES_TRIED = 5
+ROOM_FOR_PATCHES = 1.25  # width in patches that `motion.patches` asks for
 
 
 def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
@@ -48,11 +49,11 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
 def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
     """Things worth knowing before the run that are no mistakes."""
     settings = Settings(**values)
-    small = [n for n in shape if n * settings.pixel_size < settings.min_local_res]
-    if settings.do_local_alignment and settings.auto_patches and small:
+    narrow = min(shape) * settings.pixel_size
+    if settings.do_local_alignment and narrow < ROOM_FOR_PATCHES * settings.min_local_res:
         return [
-            f"The movies are {min(shape) * settings.pixel_size:.0f} A wide, smaller than one patch of "
-            f"{settings.min_local_res:g} A: local motion can't be measured, they will be aligned as whole frames."
+            f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so "
+            "local motion can't be measured, they will be aligned as whole frames."
         ]
     return []
 
@@ -78,7 +79,7 @@ def _control_points(settings: Settings, ny: int, nx: int) -> List[str]:
         return []
     return [
         f"{settings.control_point_x} x {settings.control_point_y} control points need at least "
-        f"{settings.control_point_x - 1} x {settings.control_point_y - 1} patches, but movies of {nx} x {ny} pixels have "
-        f"room for {patches_x} x {patches_y} patches of {settings.min_local_res:g} A: use fewer control points or "
-        "smaller patches."
+        f"{settings.control_point_x - 1} x {settings.control_point_y - 1} patches, but movies of {nx} x {ny} pixels "
+        f"have room for {patches_x} x {patches_y} patches of {settings.min_local_res:g} A: use fewer control points "
+        "or smaller patches."
     ]

@@ -6,6 +6,7 @@ Parameter names are those of XmippProtFlexAlign, so that its workflows carry ove
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional
 
 import pyworkflow.protocol.params as params
@@ -62,8 +63,9 @@ def define_form(form: Any) -> None:
         threads=1,
         mpi=0,
         binThreads=DEFAULT_THREADS,
-        binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are computed "
-        "one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores here.",
+        binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are "
+        "computed one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores "
+        "here.",
     )
 
 
@@ -86,8 +88,8 @@ def _define_frames(form: Any) -> None:
     line = group.addLine(
         "Frames to SUM",
         condition="not useAlignToSum",
-        help="First and last frame in the micrograph, counted from 1; they must lie inside the range to align. 0 as the "
-        "last means: up to the last one aligned.",
+        help="First and last frame in the micrograph, counted from 1; they must lie inside the range to align. 0 as "
+        "the last means: up to the last one aligned.",
     )
     _add(line, "sumFrame0", "from")
     _add(line, "sumFrameN", "to")
@@ -202,6 +204,15 @@ def _define_alignment(form: Any) -> None:
     _add(line, "controlPointX", "X")
     _add(line, "controlPointY", "Y")
     _add(line, "controlPointT", "time")
+    group = form.addGroup("Refinement")
+    _add(
+        group,
+        "doRefinement",
+        "Refine the whole motion together?",
+        "Pairs of frames are compared first. With *Yes* the resulting motion is then adjusted so that the sum of all "
+        "frames becomes as sharp as it can be. Takes longer, helps most with dim movies.",
+        **advanced,
+    )
 
 
 def _define_output(form: Any) -> None:
@@ -239,8 +250,8 @@ def _define_output(form: Any) -> None:
     )
 
 
-def settings_values(protocol: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values, the input movies and their acquisition."""
+def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
     values: Dict[str, Any] = {}
     for name in FORM_NAMES:
         field = Settings.__dataclass_fields__[snake_case(name)]
@@ -253,27 +264,32 @@ def settings_values(protocol: Any) -> Dict[str, Any]:
         values[snake_case(name)] = value
     movies = protocol.inputMovies.get()
     acquisition = movies.getAcquisition()
-    dropped = dropped_frames(movies.getFramesRange())
-    dose = _dose_per_frame(movies, values["n_frames"]) if protocol.inputIsEer.get() else acquisition.getDosePerFrame()
+    dose = acquisition.getDosePerFrame() or 0.0
+    pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
+    if is_eer(movie):
+        # Scipion counts hardware frames, and so is their dose given.
+        first, last, _ = movie.getFramesRange()
+        dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
     values.update(
         pixel_size=movies.getSamplingRate(),
         voltage=acquisition.getVoltage(),
         dose_per_frame=dose or None,
-        pre_exposure=(acquisition.getDoseInitial() or 0.0) + dropped * (dose or 0.0),
-        gain=movies.getGain() or None,
-        dark=movies.getDark() or None,
+        pre_exposure=pre_exposure,
+        gain=_absolute(movies.getGain()),
+        dark=_absolute(movies.getDark()),
     )
     return values
 
 
-def dropped_frames(frames_range: Any) -> int:
+def is_eer(movie: Any) -> bool:
+    return movie.getFileName().lower().endswith(".eer")
+
+
+def dropped_frames(movie: Any) -> int:
     """Frames of the original movie that come before the first one of the stored file."""
-    first, _, index_in_file = frames_range
+    first, _, index_in_file = movie.getFramesRange()
     return max(first - index_in_file, 0)
 
 
-def _dose_per_frame(movies: Any, n_frames: int) -> Optional[float]:
-    """Dose per output frame of EER movies: Scipion counts hardware frames, and so is their dose given."""
-    dose = movies.getAcquisition().getDosePerFrame()
-    first, last, _ = movies.getFramesRange()
-    return dose * max((last - first + 1) // n_frames, 1) if dose else None
+def _absolute(path: Optional[str]) -> Optional[str]:
+    return os.path.abspath(path) if path else None

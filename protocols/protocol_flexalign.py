@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
@@ -20,6 +19,7 @@ import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAlignMovies
 from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MOVIES
 
+from flexalign_plugin.kernels import usable_cores
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker import Job, JobResult, Worker
 
@@ -53,10 +53,13 @@ class ProtFlexAlign(ProtAlignMovies):
     @property
     def inputIsEer(self) -> pwobj.Boolean:
         """For conditions of the form, which read it like a parameter."""
+        first = self._first_movie()
+        return pwobj.Boolean(first is not None and form.is_eer(first))
+
+    def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None
-        first = movies.getFirstItem() if movies is not None else None
-        return pwobj.Boolean(first is not None and first.getFileName().lower().endswith(".eer"))
+        return movies.getFirstItem() if movies is not None and not movies.isEmpty() else None
 
     def getGpuList(self) -> List[int]:
         # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
@@ -70,20 +73,25 @@ class ProtFlexAlign(ProtAlignMovies):
     def _insertAllSteps(self) -> None:
         self._worker: Optional[Worker] = None
         self._lock_worker = threading.Lock()
-        self._futures: Dict[int, "Future[JobResult]"] = {}
-        self._waiting: "OrderedDict[int, emobj.Movie]" = OrderedDict()  # not yet handed to the worker
+        self._futures: Dict[int, Future[JobResult]] = {}
+        self._waiting: OrderedDict[int, emobj.Movie] = OrderedDict()  # not yet handed to the worker
         self._roots: Dict[int, str] = {}
+        self._taken_roots: Set[str] = set()
+        self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
         self._forget_failures()
-        self._settings = Settings(**form.settings_values(self))
         super()._insertAllSteps()
 
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
         number = movie.getObjId()
-        self._roots[number] = unique_root(movie.getFileName(), set(self._roots.values()), number)
-        if not self._isMovieDone(movie):
-            with self._lock_worker:
+        root = unique_root(movie.getFileName(), self._taken_roots, number)
+        with self._lock_worker:
+            self._roots[number] = root
+            self._taken_roots.add(root)
+            if self._isMovieDone(movie):
+                self._n_done += 1
+            else:
                 self._waiting[number] = movie.clone()
         return super()._insertMovieStep(movie)
 
@@ -125,36 +133,30 @@ class ProtFlexAlign(ProtAlignMovies):
         self._pace.start()
         result = self._hand_over(movie).result()
         save_record(self._record_path(movie), result)
-        total = len(self._roots)
+        name = os.path.basename(movie.getFileName())
         if result.ok:
             for warning in result.warnings:
-                self.warning(f"{movie.getFileName()}: {warning}")
+                self.warning(f"{name}: {warning}")
             for note in result.notes:
-                self.info(f"{os.path.basename(movie.getFileName())}: {note}")
-            what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, self._settings)}"
+                self.info(f"{name}: {note}")
+            what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, movie.getSamplingRate())}"
         else:
             self.warning(f"FAILED: {result.error}")
             what = "failed, the others go on"
-        left = len(self._roots) - sum(1 for _ in self._finished_ids())
-        number = total - left + 1
-        self.info(
-            f"Movie {number} of {total}: {os.path.basename(movie.getFileName())} {what}; {self._pace.left(left - 1)}"
-        )
-
-    def _finished_ids(self) -> List[int]:
-        return [number for number in list(self._roots) if os.path.exists(self._marker_path(number))]
-
-    def _marker_path(self, number: int) -> str:
-        return self._getExtraPath("DONE", f"movie_{number:06d}.TXT")
+        with self._lock_worker:
+            self._n_done += 1
+            done, total = self._n_done, len(self._roots)
+            pace = self._pace.text(total - done)
+        self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
 
     def _record_path(self, movie: emobj.Movie) -> str:
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
 
-    def _hand_over(self, movie: emobj.Movie) -> "Future[JobResult]":
-        """The movie goes to the worker, unless it is there already, and the next one behind it, to be read meanwhile."""
+    def _hand_over(self, movie: emobj.Movie) -> Future[JobResult]:
+        """The movie goes to the worker, unless it is there already; the next one behind it, to be read meanwhile."""
         with self._lock_worker:
             if self._worker is None:
-                self._worker = Worker(device="cpu", threads=self.getBinThreads(), log=self.info)
+                self._worker = Worker("cpu", min(self.getBinThreads(), usable_cores()), log=self.info)
             self._submit(movie)
             for following in list(self._waiting.values())[:READ_AHEAD]:
                 self._submit(following)
@@ -163,9 +165,10 @@ class ProtFlexAlign(ProtAlignMovies):
     def _submit(self, movie: emobj.Movie) -> None:
         number = movie.getObjId()
         self._waiting.pop(number, None)
-        if number not in self._futures:
+        if self._worker is not None and number not in self._futures:
             path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
-            self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), self._settings))
+            settings = Settings(**form.settings_values(self, movie))
+            self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), settings))
 
     def createOutputStep(self) -> Optional[List[str]]:
         self._close_worker()
@@ -183,7 +186,7 @@ class ProtFlexAlign(ProtAlignMovies):
             size = output.getSize() if output is not None else 0
             if size != done:
                 raise RuntimeError(
-                    f"{done} movies were aligned, but {name} has {size} items: run Continue to complete it."
+                    f"{done} movies were aligned, but {name} has {size} items: the log above says what is missing."
                 )
         return [self._getExtraPath("failed.tsv")] if self._failures else None
 
@@ -248,15 +251,13 @@ class ProtFlexAlign(ProtAlignMovies):
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
+        if movie_set.isEmpty() and movies:
+            # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
+            movie_set.setFramesRange(movies[0].getFramesRange())
+            movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
         if aligned_files:
             movie_set.setGain(None)
             movie_set.setDark(None)
-        elif movie_set.isEmpty():
-            # The files are those of the input set. Otherwise the set would open its first one to learn the size:
-            # pwem can't do that for every format, and not at all for a damaged file.
-            movie_set.setDim(self.inputMovies.get().getDim())
-            if movies:
-                movie_set.setFramesRange(movies[0].getFramesRange())
         for movie in movies:
             movie_set.append(movie)
         is_new = not self.hasAttribute(name)
@@ -269,8 +270,7 @@ class ProtFlexAlign(ProtAlignMovies):
         record = _loaded(self._record_path(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
-        frames = output.getFramesRange()
-        first = first_in_file + form.dropped_frames(frames)
+        first = first_in_file + form.dropped_frames(movie)
         shifts = {
             "xshifts": [float(s[1]) for s in record.shifts_px],
             "yshifts": [float(s[0]) for s in record.shifts_px],
@@ -290,7 +290,9 @@ class ProtFlexAlign(ProtAlignMovies):
         return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
 
     def _getMovieRoot(self, movie: emobj.Movie) -> str:
-        return self._roots[movie.getObjId()]
+        # Outside a run (viewers) the names that are unique by themselves are known all the same.
+        roots = getattr(self, "_roots", {})
+        return roots.get(movie.getObjId()) or unique_root(movie.getFileName(), (), movie.getObjId())
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
@@ -306,21 +308,21 @@ class ProtFlexAlign(ProtAlignMovies):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
-        movies = self.inputMovies.get()
-        if movies is None:  # the form says so itself
-            return []
         errors = []
         if self.useGpu:
             errors.append("This version computes on the CPU only: set *Use GPU for execution* to No.")
         if self.getBinThreads() < 1:
             errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")
-        paths = [m.getFileName() for m in movies.iterItems(limit=checks.MOVIES_TRIED)]
-        return errors + checks.problems(form.settings_values(self), paths)
+        first = self._first_movie()
+        if first is None:  # nothing chosen, which the form says itself, or a stream that has not begun
+            return errors
+        paths = [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
+        return errors + checks.problems(form.settings_values(self, first), paths)
 
     def _warnings(self) -> List[str]:
-        movies = self.inputMovies.get()
-        size = movies.getDim() if movies is not None else None
-        return checks.hints(form.settings_values(self), (size[1], size[0])) if size else []
+        first = self._first_movie()
+        size = self.inputMovies.get().getDim() if first is not None else None
+        return checks.hints(form.settings_values(self, first), (size[1], size[0])) if size else []
 
     def _summary(self) -> List[str]:
         return [self.summaryVar.get("") or "No movie is finished yet."]

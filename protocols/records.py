@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import Iterable, Optional, Sequence, Tuple
+from typing import Collection, Iterable, Optional, Tuple
 
 from flexalign_plugin.worker import JobResult
 
@@ -30,7 +30,7 @@ def write_failures(path: str, failures: Iterable[Tuple[int, str, str]]) -> None:
     _write(path, "\n".join(lines) + "\n")
 
 
-def unique_root(name: str, taken: Sequence[str], movie_id: int) -> str:
+def unique_root(name: str, taken: Collection[str], movie_id: int) -> str:
     """Start of the output files of a movie, different from all others.
 
     Only the movie's own endings are cut off: `a_1.234.tif` and `a_1.235.tif` are two movies. Where two folders hold

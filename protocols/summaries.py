@@ -6,7 +6,6 @@ import math
 import time
 from typing import Any, List, Optional
 
-from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker import JobResult
 
 SHOWN_FAILURES = 3
@@ -23,7 +22,7 @@ class Pace:
         if self._since is None:
             self._since = time.monotonic()
 
-    def left(self, movies_left: int) -> str:
+    def text(self, movies_left: int) -> str:
         """Called when one more movie is done."""
         assert self._since is not None
         self._done += 1
@@ -41,10 +40,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole} s" if minutes else f"{whole} s"
 
 
-def motion_text(result: JobResult, settings: Settings) -> str:
+def motion_text(result: JobResult, pixel_size_A: float) -> str:
     """`moved 9.1 px (9.1 A)`: the largest distance between two frames' global shifts."""
     largest = max((math.dist(a, b) for a in result.shifts_px for b in result.shifts_px), default=0.0)
-    return f"moved {largest:.1f} px ({largest * settings.pixel_size:.1f} A)"
+    return f"moved {largest:.1f} px ({largest * pixel_size_A:.1f} A)"
 
 
 def summary(protocol: Any) -> str:
@@ -67,8 +66,8 @@ def methods(protocol: Any) -> List[str]:
     local = ""
     if protocol.doLocalAlignment:
         local = (
-            f" Local motion was measured in patches of {protocol.minLocalRes.get():g} A and fitted with a cubic B-spline "
-            "in space and time."
+            f" Local motion was measured in patches of {protocol.minLocalRes.get():g} A and fitted with a cubic "
+            "B-spline in space and time."
         )
         if not protocol.autoPatches:
             counts = f"{protocol.patchesX.get()} x {protocol.patchesY.get()}"

@@ -26,7 +26,7 @@ def prepare(home: str) -> None:
         SCIPION_DOMAIN="pwem",
         SCIPION_NOTIFY="False",
         SCIPION_PYTHON=sys.executable,
-        SCIPION_STEPS_CHECK_SEC="1",
+        SCIPION_STEPS_CHECK_SEC="0",
         SCIPION_EM_NEW_FILE_CHECK_SEC="1",
         MPLBACKEND="Agg",
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 
 import mrcfile
 import numpy as np
@@ -27,6 +29,7 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
 
     (micrograph,) = [m.clone() for m in protocol.outputMicrographs]
     assert protocol.outputMicrographs.getSamplingRate() == pytest.approx(2 * PIXEL_A)
+    assert protocol.outputMicrographs.getDim()[:2] == (SHAPE[2] // 2, SHAPE[1] // 2)
     with mrcfile.open(micrograph.getFileName(), permissive=False) as mrc:
         assert mrc.data.shape == (SHAPE[1] // 2, SHAPE[2] // 2)
     for picture in (micrograph.thumbnail, micrograph.plotGlobal, micrograph.psdCorr):
@@ -44,3 +47,97 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
     assert model.n_aligned == SHAPE[0]
     assert not protocol.outputMicrographs.isStreamOpen() and not protocol.outputMovies.isStreamOpen()
     assert "1 movies aligned" in protocol.summary()[0]
+
+
+def _copies(movies, folder, n):
+    for i in range(1, n + 1):
+        shutil.copy(f"{movies.folder}/movie_1.mrcs", folder / f"good_{i}.mrcs")
+
+
+def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies, tmp_path):
+    _copies(movies, tmp_path, 2)
+    whole = (tmp_path / "good_1.mrcs").read_bytes()
+    (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
+    protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert protocol.outputMicrographs.getSize() == protocol.outputMovies.getSize() == 2
+    (failed,) = [m.getFileName() for m in protocol.outputMoviesFailed]
+    assert failed.endswith("bad_0.mrcs")
+    with open(protocol._getExtraPath("failed.tsv")) as f:
+        header, line = f.read().splitlines()
+    assert header == "id\tmovie\treason" and "bad_0.mrcs" in line
+    assert "1 movies failed" in protocol.summary()[0]
+
+    (tmp_path / "bad_0.mrcs").write_bytes(whole)
+    done_before = {m.getFileName(): os.stat(m.getFileName()).st_mtime_ns for m in protocol.outputMicrographs}
+    again = run(project, project.getProtocol(protocol.getObjId()))
+    assert again.isFinished(), again.getErrorMessage()
+    assert again.outputMicrographs.getSize() == again.outputMovies.getSize() == 3
+    assert not hasattr(again, "outputMoviesFailed")
+    assert all(os.stat(name).st_mtime_ns == time for name, time in done_before.items())
+
+
+def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies, tmp_path):
+    _copies(movies, tmp_path, 2)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported)
+    project._setupProtocol(protocol)
+    for name in ("good_1.mrcs", "good_2.mrcs"):
+        (tmp_path / name).write_bytes(b"")
+    protocol._validate = list  # as if they had been damaged after it started
+    run(project, protocol)
+    assert protocol.isFailed()
+    assert "None of the 2 movies" in protocol.getErrorMessage() and "good_1.mrcs" in protocol.getErrorMessage()
+    assert protocol.outputMoviesFailed.getSize() == 2 and not protocol.outputMoviesFailed.isStreamOpen()
+    assert not hasattr(protocol, "outputMicrographs")
+
+
+def test_saved_movies_are_binned_cropped_and_have_no_shifts_left(project, movies):
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
+    crop = {"cropOffsetX": 20, "cropOffsetY": 10, "cropDimX": 200, "cropDimY": 160}
+    protocol = new_alignment(
+        project, imported, doSaveMovie=True, binFactor=2.0, alignFrame0=2, alignFrameN=7, doLocalAlignment=False, **crop
+    )
+    run(project, protocol)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    (movie,) = [m.clone() for m in protocol.outputMovies]
+    with mrcfile.open(movie.getFileName(), permissive=False) as mrc:
+        assert mrc.data.shape == (6, 80, 100)
+    assert shifts(movie) == ([0.0] * 6, [0.0] * 6)
+    assert tuple(movie.getFramesRange()) == (2, 7, 1)
+    assert protocol.outputMovies.getSamplingRate() == pytest.approx(2 * PIXEL_A)
+    assert protocol.outputMovies.getGain() is None
+    assert protocol.outputMovies.getDim() == (100, 80, 6)
+
+
+def test_movies_stored_from_a_later_frame_on_are_counted_as_in_their_file(project, movies):
+    """The base class refuses them: its default first frame, 1, lies before the set's range."""
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, dosePerFrame=2.0, doseInitial=1.0)
+    trimmed = imported._createSetOfMovies("_trimmed")
+    trimmed.copyInfo(imported.outputMovies)
+    for movie in imported.outputMovies:
+        movie.setFramesRange([3, SHAPE[0] + 2, 1])
+        trimmed.append(movie)
+    imported._defineOutputs(outputTrimmed=trimmed)
+    project._storeProtocol(imported)
+    protocol = new_alignment(project, imported, doLocalAlignment=False)
+    protocol.inputMovies.setExtended("outputTrimmed")
+    assert protocol.validate() == []
+    run(project, protocol)
+    (movie,) = [m.clone() for m in protocol.outputMovies]
+    assert tuple(movie.getFramesRange()) == (3, SHAPE[0] + 2, 1)
+    with open(protocol._getExtraPath("movie_1_motion.json")) as f:
+        assert json.load(f)["settings"]["pre_exposure"] == 5.0
+
+
+def test_step_threads_leave_nothing_behind(project, movies, tmp_path):
+    """The parallel executor waits for every thread of the process before a run counts as finished."""
+    _copies(movies, tmp_path, 3)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported, numberOfThreads=3, doLocalAlignment=False)
+    project.launchProtocol(protocol, wait=True)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert protocol.outputMicrographs.getSize() == 3
+    log = "".join(open(p).read() for p in protocol.getLogPaths() if os.path.exists(p))
+    assert "Movie 3 of 3" in log and "left" in log

@@ -1,0 +1,74 @@
+"""What the form refuses before anything runs, each with one sentence that names the values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
+from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+
+REFUSED = [
+    (dict(useGpu=True), "CPU only"),
+    (dict(binThreads=0), "at least 1 CPU core"),
+    (dict(alignFrame0=0), "counted from 1"),
+    (dict(alignFrameN=SHAPE[0] + 1), f"it has {SHAPE[0]}"),
+    (dict(alignFrame0=4, alignFrameN=4), "must come after"),
+    (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "sum a part"),
+    (dict(binFactor=0.5), "0.5"),
+    (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "does not lie inside"),
+    (dict(maxResForCorrelation=5.0), "finer than"),
+    (dict(maxShift=0.0), "above 0"),
+    (dict(groupNFrames=0), "at least 1"),
+    (dict(minLocalRes=50.0), "too small"),
+    (dict(autoControlPoints=False, controlPointX=2), "at least 3"),
+    (dict(autoControlPoints=False, controlPointX=8), "have room for 3 x 3 patches"),
+    (dict(autoControlPoints=False, autoPatches=False, patchesX=3, patchesY=3), "at least 5 x 5 patches"),
+]
+
+
+@pytest.fixture(scope="module")
+def imported(movies, tmp_path_factory):
+    from flexalign_plugin.tests.scipion_project import new_project
+
+    project = new_project("checks")
+    return project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A)
+
+
+@pytest.mark.parametrize("params, words", REFUSED, ids=[" ".join(params) for params, _ in REFUSED])
+def test_refused(imported, params, words):
+    errors = new_alignment(*imported, **params).validate()
+    assert errors and words in " ".join(errors)
+
+
+def test_defaults_are_accepted_and_small_movies_get_a_hint(imported):
+    assert new_alignment(*imported).validate() == []
+    assert new_alignment(*imported).warnings() == []
+    assert "aligned as whole frames" in new_alignment(*imported, minLocalRes=1000.0).warnings()[0]
+
+
+def test_gain_must_have_the_size_of_the_movie_once_it_is_turned(project, movies, tmp_path):
+    turned = str(tmp_path / "turned.mrc")
+    write_mrc_movie(turned, [np.ones((SHAPE[2], SHAPE[1]), np.float32)])
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, gainFile=turned)
+    errors = new_alignment(project, imported).validate()
+    assert len(errors) == 1 and "turned.mrc" in errors[0] and str(SHAPE[1]) in errors[0]
+    assert new_alignment(project, imported, gainRot=1).validate() == []
+
+
+def test_eer_frames_are_those_after_grouping(project, movies):
+    imported = import_movies(project, movies.folder, "*.eer", PIXEL_A)
+    assert new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=SHAPE[0]).validate() == []
+    assert "it has 8" in new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=HARDWARE_FRAMES).validate()[0]
+    assert new_alignment(project, imported, nFrames=HARDWARE_FRAMES + 1).validate() != []
+
+
+def test_one_unreadable_movie_is_no_reason_to_refuse_the_others(project, movies, tmp_path):
+    for name in ("a.mrcs", "b.mrcs"):
+        (tmp_path / name).write_bytes(open(f"{movies.folder}/movie_1.mrcs", "rb").read())
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    (tmp_path / "a.mrcs").unlink()
+    assert new_alignment(project, imported).validate() == []
+    (tmp_path / "b.mrcs").unlink()
+    assert "a.mrcs" in new_alignment(project, imported).validate()[0]

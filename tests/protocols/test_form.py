@@ -1,0 +1,93 @@
+"""The form speaks of the same things as Settings, by the names and defaults of XmippProtFlexAlign."""
+
+from __future__ import annotations
+
+import pytest
+
+from flexalign_plugin.settings import Settings, snake_case
+from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
+from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+
+XMIPP_DEFAULTS = dict(
+    alignFrame0=1,
+    alignFrameN=0,
+    useAlignToSum=True,
+    sumFrame0=1,
+    sumFrameN=0,
+    binFactor=1.0,
+    doSaveAveMic=True,
+    doSaveMovie=False,
+    nFrames=40,
+    doLocalAlignment=True,
+    autoControlPoints=True,
+    controlPointX=6,
+    controlPointY=6,
+    controlPointT=5,
+    autoPatches=True,
+    patchesX=7,
+    patchesY=7,
+    minLocalRes=500.0,
+    groupNFrames=3,
+    maxResForCorrelation=30.0,
+    doComputePSD=True,
+    maxShift=50.0,
+    gainRot=0,
+    gainFlip=0,
+)
+# Not a choice of the form: they come with the movies, or are what Scipion's viewers live on.
+NOT_IN_FORM = {"pixel_size", "voltage", "dose_per_frame", "pre_exposure", "gain", "dark", "do_plots"}
+
+
+def protocol_class():
+    from flexalign_plugin.protocols import ProtFlexAlign
+
+    return ProtFlexAlign
+
+
+def test_names_and_defaults_are_those_of_the_original():
+    protocol = protocol_class()()
+    assert {name: getattr(protocol, name).get() for name in XMIPP_DEFAULTS} == XMIPP_DEFAULTS
+
+
+def test_every_setting_is_in_the_form_and_every_parameter_has_a_help_text():
+    from flexalign_plugin.protocols import form
+
+    protocol = protocol_class()()
+    assert {snake_case(n) for n in form.FORM_NAMES} | NOT_IN_FORM == set(Settings.__dataclass_fields__)
+    for name in form.FORM_NAMES:
+        assert protocol.getParam(name).help.get()
+
+
+def test_settings_take_the_form_the_movies_and_their_acquisition(project, movies):
+    from flexalign_plugin.protocols import form
+
+    imported = import_movies(
+        project,
+        movies.folder,
+        "*.eer",
+        PIXEL_A,
+        dosePerFrame=0.1,
+        doseInitial=2.0,
+        gainFile=f"{movies.folder}/gain.mrc",
+    )
+    protocol = new_alignment(project, imported, nFrames=SHAPE[0], gainRot=1, gainFlip=2, eerSampling=1)
+    settings = Settings(**form.settings_values(protocol, imported.outputMovies.getFirstItem()))
+    assert (settings.gain_rot, settings.gain_flip, settings.eer_sampling) == ("90", "left-right", 2)
+    assert settings.pixel_size == PIXEL_A and settings.voltage == 300 and settings.pre_exposure == 2.0
+    assert settings.dose_per_frame == pytest.approx(0.1 * HARDWARE_FRAMES / SHAPE[0])
+    assert settings.gain.endswith("gain.mrc") and settings.dark is None and settings.defect_file is None
+
+
+def test_eer_parameters_are_shown_for_eer_movies_only(project, movies):
+    shown = {}
+    for kind in ("eer", "tiff"):
+        protocol = new_alignment(project, import_movies(project, movies.folder, f"*.{kind}", PIXEL_A))
+        shown[kind] = protocol.evalParamCondition("nFrames")
+    assert shown == {"eer": True, "tiff": False}
+    assert not protocol_class()().evalParamCondition("nFrames")
+
+
+def test_the_gpu_list_makes_no_slots_on_the_cpu_and_a_queue_is_asked_for_the_cores_that_compute():
+    protocol = protocol_class()(binThreads=8)
+    assert protocol.getGpuList() == []
+    assert protocol.getTotalThreads() == 8
