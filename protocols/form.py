@@ -204,13 +204,13 @@ def _define_alignment(form: Any) -> None:
     _add(line, "controlPointX", "X")
     _add(line, "controlPointY", "Y")
     _add(line, "controlPointT", "time")
-    group = form.addGroup("Refinement")
     _add(
         group,
         "doRefinement",
         "Refine the whole motion together?",
         "Pairs of frames are compared first. With *Yes* the resulting motion is then adjusted so that the sum of all "
-        "frames becomes as sharp as it can be. Takes longer, helps most with dim movies.",
+        "frames becomes as sharp as it can be; helps most with dim movies.",
+        condition=local,
         **advanced,
     )
 
