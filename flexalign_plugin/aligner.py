@@ -17,9 +17,10 @@ import numpy as np
 from .errors import MovieError
 from .kernels.backend import FrameSource
 from .micrographs.resampling import fourier_bin, interpolation_power, whiten
-from .motion.band import Band, correlation_band, fft_size_below
+from .motion.band import correlation_band, fft_size_below
+from .motion.band_movie import BandMovie
 from .motion.bspline import basis
-from .motion.global_alignment import GlobalAlignment, align_globally
+from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
 from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.model import MotionModel
 from .motion.patches import lay_patches
@@ -67,17 +68,18 @@ def align(
         image = (fft_size_below(ny), fft_size_below(nx))
         band = correlation_band(image, settings.pixel_size, settings.max_res_for_correlation)
         spectra = backend.spectra(source, aligned, band)
+        frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
     with clock.stage("global alignment", 0.3):
-        overall = align_globally(
-            backend, spectra, len(aligned), band, settings.pixel_size, settings.max_res_for_correlation, settings.max_shift
-        )
+        overall = align_globally(frames, settings.max_res_for_correlation, settings.max_shift)
     with clock.stage("local alignment", 0.45):
-        local = _local(backend, spectra, band, overall, (ny, nx), settings, notes) if settings.do_local_alignment else None
-        del spectra
+        local = _local(frames, overall, settings, notes) if settings.do_local_alignment and overall.believed else None
+        if local is None and overall.believed and settings.do_refinement:
+            overall = refine_globally(frames, overall)
+        del frames, spectra
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     warnings += _doubts(overall, len(aligned), settings)
     with clock.stage("motion correction", 0.65):
-        micrograph, full, frames = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
+        micrograph, full, corrected = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
     return MovieResult(
         movie=movie.path,
         settings=settings,
@@ -87,7 +89,7 @@ def align(
         micrograph_pixel_size_A=settings.pixel_size * settings.bin_factor,
         uncorrected=uncorrected,
         aligned=full,
-        aligned_movie=frames,
+        aligned_movie=corrected,
         quality=_quality(overall, local, model, source),
         warnings=warnings,
         notes=notes,
@@ -151,19 +153,11 @@ def _look_at_sum(
 
 
 def _local(
-    backend: Any,
-    spectra: Any,
-    band: Band,
-    overall: GlobalAlignment,
-    frame_shape: Tuple[int, int],
-    settings: Settings,
-    notes: List[str],
+    frames: BandMovie, overall: GlobalAlignment, settings: Settings, notes: List[str]
 ) -> Optional[LocalAlignment]:
     """Local alignment, or None with a note when the frame is too small for it."""
-    ny, nx = frame_shape
-    offset = ((ny - band.full[0]) // 2, (nx - band.full[1]) // 2)
     counts = None if settings.auto_patches else (settings.patches_y, settings.patches_x)
-    layout = lay_patches(band, offset, settings.pixel_size, overall.shifts_px, settings.min_local_res, counts)
+    layout = lay_patches(frames, overall.shifts_px, settings.min_local_res, counts)
     if layout is None:
         notes.append(
             f"No local alignment: the area that all frames share has no room for two patches of "
@@ -171,17 +165,13 @@ def _local(
         )
         return None
     if settings.auto_control_points:
-        points = automatic_control_points(frame_shape, settings.pixel_size, len(overall.shifts_px))
+        points = automatic_control_points(frames.frame_shape, settings.pixel_size, frames.n)
     else:
         points = (settings.control_point_t, settings.control_point_y, settings.control_point_x)
     local = align_locally(
-        backend,
-        spectra,
-        band,
+        frames,
         layout,
         overall,
-        frame_shape,
-        settings.pixel_size,
         settings.max_res_for_correlation,
         settings.max_shift,
         settings.group_n_frames,
@@ -243,12 +233,17 @@ def _correct_motion(
 def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
     """Sentences about what may be wrong with the alignment."""
     doubts = []
-    if overall.rejected > 0.5:
+    if not overall.believed:
+        return [
+            "No motion could be measured: the movie holds no image or too little signal. Its frames were summed as "
+            "they are; look at the micrograph before you use it."
+        ]
+    if overall.by_search:
         doubts.append(
-            f"The shifts between frames contradict each other ({overall.rejected:.0%} of the pairs were rejected): the movie "
-            "may hold no image or too little signal, don't trust its motion."
+            f"Little signal: {overall.rejected:.0%} of the frame pairs contradict each other, so that the motion was "
+            "searched over all of them at once. Treat it with care."
         )
-    if overall.on_rim > 0.1:
+    elif overall.on_rim > 0.1:
         doubts.append(
             f"For {overall.on_rim:.0%} of the frame pairs no shift was found within the search range: "
             f"the maximum shift of {settings.max_shift:g} A may be too small."

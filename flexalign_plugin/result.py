@@ -19,7 +19,7 @@ class MovieResult:
     ----------
     movie : path of the movie file.
     summed_frames : 0-based frames in the micrograph.
-    micrograph : (my, mx) float32, mean over the summed frames, binned and cropped as asked. The mean, as XmippProtFlexAlign.
+    micrograph : (my, mx) float32, mean over the summed frames, binned and cropped as asked.
     micrograph_pixel_size_A : pixel size of `micrograph`.
     uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
     aligned : (ny, nx) float32, unbinned and uncropped counterpart of `micrograph` (PSD comparison).

@@ -53,7 +53,9 @@ class Settings:
         "Whether the gain's rows run in the movie's order; auto flips an MRC gain for TIFF and EER movies.",
         GAIN_ROW_ORDERS,
     )
-    defect_file: Optional[str] = option(None, "Text file of defects, one rectangle 'x y width height' a line.", metavar="FILE")
+    defect_file: Optional[str] = option(
+        None, "Text file of defects, one rectangle 'x y width height' a line.", metavar="FILE"
+    )
     defect_map: Optional[str] = option(None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE")
     remove_hot_pixels: bool = option(True, "Find hot and dead pixels in the movie itself and replace them.")
 
@@ -108,7 +110,9 @@ class Settings:
                 found.append(sentence)
 
         check(0 < self.pixel_size < 1000, f"Pixel size is {self.pixel_size} A: give the movie's pixel size, above 0.")
-        check(10 <= self.voltage <= 2000, f"Voltage is {self.voltage} kV: give it in kilovolts, usually 100, 200 or 300.")
+        check(
+            10 <= self.voltage <= 2000, f"Voltage is {self.voltage} kV: give it in kilovolts, usually 100, 200 or 300."
+        )
         check(
             self.dose_per_frame is None or self.dose_per_frame >= 0,
             f"Dose per frame is {self.dose_per_frame} e/A^2: it can't be negative.",
@@ -141,14 +145,14 @@ class Settings:
             check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: crop values can't be negative.")
         check(
             self.max_res_for_correlation >= 2 * self.pixel_size,
-            f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the limit of the pixel "
-            f"size ({2 * self.pixel_size:g} A): use a larger number.",
+            f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
+            f"size allows ({2 * self.pixel_size:g} A): use a larger number.",
         )
         check(self.max_shift > 0, f"Maximum shift is {self.max_shift} A: it must be above 0.")
         check(self.group_n_frames >= 1, f"Frames in a group: {self.group_n_frames}; at least 1.")
         check(
             self.min_local_res >= 4 * self.max_res_for_correlation,
-            f"Patches of {self.min_local_res:g} A are too small for a correlation at {self.max_res_for_correlation:g} A: "
+            f"Patches of {self.min_local_res:g} A are too small to compare at {self.max_res_for_correlation:g} A: "
             f"use at least {4 * self.max_res_for_correlation:g} A.",
         )
         if self.do_local_alignment and not self.auto_patches:
@@ -176,8 +180,8 @@ class Settings:
         align = range(self.align_frame0 - 1, (self.align_frame_n or n_frames))
         if align.start >= n_frames or align.stop > n_frames:
             raise SettingsError(
-                f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but it has "
-                f"{n_frames}: change the range."
+                f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but it "
+                f"has {n_frames}: change the range."
             )
         if len(align) < 2:
             raise SettingsError(f"{movie}: only {len(align)} frame in the range to align: at least 2 are needed.")
@@ -198,7 +202,7 @@ class Settings:
         x1 = x0 + self.crop_dim_x if self.crop_dim_x else nx
         if y1 > ny or x1 > nx or y1 - y0 < 2 or x1 - x0 < 2:
             raise SettingsError(
-                f"{movie}: the crop x {x0} to {x1}, y {y0} to {y1} does not lie inside its frames of {nx} x {ny} pixels: "
+                f"{movie}: the crop x {x0} to {x1}, y {y0} to {y1} is not inside its frames of {nx} x {ny} pixels: "
                 "change crop offset or dimensions."
             )
         return slice(y0, y1), slice(x0, x1)

@@ -91,7 +91,7 @@ class Backend(ABC):
 
     @abstractmethod
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
-        """Sum of raw frames, (ny, nx) float32, and the mean raw value of every frame, (n,) float64 (NaN if not finite)."""
+        """Sum of raw frames, (ny, nx) float32, and every frame's mean, (n,) float64, not finite if a pixel is not."""
 
     @abstractmethod
     def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:

@@ -200,21 +200,24 @@ class CpuBackend(Backend):
             if shifts is not None:
                 members *= np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)[:, :, None]
                 members *= np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)[:, None, :]
-            groups, sizes = _group_sums(members, group)
             for p0 in range(0, len(pairs), chunk):
-                p1 = min(p0 + chunk, len(pairs))
-                bounds = np.linspace(p0, p1, self.threads + 1).astype(int)
-
-                def multiply(q0: int, q1: int, p0: int = p0, groups: np.ndarray = groups, members: np.ndarray = members) -> None:
-                    target = products[:, q0 - p0 : q1 - p0]
-                    cpu_correlation.pair_products(groups, members, sizes, pairs, group, q0, q1, target)
-
-                self._run(multiply, bounds[:-1], bounds[1:])
-                part = products[:, : p1 - p0]
+                some = pairs[p0 : p0 + chunk]
+                part = products[:, : len(some)]
+                self._multiply(members, some, group, part)
                 half = to_rows @ part.reshape(len(rows), -1)
-                full = half.view(np.float32).reshape(width * (p1 - p0), -1) @ to_columns
-                values[b, p0:p1] = full.reshape(width, p1 - p0, width).transpose(1, 0, 2)
+                full = half.view(np.float32).reshape(width * len(some), -1) @ to_columns
+                values[b, p0 : p0 + chunk] = full.reshape(width, len(some), width).transpose(1, 0, 2)
         return CpuWindows(values, pairs, np.zeros((batch, n, 2)) if shifts is None else shifts, step, self._run)
+
+    def _multiply(self, members: np.ndarray, pairs: np.ndarray, group: int, out: np.ndarray) -> None:
+        """Products of pairs of groups of frames into out (rows, n_pairs, cols)."""
+        groups, sizes = _group_sums(members, group)
+        bounds = np.linspace(0, len(pairs), self.threads + 1).astype(int)
+        self._run(
+            lambda a, b: cpu_correlation.pair_products(groups, members, sizes, pairs[a:b], group, out[:, a:b]),
+            bounds[:-1],
+            bounds[1:],
+        )
 
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray

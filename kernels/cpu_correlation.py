@@ -9,8 +9,8 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def pair_products(groups, members, sizes, pairs, group, p0, p1, out):
-    """out[r, p, c] = group_i * conj(group_j) of pair p0 + p without what single frames contribute to both groups.
+def pair_products(groups, members, sizes, pairs, group, out):
+    """out[r, p, c] = group_i * conj(group_j) of pair p without what single frames contribute to both groups.
 
     groups, members : (n, rows, cols) complex64, sums over each group and single frames; rows and columns of a spectrum.
     sizes : (n,) frames in each group. group : frames in a full group; 1 means groups are the frames.
@@ -18,14 +18,14 @@ def pair_products(groups, members, sizes, pairs, group, p0, p1, out):
     n, rows, cols = groups.shape
     before = (group - 1) // 2
     after = group // 2
-    for p in range(p0, p1):
+    for p in range(len(pairs)):
         i = pairs[p, 0]
         j = pairs[p, 1]
         scale = np.float32(1.0 / (sizes[i] * sizes[j]))
         shared0 = max(i - before, j - before, 0)
         shared1 = min(i + after, j + after, n - 1)
         for r in range(rows):
-            o = out[r, p - p0]
+            o = out[r, p]
             gi = groups[i, r]
             gj = groups[j, r]
             for c in range(cols):

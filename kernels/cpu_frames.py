@@ -20,14 +20,12 @@ def native(raw: np.ndarray) -> np.ndarray:
 @_jit
 def add_rows(raw, y0, y1, total):
     """total[y0:y1] += raw[y0:y1]; returns the sum of these raw values in float64."""
-    s = 0.0
+    s = np.float64(0.0)
     for y in range(y0, y1):
-        row = 0.0
         for x in range(raw.shape[1]):
             v = np.float32(raw[y, x])
             total[y, x] += v
-            row += v
-        s += row
+            s += v
     return s
 
 
@@ -54,7 +52,7 @@ def replace_defects(raw, dark, gain, rows, cols, indptr, neighbours, y0, y1, out
     first = np.searchsorted(rows, y0)
     last = np.searchsorted(rows, y1)
     for d in range(first, last):
-        s = 0.0
+        s = np.float64(0.0)
         for n in range(indptr[d], indptr[d + 1]):
             y = neighbours[n] // nx
             x = neighbours[n] - y * nx

@@ -101,7 +101,6 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
     nx = rows.shape[1] - 2 * pad
     nodes = mesh.shape[2]
     sy = np.empty(nodes)
-    sx = np.empty(nodes)
     for r in range(h):
         # The source row y lands on output row y + sy: take sx there.
         y = float(first_row + r)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Tuple
 
 import numpy as np
 
-from .band import Band, lowpass
+from .band import lowpass
+from .band_movie import BandMovie
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
+from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts
+from .search import search_drift
 
 # Frames far apart may have drifted further than the bound on consecutive frames: up to this many times.
 MAX_SEARCH = 4.0
 SECOND_SEARCH = 0.25  # of the bound: search radius around what the first solution predicts
-POOR_REJECTION = 0.3  # with more pairs rejected than this the axes of the spectrum are tried as well
+# With more pairs rejected than this the axes of the spectrum are tried as well, then a search over all pairs at once.
+POOR_REJECTION = 0.3
+CLEAR_SDS = 5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
 
 
 @dataclass(frozen=True)
@@ -29,66 +34,116 @@ class GlobalAlignment:
     on_rim : fraction of pairs without a maximum inside the search radius.
     residual_px : standard deviation of the pairs' residuals.
     significance : median over the pairs of peak height / noise.
+    by_search : the pairs contradicted each other and the shifts come from the joint search.
+    believed : False when the joint search found nothing either: the shifts are zero.
     """
 
     shifts_px: np.ndarray
     reference: int
-    axes: bool
     rejected: float
     on_rim: float
     residual_px: float
     significance: float
+    axes: bool = False
+    by_search: bool = False
+    believed: bool = True
 
 
-def align_globally(
-    backend: Any, spectra: Any, n: int, band: Band, pixel_size_A: float, max_res_A: float, max_shift_A: float
-) -> GlobalAlignment:
-    """Shifts of n frames from their cropped spectra.
+def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float) -> GlobalAlignment:
+    """Shifts of all frames from the correlation of all pairs.
 
     Parameters
     ----------
-    spectra : (1, n, ...) from `backend.spectra`.
     max_res_A : resolution of the comparison (half height of the low-pass).
     max_shift_A : bound on the shift between consecutive frames.
 
     Notes
     -----
     The axes of the spectrum are left out first: detector patterns lie there. Only when the pairs then contradict each
-    other are they tried, and kept if that at least halves the contradictions (structure along rows and columns).
+    other are they tried, and kept if that at least halves the contradictions (structure along rows and columns). When
+    the pairs still contradict each other, all of them are searched together, with and without the axes, and the
+    outcome is believed only if it holds in frequencies that the search did not use. Otherwise the shifts are zero:
+    the frames are better summed as they are than moved by noise.
     """
-    found = _align(backend, spectra, n, band, pixel_size_A, max_res_A, max_shift_A, axes=False)
-    if found.rejected > POOR_REJECTION:
-        other = _align(backend, spectra, n, band, pixel_size_A, max_res_A, max_shift_A, axes=True)
-        if other.rejected < 0.5 * found.rejected:
-            return other
-    return found
+    max_shift = max_shift_A / movie.band_pixel_A
+    found = _align_pairs(movie, lowpass(movie.band, movie.pixel_size_A, max_res_A) ** 2, max_shift)
+    if found.rejected <= POOR_REJECTION:
+        return found
+    with_axes = lowpass(movie.band, movie.pixel_size_A, max_res_A, axes=True) ** 2
+    other = _align_pairs(movie, with_axes, max_shift)
+    if other.rejected < 0.5 * found.rejected:
+        return replace(other, axes=True)
+    searched = [
+        _search(movie, lowpass(movie.band, movie.pixel_size_A, max_res_A, axes) ** 2, max_shift)
+        for axes in (False, True)
+    ]
+    best = int(searched[1][0] > searched[0][0])
+    clearness, shifts = searched[best]
+    believed = clearness > CLEAR_SDS
+    if not believed:
+        shifts = np.zeros_like(shifts)
+    return replace(
+        _from_reference(found, shifts * movie.band.scale), axes=bool(best), by_search=True, believed=believed
+    )
 
 
-def _align(
-    backend: Any, spectra: Any, n: int, band: Band, pixel_size_A: float, max_res_A: float, max_shift_A: float, axes: bool
-) -> GlobalAlignment:
-    pairs = all_pairs(n)
-    weight = lowpass(band, pixel_size_A, max_res_A, axes) ** 2
-    max_shift = max_shift_A / pixel_size_A / band.scale.mean()
+def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment:
+    """Whole-frame shifts of highest likelihood (`refine`), near those of the pairs."""
+    band = movie.band
+    shifts = start.shifts_px / band.scale
+    power = movie.backend.power(movie.spectra, band.size, shifts[None])
+    matched = matched_weight(band, power[0], power[1], movie.n, movie.pixel_size_A / LOW_CUT_A, start.axes)
+    if not matched.weight.any():
+        return start
+    pairs = all_pairs(movie.n)
+    windows = movie.backend.correlate(
+        movie.spectra, band.size, matched.weight, pairs, WINDOW_A / movie.band_pixel_A, WINDOW_STEP, shifts[None]
+    )
+    return _from_reference(start, refine_shifts(windows, np.ones((1, len(pairs))), shifts) * band.scale)
+
+
+def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> GlobalAlignment:
+    pairs = all_pairs(movie.n)
     bounds = np.minimum((pairs[:, 1] - pairs[:, 0]) * max_shift, MAX_SEARCH * max_shift)
-    radius = min(bounds.max() + 3, min(band.size) // 2 - 1)
-    windows = backend.correlate(spectra, band.size, weight, pairs, radius)
+    radius = min(bounds.max() + 3, min(movie.band.size) // 2 - 1)
+    windows = movie.backend.correlate(movie.spectra, movie.band.size, weight, pairs, radius)
     # All of them first, then near what the robust solution predicts: this recovers pairs whose true maximum was not
     # the highest one.
-    solution, _ = solve_peaks(n, pairs, windows.peaks())
+    solution, _ = solve_peaks(movie.n, pairs, windows.peaks())
     predicted = solution.shifts[:, pairs[:, 1]] - solution.shifts[:, pairs[:, 0]]
-    solution, peaks = solve_peaks(n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
-    shifts = solution.shifts[0] * band.scale
-    reference = reference_frame(shifts)
-    return GlobalAlignment(
-        shifts_px=shifts - shifts[reference],
-        reference=reference,
-        axes=axes,
+    solution, peaks = solve_peaks(movie.n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
+    found = GlobalAlignment(
+        shifts_px=solution.shifts[0] * movie.band.scale,
+        reference=0,
         rejected=float(solution.rejected[0]),
         on_rim=float(peaks.on_rim.mean()),
-        residual_px=float(solution.residual_sd[0] * band.scale.mean()),
+        residual_px=float(solution.residual_sd[0] * movie.band.scale.mean()),
         significance=float(np.median(_significance(peaks))),
     )
+    return _from_reference(found, found.shifts_px)
+
+
+def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[float, np.ndarray]:
+    """Joint search on one half of the frequencies: how clearly the other half confirms it, in sds, and the shifts.
+
+    The halves are the colours of a checkerboard in Fourier space: their noise is independent.
+    """
+    n, size = movie.n, movie.band.size
+    black = np.indices(weight.shape).sum(axis=0) % 2 == 0
+    reach = min(MAX_SEARCH * max_shift, min(size) // 2 - 4)
+    windows = movie.backend.correlate(movie.spectra, size, np.where(black, weight, 0), all_pairs(n), reach + 3)
+    shifts = search_drift(windows, n, reach)
+    of_sum, of_each = movie.backend.power(movie.spectra, size, shifts[None])
+    unseen = np.where(black, 0, weight)
+    # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
+    sd = np.sqrt(((unseen * of_each / n) ** 2).sum() * n * (n - 1))
+    return float((unseen * (of_sum - of_each)).sum() / max(sd, 1e-30)), shifts
+
+
+def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:
+    """The alignment with these shifts, counted from the reference frame that suits them."""
+    reference = reference_frame(shifts_px)
+    return replace(alignment, shifts_px=shifts_px - shifts_px[reference], reference=reference)
 
 
 def solve_peaks(n: int, pairs: np.ndarray, peaks: Any) -> Tuple[PairSolution, Any]:

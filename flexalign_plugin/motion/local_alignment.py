@@ -11,18 +11,17 @@ from typing import Any, Optional, Tuple
 import numpy as np
 
 from .band import Band, lowpass
+from .band_movie import BandMovie
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout
-from .refine import matched_weight, refine
+from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, log_likelihood, matched_weight, refine_field, refine_shifts
 from .spline_fit import FieldBasis, field_basis, fit_field
 
 FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
 SECOND_SEARCH_A = 12.0
-PRIOR_SD_A = 3.0  # standard deviation of the second differences of control points
-WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the refinement's correlation windows
-LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter the refinement
 MAX_ROUNDS = 3
+CLEAR_GAIN = 20.0  # in log-likelihood per coefficient: beyond doubt
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,34 @@ class LocalAlignment:
     signal_to_noise: np.ndarray
 
 
+class Patches:
+    """Spectra of the patches of all frames, moved by their global shifts, on the movie's device."""
+
+    def __init__(self, movie: BandMovie, layout: PatchLayout, start: GlobalAlignment, pairs: np.ndarray):
+        scale = movie.band.scale
+        self.movie, self.start, self.pairs = movie, start, pairs
+        self.band = Band((round(layout.size[0] * scale[0]), round(layout.size[1] * scale[1])), layout.size)
+        self._spectra = movie.backend.patch_spectra(
+            movie.spectra, movie.band, start.shifts_px / scale, layout.corners, layout.size
+        )
+
+    def correlate(
+        self, weight: np.ndarray, radius: float, step: float = 1.0, shifts: Optional[np.ndarray] = None, group: int = 1
+    ) -> Any:
+        """`Backend.correlate` of all pairs."""
+        return self.movie.backend.correlate(
+            self._spectra, self.band.size, weight, self.pairs, radius, step, shifts, group
+        )
+
+    def power(self, shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """`Backend.power` at these shifts."""
+        return self.movie.backend.power(self._spectra, self.band.size, shifts)
+
+
 def align_locally(
-    backend: Any,
-    spectra: Any,
-    band: Band,
+    movie: BandMovie,
     layout: PatchLayout,
     start: GlobalAlignment,
-    frame_shape: Tuple[int, int],
-    pixel_size_A: float,
     max_res_A: float,
     max_shift_A: float,
     group: int,
@@ -67,42 +86,36 @@ def align_locally(
 
     Parameters
     ----------
-    spectra, band : of the whole frames, as for the global alignment.
     group : frames averaged before patches are compared.
     control_points : (KT, KY, KX).
     refinement : maximise the joint likelihood, starting from the pairwise solution.
     """
-    scale = band.scale
-    n = len(start.shifts_px)
+    n, scale = movie.n, movie.band.scale
     pairs = all_pairs(n)
-    patches = backend.patch_spectra(spectra, band, start.shifts_px / scale, layout.corners, layout.size)
-    patch_band = Band((round(layout.size[0] * scale[0]), round(layout.size[1] * scale[1])), layout.size)
-    weight = lowpass(patch_band, pixel_size_A, max_res_A, start.axes) ** 2
-    field = field_basis(control_points, n, frame_shape, layout.centres_px)
-    band_A = pixel_size_A * scale.mean()
-    radius = min(max_shift_A / band_A, min(layout.size) / 2 - 3)
-    windows = backend.correlate(patches, layout.size, weight, pairs, radius, group=group)
+    patches = Patches(movie, layout, start, pairs)
+    field = field_basis(control_points, n, movie.frame_shape, layout.centres_px)
+    weight = lowpass(patches.band, movie.pixel_size_A, max_res_A, start.axes) ** 2
+    radius = min(max_shift_A / movie.band_pixel_A, min(layout.size) / 2 - 3)
+    windows = patches.correlate(weight, radius, group=group)
 
     solution, _ = solve_peaks(n, pairs, windows.peaks())
     coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
     predicted = field.field(coefficients)
     predicted = predicted[:, pairs[:, 1]] - predicted[:, pairs[:, 0]]
-    solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / band_A))
+    solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / movie.band_pixel_A))
     coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
 
-    extra, gain, snr = np.zeros((n, 2)), 0.0, np.zeros(0)
+    shifts_px, gain, snr = start.shifts_px, 0.0, np.zeros(0)
     keep = True
     if refinement:
-        extra, coefficients, gain, snr = _refine(
-            backend, patches, patch_band, pairs, field, coefficients, start.axes, pixel_size_A, band_A
-        )
+        joint = _refine(patches, field, coefficients)
         # Fitting noise gains half a unit a coefficient: a field that gains less than one each explains nothing.
-        keep = gain > coefficients.size
-        if not keep:
-            extra = np.zeros((n, 2))
+        keep = joint.gain > joint.coefficients.size
+        coefficients, gain, snr = joint.coefficients, joint.gain, joint.signal_to_noise
+        shifts_px = shifts_px + (joint.shifts if keep else joint.shifts_alone) * scale
     per_axis = scale[:, None, None, None]
     return LocalAlignment(
-        shifts_px=start.shifts_px + extra * scale,
+        shifts_px=shifts_px,
         coefficients_px=coefficients.reshape(2, *control_points) * per_axis if keep else None,
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
@@ -112,41 +125,48 @@ def align_locally(
     )
 
 
-def _refine(
-    backend: Any,
-    patches: Any,
-    patch_band: Band,
-    pairs: np.ndarray,
-    field: FieldBasis,
-    coefficients: np.ndarray,
-    axes: bool,
-    pixel_size_A: float,
-    band_A: float,
-) -> Tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Per-frame shifts, coefficients (band pixels), gain over no field at all, and the radial S / N."""
+@dataclass(frozen=True)
+class _Joint:
+    """Outcome of the refinement in band pixels: per-frame shifts with the field and without any."""
+
+    shifts: np.ndarray
+    coefficients: np.ndarray
+    shifts_alone: np.ndarray
+    gain: float
+    signal_to_noise: np.ndarray
+
+
+def _refine(patches: Patches, field: FieldBasis, coefficients: np.ndarray) -> _Joint:
+    """Joint refinement from the pairwise field; gain in log-likelihood over the best shifts without a field."""
+    band = patches.band
     n, n_patches = len(field.temporal), len(field.spatial)
     shifts = np.zeros((n, 2))
-    smoothness = 0.5 * (band_A / PRIOR_SD_A) ** 2
     # Unnormalised transforms: the windows are the mean of the products, the likelihood is their sum.
-    likelihood = np.full((n_patches, len(pairs)), float(np.prod(patch_band.size)))
-    radius = WINDOW_A / band_A
+    likelihood = np.full((n_patches, len(patches.pairs)), float(np.prod(band.size)))
+    radius = WINDOW_A / patches.movie.band_pixel_A
     for _ in range(MAX_ROUNDS):
         now = shifts + field.field(coefficients)
-        power = backend.power(patches, patch_band.size, now)
-        weight, snr = matched_weight(patch_band, *power, n, pixel_size_A / LOW_CUT_A, axes)
-        if not weight.any():
-            return np.zeros((n, 2)), np.zeros_like(coefficients), 0.0, snr
-        windows = backend.correlate(patches, patch_band.size, weight, pairs, radius, step=WINDOW_STEP, shifts=now)
-        refined = refine(windows, likelihood, field, shifts, coefficients, (smoothness, smoothness))
+        matched = matched_weight(
+            band, *patches.power(now), n, patches.movie.pixel_size_A / LOW_CUT_A, patches.start.axes
+        )
+        if not matched.weight.any():
+            nothing = np.zeros((n, 2))
+            return _Joint(nothing, np.zeros_like(coefficients), nothing, 0.0, matched.signal_to_noise)
+        windows = patches.correlate(matched.weight, radius, WINDOW_STEP, now)
+        refined = refine_field(windows, likelihood, matched.curvature, field, shifts, coefficients)
         shifts, coefficients = refined.shifts, refined.coefficients
         if np.abs(shifts + field.field(coefficients) - now).max() < radius / 2:
             break
-    column = np.full(weight.shape[1], 2.0)
-    column[0] = column[-1] = 1.0
-    with_field, _ = backend.power(patches, patch_band.size, shifts + field.field(coefficients))
-    without, _ = backend.power(patches, patch_band.size, np.zeros((n_patches, n, 2)))
-    gain = 0.5 * n_patches * float((weight * column * (with_field - without)).sum())
-    return shifts, coefficients, gain, snr
+    best = log_likelihood(band, matched.weight, patches.power(shifts + field.field(coefficients))[0])
+    still = np.zeros((n_patches, n, 2))
+    gain = n_patches * (best - log_likelihood(band, matched.weight, patches.power(still)[0]))
+    alone = np.zeros((n, 2))
+    if gain < CLEAR_GAIN * coefficients.size:
+        # A part of the gain may be better shifts of whole frames: compare with those.
+        windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
+        alone = refine_shifts(windows, likelihood, alone)
+        gain = n_patches * (best - log_likelihood(band, matched.weight, patches.power(still + alone)[0]))
+    return _Joint(shifts, coefficients, alone, gain, matched.signal_to_noise)
 
 
 def _centred(shifts: np.ndarray) -> np.ndarray:

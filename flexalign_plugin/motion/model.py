@@ -75,9 +75,9 @@ class MotionModel:
             _, kt, ky, kx = self.coefficients_px.shape
             ny, nx = self.frame_shape
             # Points often share their t, y or x (meshes): evaluate each distinct value once.
-            (bt, it), (by, iy), (bx, ix) = (
-                _basis_of_distinct(k, length, v) for k, length, v in ((kt, self.n_aligned - 1, at), (ky, ny - 1, y), (kx, nx - 1, x))
-            )
+            bt, it = _basis_of_distinct(kt, self.n_aligned - 1, at)
+            by, iy = _basis_of_distinct(ky, ny - 1, y)
+            bx, ix = _basis_of_distinct(kx, nx - 1, x)
             for axis in (0, 1):
                 if len(bt) * len(by) * len(bx) <= 4 * len(at) + 1000:
                     grid = np.einsum("tl,lmn,ym,xn->tyx", bt, self.coefficients_px[axis], by, bx, optimize=True)
@@ -118,7 +118,7 @@ class MotionModel:
         )
 
     @classmethod
-    def load(cls, path: Union[str, "os.PathLike[str]"]) -> MotionModel:
+    def load(cls, path: Union[str, os.PathLike[str]]) -> MotionModel:
         """Model from a movie's `_motion.json`."""
         with open(path) as f:
             d = json.load(f)

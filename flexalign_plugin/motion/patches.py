@@ -8,7 +8,8 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from .band import Band, fft_size_above
+from .band import fft_size_above
+from .band_movie import BandMovie
 
 MIN_PATCHES = 2
 
@@ -32,34 +33,29 @@ class PatchLayout:
 
 
 def lay_patches(
-    band: Band,
-    offset_px: Tuple[int, int],
-    pixel_size_A: float,
-    shifts_px: np.ndarray,
-    patch_A: float,
-    counts: Optional[Tuple[int, int]] = None,
+    movie: BandMovie, shifts_px: np.ndarray, patch_A: float, counts: Optional[Tuple[int, int]] = None
 ) -> Optional[PatchLayout]:
     """Patches for frames with these global shifts, or None when there is no room for two on an axis.
 
     Parameters
     ----------
-    offset_px : (y, x) of the band's image within the frame.
     shifts_px : (n, 2) global shifts.
     patch_A : wanted patch size; the real one is FFT-friendly and at least as large.
     counts : (n_y, n_x), or None for as many as cover the frame without gaps.
     """
+    band = movie.band
     firsts, sizes, numbers = [], [], []
     for axis in (0, 1):
         scale = band.scale[axis]
         low = max(0, math.ceil(shifts_px[:, axis].max() / scale))
         high = band.size[axis] + min(0, math.floor(shifts_px[:, axis].min() / scale))
-        size = fft_size_above(patch_A / pixel_size_A / scale)
-        number = counts[axis] if counts else math.ceil(band.full[axis] * pixel_size_A / patch_A)
+        size = fft_size_above(patch_A / movie.pixel_size_A / scale)
+        number = counts[axis] if counts else math.ceil(band.full[axis] * movie.pixel_size_A / patch_A)
         if number < MIN_PATCHES or high - low < size * 1.25:
             return None
         firsts.append(np.round(np.linspace(low, high - size, number)).astype(int))
         sizes.append(size)
         numbers.append(number)
     corners = np.stack(np.meshgrid(*firsts, indexing="ij"), axis=-1).reshape(-1, 2)
-    centres = np.array(offset_px) + (corners + (np.array(sizes) - 1) / 2) * band.scale
+    centres = np.array(movie.offset_px) + (corners + (np.array(sizes) - 1) / 2) * band.scale
     return PatchLayout((numbers[0], numbers[1]), corners, (sizes[0], sizes[1]), centres)

@@ -5,7 +5,9 @@ without every frame's own power, which no shift changes. Written out it is the s
 cross-correlation at the difference of their shifts, so that it is evaluated on small correlation windows.
 
 With `W = S / (N (N + n S))`, S and N the spectral powers of signal and noise in one frame, it is the logarithm of
-the likelihood of the shifts for a random signal of power S.
+the likelihood of the shifts for a random signal of power S. Its expected curvature is then known in closed form, and
+with it how smooth the field should be: the strength of the prior is the one under which the data are most probable
+(MacKay 1992, Neural Computation 4:415, equation 2.23).
 """
 
 from __future__ import annotations
@@ -19,35 +21,109 @@ from scipy.optimize import minimize
 from .band import Band, unusable
 from .spline_fit import FieldBasis
 
+WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
+LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
+EVIDENCE_ROUNDS = 4
+LARGEST_PRIOR = 1e9  # relative to the data's curvature; a field that is linear within rounding
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The best weight of each spatial frequency and what follows from it.
+
+    Attributes
+    ----------
+    weight : (by, bx // 2 + 1) float32, S / (N (N + n S)).
+    signal_to_noise : (rings,) radial S / N of one frame.
+    curvature : (2,) expected second derivative of one pair's log-likelihood with respect to its shift (y, x), per
+        squared band pixel and image: sum of W S (2 pi k)^2.
+    """
+
+    weight: np.ndarray
+    signal_to_noise: np.ndarray
+    curvature: np.ndarray
+
+
+def matched_weight(
+    band: Band, power_of_sum: np.ndarray, sum_of_powers: np.ndarray, n: int, low_cut: float, axes: bool = False
+) -> Matched:
+    """Weights from the spectra of n roughly aligned frames.
+
+    Parameters
+    ----------
+    power_of_sum, sum_of_powers : (by, bx // 2 + 1), |sum_t F_t|^2 and sum_t |F_t|^2, averaged over patches. The first
+        is n^2 S + n N, the second n (S + N).
+    low_cut : frequencies below, in cycles per image pixel, get no weight (illumination and ice gradients).
+    axes : use the axes of the spectrum as well.
+    """
+    fy, fx = band.frequencies()
+    radius = np.hypot(fy[:, None], fx[None, :])
+    ring_width = 1.0 / min(band.full)
+    ring = np.round(radius / ring_width).astype(int)
+    top = int(0.5 * min(b / f for b, f in zip(band.size, band.full)) / ring_width)
+    usable = ~unusable(band, axes) & (ring <= top) & (radius >= low_cut)
+    count = np.maximum(np.bincount(ring[usable], minlength=top + 1), 1)
+    total = np.bincount(ring[usable], power_of_sum[usable], minlength=top + 1)
+    single = np.bincount(ring[usable], sum_of_powers[usable], minlength=top + 1)
+    signal = _smooth((total - single) / count / (n * (n - 1)))
+    power = _smooth(single / count / n)
+    signal = np.clip(signal, 0, 0.95 * power)
+    noise = np.maximum(power - signal, 1e-30)
+    profile = signal / (noise * (noise + n * signal))
+    at = np.minimum(ring, top)
+    weight = np.where(usable, profile[at], 0)
+    information = weight * signal[at] * _column_weight(band)
+    by, bx = band.size
+    # Cycles per band pixel.
+    ky, kx = np.fft.fftfreq(by)[:, None], np.arange(bx // 2 + 1)[None, :] / bx
+    curvature = np.array([(information * (2 * np.pi * k) ** 2).sum() for k in (ky, kx)])
+    return Matched(weight.astype(np.float32), signal / noise, curvature)
+
+
+def log_likelihood(band: Band, weight: np.ndarray, power_of_sum: np.ndarray) -> float:
+    """Log-likelihood of the shifts, up to a constant, from the power of the sum of the shifted frames."""
+    return 0.5 * float((weight * _column_weight(band) * power_of_sum).sum())
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Per-frame shifts (n, 2) and coefficients (2, KT, KY * KX) in band pixels, and the gain in log-likelihood."""
+    """Per-frame shifts (n, 2) and coefficients (2, KT, KY * KX) in band pixels; strength of the prior (time, space)."""
 
     shifts: np.ndarray
     coefficients: np.ndarray
-    gain: float
-    iterations: int
+    smoothness: Tuple[float, float]
 
 
-def refine(
+def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Maximise the objective over shifts (n, 2) that all images of the batch share."""
+    batch = len(pair_weights)
+
+    def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
+        value, gradient = windows.objective(
+            np.broadcast_to(v.reshape(shifts.shape), (batch, *shifts.shape)), pair_weights
+        )
+        return -value.sum(), -gradient.sum(axis=0).ravel()
+
+    return _minimum(negative, shifts.ravel()).reshape(shifts.shape)
+
+
+def refine_field(
     windows: Any,
     pair_weights: np.ndarray,
+    curvature: np.ndarray,
     field: FieldBasis,
     shifts: np.ndarray,
     coefficients: np.ndarray,
-    smoothness: Tuple[float, float],
 ) -> Refined:
-    """Maximise the objective over per-frame shifts and field coefficients together.
+    """Maximise the objective over per-frame shifts and field coefficients together, with the most probable prior.
 
     Parameters
     ----------
     windows : `kernels.backend.Windows` of (p, n_pairs).
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
+    curvature : (2,) from `Matched`.
     shifts, coefficients : start, band pixels.
-    smoothness : penalties (time, space) on second differences of the coefficients: 1 / (2 variance), 1 / px^2.
     """
     n, n_patches = len(shifts), len(field.spatial)
     rough_t, rough_s = field.roughness()
@@ -57,6 +133,8 @@ def refine(
     to_t = _whitening(field.temporal, rough_t)
     to_s = _whitening(field.spatial, rough_s)
     shift_unit = 1.0 / np.sqrt(n_patches)
+    evidence = _Evidence(field, float(curvature.mean()))
+    smoothness = evidence.weakest
 
     def unpack(v: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         g, d = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(shape)
@@ -66,16 +144,55 @@ def refine(
         g, c = unpack(v)
         value, gradient = windows.objective(g[None] + field.field(c), pair_weights)
         bent_t, bent_s = rough_t @ c, c @ rough_s
-        cost = -value.sum() + smoothness[0] * np.sum(c * bent_t) + smoothness[1] * np.sum(c * bent_s)
-        slope = -field.adjoint(gradient) + 2 * smoothness[0] * bent_t + 2 * smoothness[1] * bent_s
-        slope = to_t.T @ slope @ to_s
+        cost = -value.sum() + 0.5 * (smoothness[0] * np.sum(c * bent_t) + smoothness[1] * np.sum(c * bent_s))
+        slope = to_t.T @ (-field.adjoint(gradient) + smoothness[0] * bent_t + smoothness[1] * bent_s) @ to_s
         return cost, np.concatenate([-shift_unit * gradient.sum(axis=0).ravel(), slope.ravel()])
 
     packed = np.linalg.solve(to_t, np.linalg.solve(to_s, coefficients.transpose(0, 2, 1)).transpose(0, 2, 1))
-    start = np.concatenate([shifts.ravel() / shift_unit, packed.ravel()])
-    found = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS, "maxcor": 20})
-    refined = unpack(found.x)
-    return Refined(*refined, float(negative(start)[0] - found.fun), int(found.nit))
+    v = np.concatenate([shifts.ravel() / shift_unit, packed.ravel()])
+    for _ in range(EVIDENCE_ROUNDS):
+        v = _minimum(negative, v)
+        new = evidence.update(unpack(v)[1], smoothness)
+        settled = all(abs(np.log(a / b)) < 0.5 for a, b in zip(new, smoothness))
+        smoothness = new
+        if settled:
+            break
+    return Refined(*unpack(_minimum(negative, v)), smoothness)
+
+
+class _Evidence:
+    """Most probable strengths of the second-difference priors in time and space, given the field's coefficients."""
+
+    def __init__(self, field: FieldBasis, curvature: float):
+        kt, m = field.temporal.shape[1], field.spatial.shape[1]
+        n = len(field.temporal)
+        rough_t, rough_s = field.roughness()
+        # Curvature of the log-likelihood: all pairs of n frames make n - 1 1^T in time.
+        in_time = field.temporal.T @ (n * field.temporal - field.temporal.sum(axis=0))
+        self._data = curvature * np.kron(in_time, field.spatial.T @ field.spatial)
+        self._data[np.diag_indices(kt * m)] += 1e-9 * max(np.trace(self._data) / (kt * m), 1e-30)
+        self._rough = np.kron(rough_t, np.eye(m)), np.kron(np.eye(kt), rough_s)
+        self._rank = [2 * np.linalg.matrix_rank(r) for r in (rough_t, rough_s)]
+        self._rank = [self._rank[0] * m, self._rank[1] * kt]
+        self._level = max(np.trace(self._data) / (kt * m), 1e-30)
+        self.weakest = (1e-6 * self._level, 1e-6 * self._level)
+
+    def update(self, coefficients: np.ndarray, smoothness: Tuple[float, float]) -> Tuple[float, float]:
+        """alpha = (well-determined parameters) / (c^T R c), for each prior; both axes share it."""
+        posterior = self._data + smoothness[0] * self._rough[0] + smoothness[1] * self._rough[1]
+        covariance = np.linalg.inv(posterior)
+        flat = coefficients.reshape(2, -1)
+        new = []
+        for a, rough, rank in zip(smoothness, self._rough, self._rank):
+            determined = max(rank - 2 * a * np.sum(covariance * rough), 1e-3)
+            bent = max(float(np.einsum("ai,ij,aj->", flat, rough, flat)), 1e-30)
+            new.append(float(np.clip(determined / bent, 1e-6 * self._level, LARGEST_PRIOR * self._level)))
+        return new[0], new[1]
+
+
+def _minimum(function: Any, start: np.ndarray) -> np.ndarray:
+    options = {"maxiter": MAX_ITERATIONS, "maxcor": 20}
+    return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
 
 
 def _whitening(design: np.ndarray, roughness: np.ndarray) -> np.ndarray:
@@ -85,37 +202,12 @@ def _whitening(design: np.ndarray, roughness: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.linalg.cholesky(gram + 1e-3 * level * (np.eye(len(gram)) + roughness))).T
 
 
-def matched_weight(
-    band: Band, power_of_sum: np.ndarray, sum_of_powers: np.ndarray, n: int, low_cut: float, axes: bool = False
-) -> Tuple[np.ndarray, np.ndarray]:
-    """The best weight of each spatial frequency, from the data: S / (N (N + n S)).
+def _column_weight(band: Band) -> np.ndarray:
+    """Every column of a real-input spectrum stands for two of the full one, but for the first and the last."""
+    weight = np.full(band.size[1] // 2 + 1, 2.0)
+    weight[0] = weight[-1] = 1.0
+    return weight
 
-    Parameters
-    ----------
-    power_of_sum, sum_of_powers : (by, bx // 2 + 1), |sum_t F_t|^2 and sum_t |F_t|^2 of aligned frames, averaged over
-        patches. The first is n^2 S + n N, the second n (S + N).
-    low_cut : frequencies below, in cycles per image pixel, get no weight (illumination and ice gradients).
 
-    Returns
-    -------
-    weight (by, bx // 2 + 1) float32, and the radial signal-to-noise ratio S / N.
-    """
-    fy, fx = band.frequencies()
-    radius = np.hypot(fy[:, None], fx[None, :])
-    ring_width = 1.0 / min(band.full)
-    ring = np.round(radius / ring_width).astype(int)
-    usable = ~unusable(band, axes)
-    top = int(0.5 * min(b / f for b, f in zip(band.size, band.full)) / ring_width)
-    usable &= (ring <= top) & (radius >= low_cut)
-    count = np.bincount(ring[usable], minlength=top + 1)
-    total = np.bincount(ring[usable], power_of_sum[usable], minlength=top + 1)
-    single = np.bincount(ring[usable], sum_of_powers[usable], minlength=top + 1)
-    count = np.maximum(count, 1)
-    signal = (total - single) / count / (n * (n - 1))
-    kernel = np.array([1.0, 2, 3, 2, 1]) / 9
-    signal = np.convolve(np.pad(signal, 2, mode="edge"), kernel, mode="valid")
-    power = np.convolve(np.pad(single / count / n, 2, mode="edge"), kernel, mode="valid")
-    signal = np.clip(signal, 0, 0.95 * power)
-    noise = np.maximum(power - signal, 1e-30)
-    profile = signal / (noise * (noise + n * signal))
-    return np.where(usable, profile[np.minimum(ring, top)], 0).astype(np.float32), signal / noise
+def _smooth(profile: np.ndarray) -> np.ndarray:
+    return np.convolve(np.pad(profile, 2, mode="edge"), np.array([1.0, 2, 3, 2, 1]) / 9, mode="valid")
