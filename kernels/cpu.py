@@ -247,7 +247,9 @@ def _correct_block(
     cpu_frames.correct_rows(raw, dark, gain, y0, y1, out, row, column)
     d = source.defects
     if d is not None and len(d.rows):
-        cpu_frames.replace_defects(raw, dark, gain, d.rows, d.cols, d.indptr, d.neighbours, y0, y1, out, row, column)
+        cpu_frames.replace_defects(
+            raw, dark, gain, d.rows, d.cols, d.indptr, d.neighbours_flat_index, y0, y1, out, row, column
+        )
 
 
 def _warp_block(

@@ -42,6 +42,18 @@ def basis(n_points: int, length: float, at: np.ndarray) -> np.ndarray:
     return BSpline.design_matrix(at, knot_vector(n_points, length), degree).toarray()
 
 
-def second_differences(n_points: int) -> np.ndarray:
-    """(max(n_points - 2, 0), n_points) operator whose null space are the constant and the linear sequences."""
-    return np.diff(np.eye(n_points), 2, axis=0) if n_points > 2 else np.zeros((0, n_points))
+def gram(n_points: int, derivative: int = 0) -> np.ndarray:
+    """Integrals of the products of all basis functions' derivatives, (n_points, n_points) float64.
+
+    The unit of length is the distance of inner knots. `c @ gram(n, 2) @ c` is the integrated squared second derivative
+    of the spline with coefficients c, which is zero for straight lines only.
+    """
+    degree = min(DEGREE, n_points - 1)
+    spans = n_points - degree
+    if derivative > degree:
+        return np.zeros((n_points, n_points))
+    nodes, weights = np.polynomial.legendre.leggauss(degree + 1)  # exact for products of these polynomials
+    at = (np.arange(spans)[:, None] + 0.5 + 0.5 * nodes).ravel()
+    spline = BSpline(knot_vector(n_points, spans), np.eye(n_points), degree)
+    values = spline(at, nu=derivative)
+    return values.T @ (np.tile(0.5 * weights, spans)[:, None] * values)

@@ -13,8 +13,9 @@ import numpy as np
 
 REJECT_SDS = 3.0
 MAX_ROUNDS = 10
-# Strength of a second-difference prior relative to one equation: only bridges frames that no equation reaches.
-BRIDGE = 1e-4
+MEASURABLE = 1e-3  # pixels; smaller residuals are never outliers
+# Strength of priors on second and first differences relative to one equation: bridge frames that no equation reaches.
+BRIDGES = (1e-4, 1e-8)
 
 
 def all_pairs(n: int) -> np.ndarray:
@@ -57,8 +58,10 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
     weights : (batch, n_pairs) >= 0; 0 leaves an equation out.
     """
     difference = _difference(n, pairs)
-    second = np.diff(np.eye(n), 2, axis=0)
-    bridge = BRIDGE * second.T @ second if n > 2 else np.zeros((n, n))
+    bridge = np.zeros((n, n))
+    for order, strength in zip((2, 1), BRIDGES):
+        step = np.diff(np.eye(n), order, axis=0)
+        bridge += strength * step.T @ step
     gauge = np.full((n, n), 1.0 / n)
     weights = np.asarray(weights, float)
     scale = weights.max(axis=1, keepdims=True)
@@ -71,7 +74,7 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
         residual = np.einsum("pi,bik->bpk", difference, shifts, optimize=True) - measured
         total = weights.sum(axis=1)
         sd = np.sqrt(np.einsum("bp,bpk->bk", weights, residual**2) / np.where(total > 0, total, 1.0)[:, None])
-        outlier = (np.abs(residual) > REJECT_SDS * np.maximum(sd, 1e-9)[:, None, :]).any(axis=2)
+        outlier = (np.abs(residual) > REJECT_SDS * np.maximum(sd, MEASURABLE)[:, None, :]).any(axis=2)
         kept = np.where(outlier, 0.0, start)
         if np.array_equal(kept > 0, weights > 0):
             break

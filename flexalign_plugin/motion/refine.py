@@ -25,7 +25,7 @@ WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the co
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
-LARGEST_PRIOR = 1e9  # relative to the data's curvature; a field that is linear within rounding
+SMALLEST_PRIOR, LARGEST_PRIOR = 1e-6, 1e9  # relative to the data's curvature
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,10 @@ def refine_field(
     shifts, coefficients : start, band pixels.
     """
     n, n_patches = len(shifts), len(field.spatial)
-    rough_t, rough_s = field.roughness()
     shape = coefficients.shape
     # Overlapping splines make a badly conditioned problem: solve for coordinates in which the field's own inner
     # product over frames and patches is (nearly) the identity.
-    to_t = _whitening(field.temporal, rough_t)
-    to_s = _whitening(field.spatial, rough_s)
+    to_t, to_s = _whitening(field.temporal), _whitening(field.spatial)
     shift_unit = 1.0 / np.sqrt(n_patches)
     evidence = _Evidence(field, float(curvature.mean()))
     smoothness = evidence.weakest
@@ -143,50 +141,52 @@ def refine_field(
     def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
         g, c = unpack(v)
         value, gradient = windows.objective(g[None] + field.field(c), pair_weights)
-        bent_t, bent_s = rough_t @ c, c @ rough_s
-        cost = -value.sum() + 0.5 * (smoothness[0] * np.sum(c * bent_t) + smoothness[1] * np.sum(c * bent_s))
-        slope = to_t.T @ (-field.adjoint(gradient) + smoothness[0] * bent_t + smoothness[1] * bent_s) @ to_s
-        return cost, np.concatenate([-shift_unit * gradient.sum(axis=0).ravel(), slope.ravel()])
+        bent = (c.reshape(2, -1) @ penalty).reshape(shape)
+        slope = to_t.T @ (bent - field.adjoint(gradient)) @ to_s
+        return 0.5 * np.sum(c * bent) - value.sum(), np.concatenate(
+            [-shift_unit * gradient.sum(axis=0).ravel(), slope.ravel()]
+        )
 
     packed = np.linalg.solve(to_t, np.linalg.solve(to_s, coefficients.transpose(0, 2, 1)).transpose(0, 2, 1))
     v = np.concatenate([shifts.ravel() / shift_unit, packed.ravel()])
     for _ in range(EVIDENCE_ROUNDS):
+        penalty = evidence.penalty(smoothness)
         v = _minimum(negative, v)
         new = evidence.update(unpack(v)[1], smoothness)
         settled = all(abs(np.log(a / b)) < 0.5 for a, b in zip(new, smoothness))
         smoothness = new
         if settled:
             break
+    penalty = evidence.penalty(smoothness)
     return Refined(*unpack(_minimum(negative, v)), smoothness)
 
 
 class _Evidence:
-    """Most probable strengths of the second-difference priors in time and space, given the field's coefficients."""
+    """Most probable strengths of the roughness priors in time and space, given the field's coefficients."""
 
     def __init__(self, field: FieldBasis, curvature: float):
-        kt, m = field.temporal.shape[1], field.spatial.shape[1]
         n = len(field.temporal)
-        rough_t, rough_s = field.roughness()
         # Curvature of the log-likelihood: all pairs of n frames make n - 1 1^T in time.
         in_time = field.temporal.T @ (n * field.temporal - field.temporal.sum(axis=0))
         self._data = curvature * np.kron(in_time, field.spatial.T @ field.spatial)
-        self._data[np.diag_indices(kt * m)] += 1e-9 * max(np.trace(self._data) / (kt * m), 1e-30)
-        self._rough = np.kron(rough_t, np.eye(m)), np.kron(np.eye(kt), rough_s)
-        self._rank = [2 * np.linalg.matrix_rank(r) for r in (rough_t, rough_s)]
-        self._rank = [self._rank[0] * m, self._rank[1] * kt]
-        self._level = max(np.trace(self._data) / (kt * m), 1e-30)
-        self.weakest = (1e-6 * self._level, 1e-6 * self._level)
+        self._level = max(np.trace(self._data) / len(self._data), 1e-30)
+        self._data[np.diag_indices(len(self._data))] += 1e-9 * self._level
+        self._rough = field.roughness()
+        self._ranks = field.rough_parameters
+        self.weakest = (SMALLEST_PRIOR * self._level, SMALLEST_PRIOR * self._level)
+
+    def penalty(self, smoothness: Tuple[float, float]) -> np.ndarray:
+        return smoothness[0] * self._rough[0] + smoothness[1] * self._rough[1]
 
     def update(self, coefficients: np.ndarray, smoothness: Tuple[float, float]) -> Tuple[float, float]:
-        """alpha = (well-determined parameters) / (c^T R c), for each prior; both axes share it."""
-        posterior = self._data + smoothness[0] * self._rough[0] + smoothness[1] * self._rough[1]
-        covariance = np.linalg.inv(posterior)
+        """alpha = (parameters that the data determine) / (c^T R c) for each prior; both axes of the field share it."""
+        covariance = np.linalg.inv(self._data + self.penalty(smoothness))
         flat = coefficients.reshape(2, -1)
         new = []
-        for a, rough, rank in zip(smoothness, self._rough, self._rank):
-            determined = max(rank - 2 * a * np.sum(covariance * rough), 1e-3)
-            bent = max(float(np.einsum("ai,ij,aj->", flat, rough, flat)), 1e-30)
-            new.append(float(np.clip(determined / bent, 1e-6 * self._level, LARGEST_PRIOR * self._level)))
+        for alpha, rough, rank in zip(smoothness, self._rough, self._ranks):
+            determined = max(2 * (rank - alpha * np.sum(covariance * rough)), 1e-3)
+            bent = max(float(np.sum(flat * (flat @ rough))), 1e-30)
+            new.append(float(np.clip(determined / bent, SMALLEST_PRIOR * self._level, LARGEST_PRIOR * self._level)))
         return new[0], new[1]
 
 
@@ -195,11 +195,11 @@ def _minimum(function: Any, start: np.ndarray) -> np.ndarray:
     return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
 
 
-def _whitening(design: np.ndarray, roughness: np.ndarray) -> np.ndarray:
+def _whitening(design: np.ndarray) -> np.ndarray:
     """Matrix that turns orthonormal coordinates into coefficients of the design's columns."""
-    gram = design.T @ design
-    level = np.trace(gram) / len(gram)
-    return np.linalg.inv(np.linalg.cholesky(gram + 1e-3 * level * (np.eye(len(gram)) + roughness))).T
+    inner = design.T @ design
+    inner[np.diag_indices(len(inner))] += 1e-2 * np.trace(inner) / len(inner)
+    return np.linalg.inv(np.linalg.cholesky(inner)).T
 
 
 def _column_weight(band: Band) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import Tuple
 
 import numpy as np
 
-from .bspline import basis, second_differences
+from .bspline import basis, gram
 
 A_PER_CONTROL_POINT = 1000.0
 FRAMES_PER_CONTROL_POINT = 7
 EXTRA_CONTROL_POINTS = 2
 MIN_CONTROL_POINTS = 3
 REJECT_SDS = 3.0
+MEASURABLE = 1e-3  # band pixels; smaller residuals are never outliers
 MAX_ROUNDS = 10
 
 
@@ -54,15 +55,18 @@ class FieldBasis:
         return np.einsum("tl,pta,pm->alm", self.temporal, gradient, self.spatial, optimize=True)
 
     def roughness(self) -> Tuple[np.ndarray, np.ndarray]:
-        """Gram matrices of second differences in time (KT, KT) and in space (KY * KX, KY * KX).
+        """Integrated squared second derivative of the field in time and in space (thin plate), as (K, K) matrices.
 
-        Their null spaces are the fields linear in t, and linear in y and in x.
+        K = KT * KY * KX, coefficients in this order. Fields linear in t, and fields linear in y and x, have none.
         """
+        (mt, my, mx), (_, dy, dx), (rt, ry, rx) = ([gram(k, d) for k in self.control_points] for d in (0, 1, 2))
+        return np.kron(rt, np.kron(my, mx)), np.kron(mt, np.kron(ry, mx) + 2 * np.kron(dy, dx) + np.kron(my, rx))
+
+    @property
+    def rough_parameters(self) -> Tuple[int, int]:
+        """Ranks of the two roughness matrices."""
         kt, ky, kx = self.control_points
-        dt = second_differences(kt)
-        dy = np.kron(second_differences(ky), np.eye(kx))
-        dx = np.kron(np.eye(ky), second_differences(kx))
-        return dt.T @ dt, dy.T @ dy + dx.T @ dx
+        return max(kt - 2, 0) * ky * kx, kt * max(ky * kx - 3, 0)
 
 
 def field_basis(
@@ -84,7 +88,7 @@ def fit_field(
     ----------
     shifts : (p, n, 2) shifts of the patches.
     precision : (p, n, n) weight matrix of each patch: the Laplacian of its pair equations.
-    smoothness : strength of the second-difference penalty relative to the data. It decides what the data leave open.
+    smoothness : strength of the penalty on roughness relative to the data. It decides what the data leave open.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def fit_field(
     """
     kt, m = field.temporal.shape[1], field.spatial.shape[1]
     n_patches, n = shifts.shape[:2]
-    rough_t, rough_s = field.roughness()
+    penalty = sum(field.roughness())
     kept = np.ones((n_patches, n), bool)
     gauge = np.full((n, n), 1.0 / n)
     coefficients = np.zeros((2, kt, m))
@@ -103,7 +107,6 @@ def fit_field(
         time_part = np.einsum("tl,ptu,uk->plk", field.temporal, weight, field.temporal, optimize=True)
         normal = np.einsum("plk,pm,pq->lmkq", time_part, field.spatial, field.spatial, optimize=True)
         normal = normal.reshape(kt * m, kt * m)
-        penalty = np.kron(rough_t, np.eye(m)) + np.kron(np.eye(kt), rough_s)
         normal = normal + smoothness * np.trace(normal) / max(np.trace(penalty), 1e-30) * penalty
         normal[np.diag_indices(kt * m)] += 1e-9 * np.trace(normal) / (kt * m)
         right = np.einsum("tl,ptu,pua,pm->lma", field.temporal, weight, shifts, field.spatial, optimize=True)
@@ -112,7 +115,7 @@ def fit_field(
         residual = field.field(coefficients) - shifts
         residual = residual - residual.mean(axis=1, keepdims=True)
         sd = np.sqrt((residual[kept] ** 2).mean(axis=0))
-        now = (np.abs(residual) <= REJECT_SDS * np.maximum(sd, 1e-9)).all(axis=2)
+        now = (np.abs(residual) <= REJECT_SDS * np.maximum(sd, MEASURABLE)).all(axis=2)
         if np.array_equal(now, kept):
             break
         kept = now

@@ -1,0 +1,292 @@
+"""Every operation of a backend against a float64 NumPy reference. The CUDA backend joins BACKENDS when it exists."""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates
+
+from flexalign_plugin.kernels import select_backend
+from flexalign_plugin.kernels.backend import FrameSource
+from flexalign_plugin.motion.band import Band, correlation_band, lowpass
+from flexalign_plugin.motion.model import MotionModel
+from flexalign_plugin.motion.pairwise import all_pairs
+from flexalign_plugin.movies import neighbour_table
+
+BACKENDS = ["cpu"]
+NY, NX, N = 150, 210, 5
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def backend(request):
+    return select_backend(request.param, threads=3)
+
+
+class Stack:
+    """An array as a movie."""
+
+    def __init__(self, frames: np.ndarray):
+        self.frames, self.shape = frames, frames.shape
+
+    def frame(self, i: int) -> np.ndarray:
+        return self.frames[i]
+
+
+def source(frames: np.ndarray, dark: Any = None, gain: Any = None, defects: Any = None) -> FrameSource:
+    return FrameSource(Stack(frames), dark, gain, defects)
+
+
+def random_frames(dtype: str = "u1", n: int = N) -> np.ndarray:
+    return np.random.default_rng(1).poisson(20.0, (n, NY, NX)).astype(dtype)
+
+
+def moved(image: np.ndarray, shift: Tuple[float, float]) -> np.ndarray:
+    """Image whose content is moved by -shift: shifting it back by `shift` restores it. Periodic, exact."""
+    ky, kx = np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])
+    spectrum = np.fft.rfft2(image) * np.exp(2j * np.pi * (ky * shift[0] + kx * shift[1]))
+    return np.fft.irfft2(spectrum, image.shape)
+
+
+def smooth_image(ny: int = NY, nx: int = NX, limit: float = 0.1, seed: int = 0) -> np.ndarray:
+    """Random image without anything above `limit` cycles/px."""
+    spectrum = np.fft.rfft2(np.random.default_rng(seed).standard_normal((ny, nx)))
+    k = np.hypot(np.fft.fftfreq(ny)[:, None], np.fft.rfftfreq(nx))
+    return np.fft.irfft2(spectrum * (k < limit), (ny, nx))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "f2", "f4", ">i2"])
+def test_sum_and_means_of_raw_frames(backend, dtype):
+    frames = random_frames(dtype)
+    total, means = backend.sum_raw(source(frames), range(1, 4))
+    np.testing.assert_array_equal(total, frames[1:4].astype(float).sum(axis=0))
+    np.testing.assert_allclose(means, frames[1:4].astype(float).mean(axis=(1, 2)), rtol=1e-12)
+
+
+def test_mean_of_a_frame_with_nan_is_not_finite(backend):
+    frames = random_frames("f4")
+    frames[2, 3, 4] = np.nan
+    assert np.isfinite(backend.sum_raw(source(frames), range(N))[1]).tolist() == [True, True, False, True, True]
+
+
+def test_correction(backend):
+    rng = np.random.default_rng(2)
+    frames = random_frames("u2")
+    dark = rng.random((NY, NX), np.float32)
+    gain = rng.random((NY, NX), np.float32) + 0.5
+    bad = np.zeros((NY, NX), bool)
+    bad[0, 0] = bad[70:73, 100] = bad[:, 37] = True
+    out = backend.correct(source(frames, dark, gain, neighbour_table(bad)), frames[3])
+    expected = (frames[3].astype(float) - dark) * gain
+    np.testing.assert_allclose(out[~bad], expected[~bad], rtol=1e-6)
+    around = expected[60:64, 36:39][:, [0, 2]]
+    assert around.min() <= out[61, 37] <= around.max()
+
+
+def test_spectra_are_crops_of_the_corrected_frames_transform(backend):
+    frames = random_frames("u1")
+    gain = np.random.default_rng(3).random((NY, NX), np.float32) + 0.5
+    band = Band(full=(144, 200), size=(60, 50))
+    spectra = np.asarray(backend.spectra(source(frames, gain=gain), range(1, 4), band))
+    part = (frames[1:4].astype(float) * gain)[:, 3:147, 5:205]
+    full = np.fft.rfft2(part)
+    expected = np.concatenate([full[:, :30, :26], full[:, -30:, :26]], axis=1)
+    assert spectra.shape == (1, 3, 60, 26)
+    np.testing.assert_allclose(spectra[0], expected, atol=1e-6 * np.abs(full).max())
+
+
+def spectra_of(images: np.ndarray) -> np.ndarray:
+    """(1, n, ny, nx // 2 + 1) as the CPU backend holds them."""
+    return np.fft.rfft2(images)[None].astype(np.complex64)
+
+
+def test_patch_spectra_apply_the_exact_shift(backend):
+    image = smooth_image(limit=0.4)
+    shifts = np.array([[0.0, 0.0], [3.3, -2.7], [-6.5, 8.25]])
+    spectra = spectra_of(np.stack([moved(image, s) for s in shifts]))
+    corners = np.array([[10, 20], [40, 111]])
+    band = Band((NY, NX), (NY, NX))
+    patches = np.asarray(backend.patch_spectra(spectra, band, shifts, corners, (64, 80)))
+    image = image - image.mean()
+    for p, (y, x) in enumerate(corners):
+        cut = image[y : y + 64, x : x + 80]
+        expected = np.fft.rfft2(cut - cut.mean())
+        for t in range(3):  # all three frames show the same content there
+            np.testing.assert_allclose(patches[p, t], expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4])
+def test_correlation_windows_leave_out_what_groups_share(backend, group):
+    rng = np.random.default_rng(4)
+    images = rng.standard_normal((N, 48, 60))
+    weight = rng.random((48, 31)).astype(np.float32)
+    weight[24] = weight[:, -1] = 0  # Nyquist, as always
+    weight[weight < 0.01] = 0
+    pairs = all_pairs(N)
+    shifts = rng.uniform(-3, 3, (1, N, 2))
+    windows = backend.correlate(spectra_of(images), (48, 60), weight, pairs, 3.0, 0.5, shifts, group)
+    ky, kx = np.fft.fftfreq(48)[:, None], np.fft.rfftfreq(60)
+    f = np.fft.rfft2(images) * np.exp(
+        -2j * np.pi * (ky * shifts[0, :, 0, None, None] + kx * shifts[0, :, 1, None, None])
+    )
+    members = [[m for m in range(t - (group - 1) // 2, t + group // 2 + 1) if 0 <= m < N] for t in range(N)]
+    offsets = np.arange(-3, 3.01, 0.5)
+    double = np.where((np.arange(31) == 0) | (np.arange(31) == 30), 1, 2)
+    for p, (i, j) in enumerate(pairs):
+        product = sum(f[a] * f[b].conj() for a in members[i] for b in members[j] if a != b)
+        product = product * weight * double / (len(members[i]) * len(members[j]))
+        wave_y, wave_x = (np.exp(2j * np.pi * np.outer(offsets, k)) for k in (ky.ravel(), kx))
+        expected = (wave_y @ product @ wave_x.T).real / (48 * 60)
+        np.testing.assert_allclose(windows.values[0, p], expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_peaks_find_the_shift(backend):
+    """The correlation of a low-passed image is found to 5e-3 of the pixel of the correlation image."""
+    shifts = np.array([[0.0, 0.0], [4.31, -7.77], [-2.5, 1.04], [0.35, 9.6]])
+    image = smooth_image(192, 192, 0.45)
+    band = correlation_band((192, 192), 4.4, 30.0)
+    assert band.size == (192, 192)
+    weight = lowpass(band, 4.4, 30.0) ** 2
+    pairs = all_pairs(4)
+    windows = backend.correlate(spectra_of(np.stack([moved(image, s) for s in shifts])), band.size, weight, pairs, 20)
+    peaks = windows.peaks()
+    true = shifts[pairs[:, 1]] - shifts[pairs[:, 0]]
+    assert not peaks.on_rim.any()
+    np.testing.assert_allclose(peaks.position[0], true, atol=5e-3)
+    assert (peaks.height > 5 * peaks.noise).all()
+
+
+def test_peaks_on_the_rim_are_told(backend):
+    image = smooth_image(96, 96, 0.1)
+    windows = backend.correlate(
+        spectra_of(np.stack([image, moved(image, (12.0, 0.0))])),
+        (96, 96),
+        lowpass(Band((96, 96), (96, 96)), 4.4, 30.0) ** 2,
+        all_pairs(2),
+        16,
+    )
+    assert windows.peaks(radius=8.0).on_rim.all()
+    found = windows.peaks(around=np.array([[[10.0, 1.0]]]), radius=8.0)
+    assert not found.on_rim.any()
+    np.testing.assert_allclose(found.position[0, 0], [12, 0], atol=0.02)
+
+
+def test_objective_is_the_power_of_the_sum(backend):
+    """Sum over pairs at trial shifts = (|sum F|^2 - sum |F|^2) / 2; gradient = finite differences."""
+    rng = np.random.default_rng(5)
+    images = np.stack([smooth_image(64, 72, 0.12, seed=s) for s in range(4)])
+    f = spectra_of(images)
+    weight = lowpass(Band((64, 72), (64, 72)), 1.0, 9.0)
+    pairs = all_pairs(4)
+    windows = backend.correlate(f, (64, 72), weight, pairs, 4.0, 0.5)
+    ones = np.ones((1, len(pairs)))
+    shifts = rng.uniform(-0.9, 0.9, (1, 4, 2))
+    value, gradient = windows.objective(shifts, ones)
+    of_sum, of_each = backend.power(f, (64, 72), shifts)
+    double = np.where((np.arange(37) == 0) | (np.arange(37) == 36), 1, 2)
+    expected = 0.5 * (weight * double * (of_sum - of_each)).sum() / (64 * 72)
+    scale = (weight * double * of_each).sum() / (64 * 72)
+    assert abs(value[0] - expected) < 1e-3 * scale
+    for t in range(4):
+        for axis in range(2):
+            h = np.zeros((1, 4, 2))
+            h[0, t, axis] = 1e-4
+            slope = (windows.objective(shifts + h, ones)[0] - windows.objective(shifts - h, ones)[0]) / 2e-4
+            assert abs(gradient[0, t, axis] - slope[0]) < 1e-6 * scale
+
+
+def test_power(backend):
+    rng = np.random.default_rng(6)
+    images = rng.standard_normal((2, 3, 32, 40))
+    spectra = np.fft.rfft2(images).astype(np.complex64)
+    shifts = rng.uniform(-2, 2, (2, 3, 2))
+    of_sum, of_each = backend.power(spectra, (32, 40), shifts)
+    ky, kx = np.fft.fftfreq(32)[:, None], np.fft.rfftfreq(40)
+    f = np.fft.rfft2(images) * np.exp(-2j * np.pi * (ky * shifts[..., 0, None, None] + kx * shifts[..., 1, None, None]))
+    np.testing.assert_allclose(of_sum, (np.abs(f.sum(axis=1)) ** 2).mean(axis=0), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(of_each, (np.abs(f) ** 2).sum(axis=1).mean(axis=0), rtol=1e-5)
+
+
+def random_model(seed: int = 7, n: int = N, local: bool = True) -> MotionModel:
+    rng = np.random.default_rng(seed)
+    coefficients = rng.uniform(-1.5, 1.5, (2, 3, 3, 3)) if local else None
+    return MotionModel((NY, NX), n, 0, rng.uniform(-6, 6, (n, 2)), coefficients, 1.0)
+
+
+def test_warp_against_two_dimensional_interpolation(backend):
+    """Two one-dimensional passes and a linear mesh against scipy's cubic spline at every pixel.
+
+    The field bends by up to (3 px) / (50 px)^2, linear over 32 px it is off by 32^2 / 8 of that: 0.15 px at the very
+    most here, hundred times more than in a real movie (field over thousands of pixels). Hence the loose bound on a
+    smooth image and the tight one on a linear field below.
+    """
+    frames = (100 * smooth_image(limit=0.06)[None] + np.zeros((N, 1, 1))).astype(np.float32)
+    model = random_model()
+    weights = np.random.default_rng(8).random((2, N))
+    out = backend.warp_sum(source(frames), model, range(N), weights, np.zeros(N))
+    y, x = np.mgrid[:NY, :NX]
+    inside = np.s_[15:-15, 15:-15]
+    for w, image in zip(weights, out):
+        expected = np.zeros((NY, NX))
+        for t in range(N):
+            sy, sx = model.shift(t, y, x)
+            expected += w[t] * map_coordinates(frames[t].astype(float), [y - sy, x - sx], order=3, prefilter=False)
+        assert np.abs(image - expected)[inside].max() < 0.05 * np.abs(expected).max()
+
+
+def test_warp_through_a_linear_field_is_exact(backend):
+    """On a field linear in y and x the mesh is exact: what is left is the separation into two passes.
+
+    The first pass gives each of the four source rows of a pixel its own sx, the two-dimensional kernel all of them the
+    same. At 2e-3 px/px (strong motion: 6 px over 3000) rows one and two away are 2e-3 and 4e-3 px off, and pixels of
+    this white noise differ by up to 30 from their neighbours: 0.1, 2 % of the noise, at the very most.
+    """
+    frames = random_frames("f4", 1)
+    ramp = np.linspace(-1, 1, 2)
+    coefficients = np.zeros((2, 1, 2, 2))
+    coefficients[0, 0] = 0.12 * ramp[:, None] + 0.15 * ramp
+    coefficients[1, 0] = -0.15 * ramp[:, None] + 0.1 * ramp
+    model = MotionModel((NY, NX), 1, 0, np.array([[2.3, -4.6]]), coefficients, 1.0)
+    (out,) = backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1))
+    y, x = np.mgrid[:NY, :NX]
+    sy, sx = model.shift(0, y, x)
+    expected = map_coordinates(frames[0].astype(float), [y - sy, x - sx], order=3, prefilter=False)
+    np.testing.assert_allclose(out[8:-8, 8:-8], expected[8:-8, 8:-8], atol=0.1)
+
+
+def test_warp_by_whole_pixels_moves_content_by_the_shift(backend):
+    frames = np.zeros((1, NY, NX), np.uint8)
+    frames[0, 60, 80] = 100
+    model = MotionModel((NY, NX), 1, 0, np.array([[5.0, -7.0]]), None, 1.0)
+    (out,) = backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1))
+    kernel = np.array([1, 4, 1]) / 6
+    np.testing.assert_allclose(out[64:67, 72:75], 100 * np.outer(kernel, kernel), rtol=1e-5)
+    assert abs(out.sum() - 100) < 1e-3
+
+
+def test_warp_fills_what_a_frame_does_not_cover(backend):
+    frames = np.full((2, NY, NX), 8, np.uint8)
+    for shift in ([200.0, 0.0], [-30.5, 12.25], [0.0, -500.0]):
+        model = MotionModel((NY, NX), 2, 0, np.array([[0.0, 0.0], shift]), None, 1.0)
+        (out,) = backend.warp_sum(source(frames), model, [0, 1], np.full((1, 2), 0.5), np.full(2, 8.0))
+        np.testing.assert_allclose(out, 8.0, rtol=1e-5)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    frames = random_frames("u1")
+    model = random_model()
+    band = Band((144, 200), (60, 50))
+    bytes_of = []
+    for threads in (1, 2, 5):
+        backend = select_backend("cpu", threads=threads)
+        spectra = backend.spectra(source(frames), range(N), band)
+        windows = backend.correlate(spectra, band.size, lowpass(band, 1.0, 10.0), all_pairs(N), 6)
+        (total,) = backend.warp_sum(source(frames), model, range(N), np.ones((1, N)), np.zeros(N))
+        bytes_of.append((spectra.tobytes(), windows.values.tobytes(), total.tobytes()))
+    assert bytes_of[0] == bytes_of[1] == bytes_of[2]
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(Exception, match="cuda:7"):
+        select_backend("cuda:7")

@@ -1,0 +1,160 @@
+"""Global and local alignment, refinement and search on spectra of moved images with known motion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.kernels import select_backend
+from flexalign_plugin.kernels.backend import FrameSource
+from flexalign_plugin.motion.band import correlation_band, fft_size_below
+from flexalign_plugin.motion.band_movie import BandMovie
+from flexalign_plugin.motion.global_alignment import align_globally, refine_globally
+from flexalign_plugin.motion.local_alignment import align_locally
+from flexalign_plugin.motion.patches import lay_patches
+from flexalign_plugin.motion.refine import matched_weight
+from flexalign_plugin.phantom import particle_phantom
+
+PIXEL_A = 2.5
+N, NY, NX = 14, 768, 900
+
+
+class Stack:
+    def __init__(self, frames):
+        self.frames, self.shape = frames, frames.shape
+
+    def frame(self, i):
+        return self.frames[i]
+
+
+def band_movie(frames: np.ndarray, pixel_size_A: float = PIXEL_A) -> BandMovie:
+    backend = select_backend("cpu", threads=2)
+    shape = frames.shape[1:]
+    band = correlation_band((fft_size_below(shape[0]), fft_size_below(shape[1])), pixel_size_A, 30.0)
+    spectra = backend.spectra(FrameSource(Stack(frames), None, None, None), range(len(frames)), band)
+    return BandMovie(backend, spectra, band, len(frames), shape, pixel_size_A)
+
+
+def phantom(**options):
+    options = {"shape": (N, NY, NX), "pixel_size_A": PIXEL_A, "band_limit_A": 10.0, "seed": 3, **options}
+    return particle_phantom(**options)
+
+
+def true_shifts(ph, y=None, x=None):
+    y, x = (NY / 2, NX / 2) if y is None else (y, x)
+    return np.stack(ph.truth.shift(np.arange(N)[:, None], np.atleast_1d(y), np.atleast_1d(x)), -1).transpose(1, 0, 2)
+
+
+def error(shifts, truth):
+    difference = shifts - truth
+    return np.sqrt(((difference - difference.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean())
+
+
+@pytest.fixture(scope="module")
+def drifting():
+    ph = phantom(local_px=1e-9)
+    return ph, band_movie(np.stack(list(ph.frames())))
+
+
+@pytest.fixture(scope="module")
+def bending():
+    ph = phantom(local_px=5.0)
+    movie = band_movie(np.stack(list(ph.frames())))
+    start = align_globally(movie, 30.0, 50.0)
+    return ph, movie, start, lay_patches(movie, start.shifts_px, 500.0)
+
+
+def test_global_shifts(drifting):
+    """Within 0.02 band pixels, the bias of the peak estimator, plus the noise of 14 frames: 0.1 px."""
+    ph, movie = drifting
+    found = align_globally(movie, 30.0, 50.0)
+    assert error(found.shifts_px, true_shifts(ph)[0]) < 0.1
+    assert found.believed and not found.by_search and found.rejected < 0.1
+    assert (found.shifts_px[found.reference] == 0).all()
+
+
+def test_refined_global_shifts_reach_the_bound_of_the_noise(drifting):
+    """Within three times the Cramer-Rao bound of the shifts, taken from the known spectrum of the phantom."""
+    ph, movie = drifting
+    found = refine_globally(movie, align_globally(movie, 30.0, 50.0))
+    power = movie.backend.power(movie.spectra, movie.band.size, found.shifts_px[None] / movie.band.scale)
+    matched = matched_weight(movie.band, *power, N, PIXEL_A / 300.0)
+    # Curvature of one pair's likelihood c: the shifts, mean removed, have covariance (1 - 1/n) / (n c) per axis.
+    variance = (1 - 1 / N) / (N * matched.curvature)
+    bound = np.sqrt((variance * movie.band.scale**2).sum())
+    assert bound < 0.1
+    assert error(found.shifts_px, true_shifts(ph)[0]) < 3 * bound + 0.01
+
+
+def test_a_drift_longer_than_the_bound_between_frames(drifting):
+    """80 px = 200 A, four times the largest shift between frames, which is a bound on consecutive frames only."""
+    ph = phantom(local_px=1e-9, drift_px=80.0, seed=4)
+    found = align_globally(band_movie(np.stack(list(ph.frames()))), 30.0, 50.0)
+    assert error(found.shifts_px, true_shifts(ph)[0]) < 0.15
+
+
+def test_noise_is_not_believed():
+    frames = np.random.default_rng(0).poisson(1.0, (N, 512, 512)).astype("u1")
+    found = align_globally(band_movie(frames), 30.0, 50.0)
+    assert not found.believed
+    assert (found.shifts_px == 0).all()
+
+
+def test_search_finds_what_no_single_pair_shows():
+    """At 0.05 e/px/frame most pairs fail, all of them together do not."""
+    ph = phantom(local_px=1e-9, dose=0.05, seed=5)
+    movie = band_movie(np.stack(list(ph.frames())))
+    found = align_globally(movie, 30.0, 50.0)
+    assert found.by_search and found.believed
+    assert error(found.shifts_px, true_shifts(ph)[0]) < 1.0
+
+
+def local_error(ph, local, layout):
+    t = np.arange(N)
+    kt, ky, kx = local.coefficients_px.shape[1:]
+    from flexalign_plugin.motion import MotionModel
+
+    model = MotionModel((NY, NX), N, 0, local.shifts_px, local.coefficients_px, PIXEL_A)
+    y, x = layout.centres_px.T
+    found = np.stack(model.shift(t[:, None], y, x), -1).transpose(1, 0, 2)
+    return error(found, true_shifts(ph, y, x))
+
+
+@pytest.mark.parametrize("refinement,limit", [(False, 0.35), (True, 0.25)])
+def test_local_motion_of_5_px(bending, refinement, limit):
+    """Far below what global shifts leave; the patches' size against the motion's 4 x 4 grid sets the limit."""
+    ph, movie, start, layout = bending
+    left = error(start.shifts_px[None], true_shifts(ph, *layout.centres_px.T))
+    local = align_locally(movie, layout, start, 30.0, 50.0, 3, (4, 5, 5), refinement)
+    found = local_error(ph, local, layout)
+    assert left > 0.6
+    assert found < limit
+    assert local.rejected < 0.1
+
+
+def test_no_local_motion_gives_no_field(drifting):
+    ph, movie = drifting
+    start = align_globally(movie, 30.0, 50.0)
+    layout = lay_patches(movie, start.shifts_px, 500.0)
+    local = align_locally(movie, layout, start, 30.0, 50.0, 3, (4, 5, 5), True)
+    assert local.coefficients_px is None
+    assert error(local.shifts_px, true_shifts(ph)[0]) < 0.1
+
+
+def test_matched_weight_knows_signal_and_noise():
+    """S = 0.5 below a quarter of Nyquist, else 0, N = 2: the radial ratio comes out within 5 sd of its own noise."""
+    rng = np.random.default_rng(1)
+    from flexalign_plugin.motion.band import Band
+
+    band, n = Band((256, 256), (256, 256)), 20
+    k = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))
+    signal = np.fft.rfft2(rng.standard_normal((256, 256))) / 256 * np.sqrt(0.5) * (k < 0.125)
+    frames = signal + np.fft.rfft2(rng.standard_normal((n, 256, 256))) / 256 * np.sqrt(2.0)
+    matched = matched_weight(band, np.abs(frames.sum(0)) ** 2, (np.abs(frames) ** 2).sum(0), n, 0.01)
+    # Rings of 100 coefficients and more, smoothed over 3: relative sd of S below 0.1.
+    assert np.abs(matched.signal_to_noise[10:28] / 0.25 - 1).max() < 0.4
+    assert matched.signal_to_noise[40:].max() < 0.05
+    inside = (k > 0.04) & (k < 0.11)
+    inside[0] = inside[:, 0] = False
+    expected = 0.5 / (2 * (2 + n * 0.5))
+    assert abs(matched.weight[inside].mean() / expected - 1) < 0.15

@@ -1,0 +1,198 @@
+"""The whole of `align()` on small phantoms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.aligner import align
+from flexalign_plugin.errors import MovieError, SettingsError
+from flexalign_plugin.kernels import select_backend
+from flexalign_plugin.movies import Corrections
+from flexalign_plugin.phantom import field_rms_error, particle_phantom
+from flexalign_plugin.settings import Settings
+
+PIXEL_A = 2.5
+
+
+class Stack:
+    """Frames in memory with what the aligner asks of a movie."""
+
+    path, notes = "memory.mrc", ()
+
+    def __init__(self, frames):
+        self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
+
+    def frame(self, i):
+        return self.frames[i]
+
+
+def settings(**values):
+    return Settings(**{"pixel_size": PIXEL_A, "do_plots": False, **values})
+
+
+def run(frames, corrections=None, threads=2, **values):
+    return align(
+        Stack(frames),
+        settings(**values),
+        select_backend("cpu", threads),
+        corrections or Corrections(None, None, None, []),
+    )
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return particle_phantom((16, 640, 768), pixel_size_A=PIXEL_A, local_px=4.0, seed=8)
+
+
+@pytest.fixture(scope="module")
+def frames(phantom):
+    return np.stack(list(phantom.frames()))
+
+
+@pytest.fixture(scope="module")
+def aligned(frames):
+    return run(frames)
+
+
+def test_motion(phantom, aligned):
+    found, nothing = field_rms_error(aligned.model, phantom.truth, central=0.9)
+    assert nothing > 2
+    assert found < 0.35
+    assert aligned.warnings == []
+
+
+def test_reference_frame_stands_still(aligned):
+    reference = aligned.quality["reference_frame"] - 1
+    field = aligned.model.frame_field(reference, np.linspace(0, 639, 9), np.linspace(0, 767, 9))
+    np.testing.assert_allclose(field, 0, atol=1e-9)
+
+
+def test_micrograph_shows_the_truth(phantom, frames, aligned):
+    """Correlation with the noiseless image where it belongs: as good as the mean of unmoved frames would give.
+
+    Signal variance 0.0225, noise 1/16 of a count per pixel: sqrt(0.0225 / (0.0225 + 1/16)) = 0.51 for all frequencies.
+    """
+    reference = aligned.quality["reference_frame"] - 1
+    truth = phantom.expected(float(reference))
+    inside = np.s_[30:-30, 30:-30]
+
+    def correlation(image):
+        return np.corrcoef(image[inside].ravel(), truth[inside].ravel())[0, 1]
+
+    limit = np.sqrt(0.0225 / (0.0225 + 1 / 16))
+    assert correlation(aligned.micrograph) > 0.95 * limit
+    assert correlation(aligned.micrograph) > correlation(aligned.uncorrected) + 0.1
+
+
+def test_micrograph_is_the_mean_of_the_frames(frames, aligned):
+    assert abs(aligned.micrograph.mean() / frames.mean() - 1) < 0.005
+    np.testing.assert_allclose(aligned.uncorrected, frames.mean(axis=0), rtol=1e-5, atol=1e-5)
+
+
+def test_same_input_same_bytes_whatever_the_threads(frames, aligned):
+    again = run(frames, threads=3)
+    assert again.micrograph.tobytes() == aligned.micrograph.tobytes()
+    assert again.model.to_dict() == aligned.model.to_dict()
+
+
+def test_frame_range(phantom, frames, aligned):
+    part = run(frames, align_frame0=4, align_frame_n=13, use_align_to_sum=False, sum_frame0=5, sum_frame_n=6)
+    assert part.model.aligned_frames == range(3, 13)
+    assert part.summed_frames == range(4, 6)
+    assert field_rms_error(part.model, phantom.truth, frames=range(3, 13), central=0.9).rms_px < 0.45
+
+
+def test_binning_and_cropping(aligned, frames):
+    out = run(frames, bin_factor=2.0, crop_offset_x=100, crop_dim_x=300, crop_offset_y=40, crop_dim_y=500)
+    assert out.micrograph.shape == (250, 150)
+    assert out.micrograph_pixel_size_A == 2 * PIXEL_A
+    assert out.model.to_dict() == aligned.model.to_dict()
+    assert out.aligned.shape == (640, 768)
+
+
+def test_aligned_movie_has_one_slot_for_each_aligned_frame(frames):
+    out = run(frames[:8], align_frame0=2, use_align_to_sum=False, sum_frame0=4, do_save_movie=True, bin_factor=2.0)
+    assert out.aligned_movie.shape == (7, 320, 384)
+    assert (np.abs(out.aligned_movie.mean(axis=(1, 2)) / frames[1:8].mean(axis=(1, 2)) - 1) < 0.01).all()
+    summed = out.aligned_movie[2:].mean(axis=0)
+    inside = np.s_[15:-15, 15:-15]
+    assert np.corrcoef(summed[inside].ravel(), out.micrograph[inside].ravel())[0, 1] > 0.98
+
+
+def test_a_gain_is_undone(phantom, frames):
+    gain = (1 + 0.3 * np.random.default_rng(0).standard_normal(frames.shape[1:])).clip(0.3).astype(np.float32)
+    spoiled = (frames / gain).astype(np.float32)
+    corrected = run(spoiled, Corrections(None, gain, None, []))
+    np.testing.assert_allclose(corrected.uncorrected, frames.mean(axis=0), rtol=1e-4, atol=1e-4)
+    assert field_rms_error(corrected.model, phantom.truth, central=0.9).rms_px < 0.35
+
+
+def test_hot_pixels_are_replaced(frames):
+    rng = np.random.default_rng(1)
+    hot = frames.copy()
+    rows, columns = rng.integers(0, 640, 30), rng.integers(0, 768, 30)
+    hot[:, rows, columns] = 200
+    out = run(hot)
+    assert out.quality["pixels_replaced"] >= 30
+    assert out.micrograph.max() < 10
+    # Without the replacement they tie every pair to shift zero.
+    assert out.quality["pairs_rejected"] < 0.1
+
+
+def test_too_small_for_patches_falls_back_and_says_so(frames):
+    out = run(frames[:, :240, :240])
+    assert not out.model.is_local
+    assert any("No local alignment" in note for note in out.notes)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_few_frames(n):
+    ph = particle_phantom((n, 640, 640), pixel_size_A=PIXEL_A, local_px=3.0, drift_px=4.0, seed=9)
+    out = run(np.stack(list(ph.frames())))
+    found, nothing = field_rms_error(out.model, ph.truth, central=0.9)
+    assert found < 0.5 * nothing
+
+
+@pytest.mark.parametrize("ny,nx", [(371, 383), (410, 576)])
+def test_sizes_of_real_cameras(ny, nx):
+    """The 3838 x 3710 and 5760 x 4092 cameras at a tenth: sizes that FFTs don't like."""
+    ph = particle_phantom((8, ny, nx), pixel_size_A=5.0, band_limit_A=12.0, local_px=1e-9, seed=10)
+    out = run(np.stack(list(ph.frames())), pixel_size=5.0)
+    assert out.micrograph.shape == (ny, nx)
+    assert field_rms_error(out.model, ph.truth).rms_px < 0.1
+
+
+def test_noise_only_stays_as_it_is_and_warns():
+    out = run(np.random.default_rng(0).poisson(1.0, (10, 400, 400)).astype("u1"))
+    assert np.abs(out.model.global_shifts_px).max() == 0
+    assert any("No motion could be measured" in w for w in out.warnings)
+
+
+def test_bad_frames_are_named():
+    frames = np.random.default_rng(0).poisson(1.0, (6, 200, 200)).astype("f4")
+    empty, nan = frames.copy(), frames.copy()
+    empty[[1, 4]] = 0
+    nan[2, 5, 5] = np.nan
+    with pytest.raises(MovieError, match=r"memory.mrc: frame 2, 5 is empty"):
+        run(empty)
+    with pytest.raises(MovieError, match=r"memory.mrc: frame 3 holds pixels that are not numbers"):
+        run(nan)
+
+
+def test_one_frame_can_not_be_aligned():
+    with pytest.raises(SettingsError, match=r"memory.mrc: only 1 frame"):
+        run(np.ones((1, 200, 200), "u1"))
+
+
+def test_progress_tells_the_stages_in_order(frames):
+    told = []
+    align(
+        Stack(frames[:4, :300, :300]),
+        settings(),
+        select_backend("cpu", 1),
+        Corrections(),
+        lambda s, f: told.append((s, f)),
+    )
+    assert [s for s, _ in told][:2] == ["references", "read and sum"]
+    assert all(a[1] < b[1] for a, b in zip(told, told[1:]))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.settings import Settings, snake_case
+
+
+@pytest.mark.parametrize(
+    "camel,snake",
+    [
+        ("maxResForCorrelation", "max_res_for_correlation"),
+        ("doComputePSD", "do_compute_psd"),
+        ("groupNFrames", "group_n_frames"),
+        ("nFrames", "n_frames"),
+        ("alignFrame0", "align_frame0"),
+        ("alignFrameN", "align_frame_n"),
+        ("controlPointT", "control_point_t"),
+        ("binFactor", "bin_factor"),
+    ],
+)
+def test_form_names(camel, snake):
+    assert snake_case(camel) == snake
+    assert snake in Settings.__dataclass_fields__
+
+
+def test_saved_settings_come_back():
+    settings = Settings(pixel_size=0.82, gain="g.mrc", max_shift=70.0, do_plots=False)
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(SettingsError, match="no_such_thing"):
+        Settings.from_dict({"no_such_thing": 1})
+
+
+@pytest.mark.parametrize(
+    "values,words",
+    [
+        ({"pixel_size": 0}, "Pixel size is 0"),
+        ({"voltage": 1}, "Voltage is 1 kV"),
+        ({"dose_per_frame": -1.0}, "Dose per frame"),
+        ({"pre_exposure": -1.0}, "Pre-exposure"),
+        ({"gain_rot": "45"}, "gain_rot is '45'.*none, 90, 180, 270"),
+        ({"eer_sampling": 3}, "eer_sampling is 3"),
+        ({"n_frames": 1}, "EER frames"),
+        ({"align_frame0": 0}, "counted from 1"),
+        ({"align_frame0": 5, "align_frame_n": 5}, "5 to 5"),
+        ({"use_align_to_sum": False, "sum_frame0": 4, "sum_frame_n": 2}, "Frames to sum"),
+        ({"bin_factor": 0.5}, "Binning factor is 0.5"),
+        ({"crop_offset_x": -1}, "crop_offset_x"),
+        ({"max_res_for_correlation": 1.5}, "1.5 A, finer than the pixel size allows .2 A."),
+        ({"max_shift": 0}, "Maximum shift"),
+        ({"min_local_res": 100.0}, "Patches of 100 A are too small.*120 A"),
+        ({"auto_patches": False, "patches_x": 1}, "1 x 7 patches"),
+        ({"auto_control_points": False, "control_point_t": 2}, "at least 3"),
+        ({"auto_control_points": False, "auto_patches": False, "patches_x": 3}, "more patches or fewer control points"),
+    ],
+)
+def test_values_that_make_no_sense(values, words):
+    with pytest.raises(SettingsError, match=words):
+        Settings(**values)
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(SettingsError, match="Pixel size.*Maximum shift"):
+        Settings(pixel_size=-1, max_shift=-1)
+
+
+@pytest.mark.parametrize(
+    "values,align,total",
+    [
+        ({}, range(0, 20), range(0, 20)),
+        ({"align_frame0": 3, "align_frame_n": 10}, range(2, 10), range(2, 10)),
+        ({"use_align_to_sum": False, "sum_frame0": 5}, range(0, 20), range(4, 20)),
+        ({"align_frame0": 3, "use_align_to_sum": False, "sum_frame0": 5, "sum_frame_n": 5}, range(2, 20), range(4, 5)),
+    ],
+)
+def test_frame_ranges(values, align, total):
+    assert Settings(**values).frame_ranges(20, "m.mrc") == (align, total)
+
+
+@pytest.mark.parametrize(
+    "values,words",
+    [
+        ({"align_frame_n": 21}, "m.mrc: frames 1 to 21 .* has 20"),
+        ({"align_frame0": 21}, "m.mrc: frames 21 to the last"),
+        ({"align_frame0": 20}, "only 1 frame"),
+        ({"align_frame0": 3, "use_align_to_sum": False}, "only 3 to 20 are aligned"),
+    ],
+)
+def test_frame_ranges_that_the_movie_does_not_have(values, words):
+    with pytest.raises(SettingsError, match=words):
+        Settings(**values).frame_ranges(20, "m.mrc")
+
+
+def test_crop_window():
+    assert Settings(crop_offset_y=10, crop_dim_x=40).crop_window(100, 80, "m") == (slice(10, 100), slice(0, 40))
+    with pytest.raises(SettingsError, match="m.mrc: the crop .* 80 x 100 pixels"):
+        Settings(crop_offset_x=50, crop_dim_x=40).crop_window(100, 80, "m.mrc")
