@@ -21,7 +21,7 @@ from . import cpu_correlation, cpu_frames, cpu_warp
 from .backend import Backend, FrameSource, Peaks, Windows
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
-PRODUCT_BYTES = 32 << 20
+PRODUCT_BYTES = 8 << 20
 NEGLIGIBLE_WEIGHT = 3e-4
 MESH_SPACING_PX = 32
 _EMPTY = np.zeros((0, 0), np.float32)
@@ -194,30 +194,33 @@ class CpuBackend(Backend):
         (batch, n), width = spectra.shape[:2], len(offsets)
         chunk = max(1, min(len(pairs), PRODUCT_BYTES // (8 * len(rows) * len(cols))))
         values = np.empty((batch, len(pairs), width, width), np.float32)
-        products = np.empty((len(rows), chunk, len(cols)), np.complex64)
-        for b in range(batch):
+
+        def prepare(b: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
             members = spectra[b][:, rows[:, None], cols] * root_weight
             if shifts is not None:
                 members *= np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)[:, :, None]
                 members *= np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)[:, None, :]
-            for p0 in range(0, len(pairs), chunk):
-                some = pairs[p0 : p0 + chunk]
-                part = products[:, : len(some)]
-                self._multiply(members, some, group, part)
-                half = to_rows @ part.reshape(len(rows), -1)
-                full = half.view(np.float32).reshape(width * len(some), -1) @ to_columns
-                values[b, p0 : p0 + chunk] = full.reshape(width, len(some), width).transpose(1, 0, 2)
-        return CpuWindows(values, pairs, np.zeros((batch, n, 2)) if shifts is None else shifts, step, self._run)
+            return (members, *_group_sums(members, group))
 
-    def _multiply(self, members: np.ndarray, pairs: np.ndarray, group: int, out: np.ndarray) -> None:
-        """Products of pairs of groups of frames into out (rows, n_pairs, cols)."""
-        groups, sizes = _group_sums(members, group)
-        bounds = np.linspace(0, len(pairs), self.threads + 1).astype(int)
-        self._run(
-            lambda a, b: cpu_correlation.pair_products(groups, members, sizes, pairs[a:b], group, out[:, a:b]),
-            bounds[:-1],
-            bounds[1:],
-        )
+        def transform(b: int, p0: int, members: np.ndarray, groups: np.ndarray, sizes: np.ndarray) -> None:
+            some = pairs[p0 : p0 + chunk]
+            products = np.empty((len(rows), len(some), len(cols)), np.complex64)
+            cpu_correlation.pair_products(groups, members, sizes, some, group, products)
+            half = to_rows @ products.reshape(len(rows), -1)
+            full = half.view(np.float32).reshape(width * len(some), -1) @ to_columns
+            values[b, p0 : p0 + chunk] = full.reshape(width, len(some), width).transpose(1, 0, 2)
+
+        def one_of_many(b: int) -> None:
+            prepared = prepare(b)
+            for p0 in range(0, len(pairs), chunk):
+                transform(b, p0, *prepared)
+
+        if batch > 1:
+            self._run(one_of_many, range(batch))
+        else:
+            prepared = prepare(0)
+            self._run(lambda p0: transform(0, p0, *prepared), range(0, len(pairs), chunk))
+        return CpuWindows(values, pairs, np.zeros((batch, n, 2)) if shifts is None else shifts, step, self._run)
 
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray

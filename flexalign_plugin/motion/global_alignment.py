@@ -132,12 +132,16 @@ def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[flo
     black = np.indices(weight.shape).sum(axis=0) % 2 == 0
     reach = min(MAX_SEARCH * max_shift, min(size) // 2 - 4)
     windows = movie.backend.correlate(movie.spectra, size, np.where(black, weight, 0), all_pairs(n), reach + 3)
-    shifts = search_drift(windows, n, reach)
-    of_sum, of_each = movie.backend.power(movie.spectra, size, shifts[None])
     unseen = np.where(black, 0, weight)
-    # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
-    sd = np.sqrt(((unseen * of_each / n) ** 2).sum() * n * (n - 1))
-    return float((unseen * (of_sum - of_each)).sum() / max(sd, 1e-30)), shifts
+
+    def clearness(shifts: np.ndarray) -> float:
+        of_sum, of_each = movie.backend.power(movie.spectra, size, shifts[None])
+        # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
+        sd = np.sqrt(((unseen * of_each / n) ** 2).sum() * n * (n - 1))
+        return float((unseen * (of_sum - of_each)).sum() / max(sd, 1e-30))
+
+    # The half that the search did not see also decides how freely the frames may move.
+    return max(((clearness(shifts), shifts) for shifts in search_drift(windows, n, reach)), key=lambda c: c[0])
 
 
 def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:

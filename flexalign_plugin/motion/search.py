@@ -20,8 +20,8 @@ GROWTH = 1.6
 DECAYS = (np.inf, 0.2)  # of the number of frames
 
 
-def search_drift(windows: Any, n: int, reach: float) -> np.ndarray:
-    """Shifts (n, 2) in band pixels, mean zero, with the largest sum of correlations found.
+def search_drift(windows: Any, n: int, reach: float) -> List[np.ndarray]:
+    """Shifts (n, 2) in band pixels, mean zero, with the largest sum of correlations found: from stiff to free in time.
 
     Parameters
     ----------
@@ -45,13 +45,14 @@ def search_drift(windows: Any, n: int, reach: float) -> np.ndarray:
                     tries.append((value(drift)[0], drift))
     tries.sort(key=lambda one: -one[0])
     found = [_bend(value, drift, n) for _, drift in tries[:BEST]]
-    shifts = max(found, key=lambda s: value(s)[0])
-    return shifts - shifts.mean(axis=0)
+    best = max(found, key=lambda stages: value(stages[-1])[0])
+    return [shifts - shifts.mean(axis=0) for shifts in best]
 
 
-def _bend(value: Any, shifts: np.ndarray, n: int) -> np.ndarray:
-    """Climb from a start with a growing number of control points in time."""
+def _bend(value: Any, shifts: np.ndarray, n: int) -> List[np.ndarray]:
+    """Climb from a start with a growing number of control points in time; the outcome of each stage."""
     points = 3
+    stages: List[np.ndarray] = []
     while True:
         design = np.eye(n) if points >= n else basis(points, n - 1, np.arange(n))
 
@@ -63,6 +64,7 @@ def _bend(value: Any, shifts: np.ndarray, n: int) -> np.ndarray:
 
         found = minimize(negative, np.zeros(2 * design.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 60})
         shifts = shifts + design @ found.x.reshape(-1, 2)
+        stages.append(shifts)
         if points >= n:
-            return shifts
+            return stages
         points = int(np.ceil(points * GROWTH))

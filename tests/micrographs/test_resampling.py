@@ -54,7 +54,7 @@ def test_noise_stays_white_up_to_nyquist(local):
 
 
 def test_signal_loses_little():
-    """Amplitude at 0.8 Nyquist (0.4): mean over all fractions of the cubic B-spline against the root of its power: 0.98.
+    """At 0.4 (0.8 Nyquist): mean of the cubic B-spline over all fractions against the root of its mean power, 0.98.
 
     The waves do not fit the window: their mirror image leaks 1 / (4 pi 57 periods) = 1.4e-3 and more into the figure.
     """
