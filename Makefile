@@ -1,15 +1,20 @@
 # make demo    align a small set of movies through Scipion and show what came out
+# make show    open the demo project in Scipion's window
 # make test    style, types and all tests
 # make format  let ruff lay out the code
 # Each makes its own environment in .venv/ the first time. Another Python: make test PYTHON=python3.12
 SHELL := /bin/bash
 PYTHON ?=
 
-.PHONY: demo test format clean
+.PHONY: demo show test format clean
 
 demo:
 	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
-	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" -u benchmarks/demo.py $(DEMO_ARGS)
+	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" -u benchmarks/demo.py
+
+show:
+	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
+	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" benchmarks/demo.py --show
 
 test:
 	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); export PATH="$$venv/bin:$$PATH"; \

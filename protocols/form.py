@@ -233,7 +233,7 @@ def _define_output(form: Any) -> None:
     _add(line, "cropDimX", "X")
     _add(line, "cropDimY", "Y")
     _add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
-    group = form.addGroup("Also")
+    group = form.addGroup("Further results")
     _add(
         group,
         "doComputePSD",

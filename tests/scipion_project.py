@@ -46,23 +46,27 @@ def new_project(name: str) -> Any:
     return project
 
 
-def import_movies(project: Any, folder: str, pattern: str, pixel_size_A: float, **params: Any) -> Any:
+def import_movies(project: Any, folder: str, pattern: str, pixel_size_A: float, label: str = "", **params: Any) -> Any:
     """A finished ProtImportMovies."""
     from pwem.protocols import ProtImportMovies
 
     protocol = project.newProtocol(
         ProtImportMovies, filesPath=folder, filesPattern=pattern, samplingRate=pixel_size_A, voltage=300, **params
     )
+    if label:
+        protocol.setObjLabel(label)
     return run(project, protocol)
 
 
-def new_alignment(project: Any, movies: Any, **params: Any) -> Any:
+def new_alignment(project: Any, movies: Any, label: str = "", **params: Any) -> Any:
     """A ProtFlexAlign on the movies of an import."""
     from flexalign_plugin.protocols import ProtFlexAlign
 
     protocol = project.newProtocol(ProtFlexAlign, **params)
     protocol.inputMovies.set(movies)
     protocol.inputMovies.setExtended("outputMovies")
+    if label:
+        protocol.setObjLabel(label)
     return protocol
 
 

@@ -26,9 +26,11 @@ class MicrographsView(MDView):
     """Scipion's table of micrographs, with the picture of the local motion next to its usual ones."""
 
     def getVisibleAndOrderLabels(self) -> Tuple[str, str, str]:
-        visible, order, render = super().getVisibleAndOrderLabels()
-        local = " plotLocal._filename"
-        return visible + local, order + local, render + local
+        usual = "plotGlobal._filename"
+        visible, order, render = (
+            s.replace(usual, f"{usual} plotLocal._filename") for s in super().getVisibleAndOrderLabels()
+        )
+        return visible, order, render
 
 
 class FlexAlignViewer(ProtocolViewer):
@@ -115,9 +117,10 @@ def pictures_window(root: str) -> Plotter:
     """Window with the pictures of one movie that exist; `root` is the start of their file names."""
     found = [(root + ending, title) for ending, title in PICTURES if os.path.exists(root + ending)]
     rows, columns = (len(found) + 1) // 2, min(len(found), 2)
-    plotter = Plotter(rows, columns, figsize=(7 * columns, 5 * rows), windowTitle=os.path.basename(root))
+    plotter = Plotter(rows, columns, figsize=(5.5 * columns, 4.4 * rows), windowTitle=os.path.basename(root))
     for path, title in found:
         axes = plotter.createSubPlot(title, "", "")
         axes.imshow(imread(path), cmap="gray")
         axes.axis("off")
+    plotter.getFigure().subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.94, wspace=0.02, hspace=0.12)
     return plotter

@@ -1,0 +1,187 @@
+"""The whole way through Scipion on made-up movies with a known motion: import, align, compare. Run by `make demo`.
+
+    python benchmarks/demo.py            make the movies once, align them, print what came out
+    python benchmarks/demo.py --show     open the demo project in Scipion's window (needs a display)
+
+Everything lies in the folder demo/ of the checkout; delete it to start from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import shutil
+import sys
+import time
+from typing import Any, Callable, Dict, Iterator
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from flexalign_plugin.motion import MotionModel  # noqa: E402
+from flexalign_plugin.movies.writers import write_eer_movie, write_mrc_movie, write_tiff_movie  # noqa: E402
+from flexalign_plugin.phantom import Phantom, Truth, field_rms_error, particle_phantom  # noqa: E402
+from flexalign_plugin.tests import scipion_project  # noqa: E402
+
+FOLDER = os.path.join(ROOT, "demo")
+PROJECT = "FlexAlignDemo"
+SHAPE = (20, 2048, 2048)
+PIXEL_A = 1.0
+DOSE = 1.0  # electrons per pixel and frame
+HARDWARE_FRAMES_EACH = 3  # EER
+FORMATS = {"mrc": "MRC", "tif": "TIFF (LZW)", "eer": "EER"}
+
+
+def say(text: str) -> None:
+    print(f"[demo] {text}", flush=True)
+
+
+def detector_gain() -> np.ndarray:
+    """Gain of the pretended detector: pixels differ by some 10 %, as do its blocks of columns."""
+    rng = np.random.default_rng(11)
+    gain = rng.normal(1, 0.08, SHAPE[1:]) * np.repeat(rng.normal(1, 0.05, SHAPE[2] // 128), 128)
+    return (gain / gain.mean()).clip(0.5, 2).astype(np.float32)
+
+
+def events(phantom: Phantom) -> Iterator[np.ndarray]:
+    """Hardware frames of an EER movie: the electrons' positions, located to a quarter of a pixel."""
+    rng = np.random.default_rng(phantom.seed)
+    for i in range(SHAPE[0] * HARDWARE_FRAMES_EACH):
+        seen = phantom.counts(float(i // HARDWARE_FRAMES_EACH), 1 / HARDWARE_FRAMES_EACH, stream=1000 + i)
+        y, x = np.nonzero(seen)
+        yield np.column_stack([y, x, rng.integers(0, 4, (len(y), 2))])
+
+
+def make_movies(folder: str) -> Dict[str, Truth]:
+    """One movie in each format, a gain reference and the true motions; what is there already is used again."""
+    os.makedirs(folder, exist_ok=True)
+    write: Dict[str, Callable[[str, Phantom], None]] = {
+        "mrc": lambda path, phantom: write_mrc_movie(path, phantom.frames(), PIXEL_A),
+        "tif": lambda path, phantom: write_tiff_movie(path, phantom.frames(), compression="lzw"),
+        "eer": lambda path, phantom: write_eer_movie(path, events(phantom), SHAPE[1:]),
+    }
+    gain = detector_gain()
+    gain_path = os.path.join(folder, "gain.mrc")
+    if not os.path.exists(gain_path):
+        write_mrc_movie(gain_path, [gain], PIXEL_A)
+    truths = {}
+    for seed, (ending, name) in enumerate(FORMATS.items(), 101):
+        path = os.path.join(folder, f"demo_{ending}.{ending}")
+        truth_path = os.path.join(folder, f"demo_{ending}_truth.json")
+        if not os.path.exists(truth_path) or not os.path.exists(path):
+            started = time.monotonic()
+            n, ny, nx = SHAPE
+            say(f"making the {name} movie of {n} frames of {nx} x {ny} pixels ...")
+            phantom = particle_phantom(SHAPE, pixel_size_A=PIXEL_A, dose=DOSE, seed=seed)
+            # The gain is stored as MRC, bottom row first; TIFF and EER movies have their top row first.
+            phantom = dataclasses.replace(phantom, gain=gain if ending == "mrc" else gain[::-1])
+            write[ending](path, phantom)
+            phantom.truth.save(truth_path)
+            size_MB, seconds = os.path.getsize(path) / 1e6, time.monotonic() - started
+            say(f"  {os.path.relpath(path, ROOT)}: {size_MB:.0f} MB, {seconds:.0f} s")
+        else:
+            say(f"using {os.path.relpath(path, ROOT)}")
+        truths[ending] = Truth.load(truth_path)
+    return truths
+
+
+def align(project: Any, folder: str, ending: str) -> Any:
+    """Import one format's movie and align it, each as a Scipion protocol."""
+    from pyworkflow.protocol import getUpdatedProtocol
+
+    with contextlib.redirect_stdout(io.StringIO()):  # prints empty lines
+        imported = scipion_project.import_movies(
+            project,
+            folder,
+            f"demo_*.{ending}",
+            PIXEL_A,
+            gainFile=os.path.join(folder, "gain.mrc"),
+            dosePerFrame=DOSE / PIXEL_A**2 / (HARDWARE_FRAMES_EACH if ending == "eer" else 1),
+            label=f"import {FORMATS[ending]}",
+        )
+    if not imported.isFinished():
+        raise SystemExit(f"[demo] the import failed: {imported.getErrorMessage()}")
+    protocol = scipion_project.new_alignment(
+        project, imported, f"FlexAlign {FORMATS[ending]}", nFrames=SHAPE[0], binThreads=os.cpu_count() or 1
+    )
+    project.launchProtocol(protocol, wait=False)
+    log = protocol.getStdoutLog()
+    shown = 0
+    while True:
+        time.sleep(0.5)
+        now = getUpdatedProtocol(protocol)
+        lines = open(log, errors="replace").read().splitlines() if os.path.exists(log) else []
+        for line in lines[shown:]:
+            at = line.find("Movie ")
+            if at >= 0 and " of " in line:
+                say(f"  {line[at:]}")
+        shown = len(lines)
+        if now.isFailed() or now.isAborted():
+            raise SystemExit(f"[demo] the alignment failed: {now.getErrorMessage()} See {os.path.abspath(log)}")
+        if now.isFinished():
+            return now
+
+
+def report(protocol: Any, truth: Truth) -> bool:
+    """Say where the results are and how far the recovered motion is from the truth."""
+    (micrograph,) = [m.clone() for m in protocol.outputMicrographs]
+    root = os.path.abspath(micrograph.getFileName()).replace("_aligned_mic.mrc", "")
+    error = field_rms_error(MotionModel.load(root + "_motion.json"), truth)
+    for what, ending in (
+        ("micrograph", "_aligned_mic.mrc"),
+        ("motion plot", "_plot_global.png"),
+        ("local motion", "_plot_local.png"),
+        ("PSD", "_plot_psd.png"),
+    ):
+        if os.path.exists(root + ending):
+            say(f"  {what + ':':14}{os.path.relpath(root + ending, ROOT)}")
+    say(f"  motion recovered with an RMS error of {error.rms_px:.2f} px; without correction {error.nothing_px:.2f} px")
+    return error.rms_px < 0.5
+
+
+def show() -> None:
+    """Open the demo project in Scipion's window."""
+    os.environ.pop("MPLBACKEND", None)
+    from pyworkflow.gui.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    ProjectWindow(Manager().getProjectPath(PROJECT)).show()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--show", action="store_true", help="open the demo project in Scipion's window")
+    args = parser.parse_args()
+    home = os.path.join(FOLDER, "scipion")
+    scipion_project.prepare(home)
+    if args.show:
+        show()
+        return
+    started = time.monotonic()
+    say("1/3 movies with a known motion (a sample that drifts 9 px and bends by up to 6 px, 1 e/px/frame)")
+    movies = os.path.join(FOLDER, "movies")
+    truths = make_movies(movies)
+    say("2/3 a Scipion project without a window: import movies, then FlexAlign, for each format")
+    shutil.rmtree(os.path.join(home, "projects", PROJECT), ignore_errors=True)
+    project = scipion_project.new_project(PROJECT)
+    results = {}
+    for ending, name in FORMATS.items():
+        say(f"{name}:")
+        results[ending] = align(project, movies, ending)
+    say("3/3 results")
+    good = True
+    for ending, name in FORMATS.items():
+        say(f"{name}:")
+        good &= report(results[ending], truths[ending])
+    say(f"done in {time.monotonic() - started:.0f} s. To look at the project in Scipion's own window: make show")
+    if not good:
+        raise SystemExit("[demo] the recovered motion is further from the truth than it should be (0.5 px).")
+
+
+if __name__ == "__main__":
+    main()
