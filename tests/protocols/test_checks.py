@@ -17,7 +17,7 @@ REFUSED = [
     (dict(alignFrame0=4, alignFrameN=4), "must come after"),
     (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "sum a part"),
     (dict(binFactor=0.5), "0.5"),
-    (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "does not lie inside"),
+    (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "320 x 256"),
     (dict(maxResForCorrelation=5.0), "finer than"),
     (dict(maxShift=0.0), "above 0"),
     (dict(groupNFrames=0), "at least 1"),
