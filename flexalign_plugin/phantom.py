@@ -15,7 +15,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numba
 import numpy as np
@@ -264,6 +264,7 @@ def particle_phantom(
     local_px: float = 6.0,
     seed: int = 1,
     control_points: int = 4,
+    defocus_A: float = 0.0,
 ) -> Phantom:
     """Random structure, band-limited, under a decaying drift and smooth local motion that grows ever more slowly.
 
@@ -277,6 +278,8 @@ def particle_phantom(
     local_px : largest control value of the local motion on each axis, reached at the last frame (so up to sqrt(2)
         times it in length). The mean over the control points is zero: drift and local motion are distinct.
     control_points : random values on each axis, joined by a natural cubic spline.
+    defocus_A : the structure is seen through a microscope (300 kV, Cs 2.7 mm, 10 % amplitude contrast) this far under
+        focus, so that Thon rings show up to the band limit; 0: no microscope.
     """
     n, ny, nx = shape
     rng = np.random.default_rng(seed)
@@ -293,7 +296,11 @@ def particle_phantom(
     truth = Truth("particles", (ny, nx), n, pixel_size_A, parameters)
     margin = math.ceil(drift_px + 2 * local_px) + 4
     size = [fft.next_fast_len(k + 2 * margin, real=True) for k in (ny, nx)]
-    spline = _random_structure(rng, size[0], size[1], pixel_size_A / band_limit_A, contrast)
+
+    def seen(k: np.ndarray) -> np.ndarray:
+        return _contrast_transfer(k / pixel_size_A, defocus_A) if defocus_A else np.ones_like(k)
+
+    spline = _random_structure(rng, size[0], size[1], pixel_size_A / band_limit_A, contrast, seen)
     return Phantom(truth, dose, seed, spline, margin)
 
 
@@ -309,10 +316,19 @@ def _natural_basis(n_points: int, length: int, at: np.ndarray) -> np.ndarray:
     return CubicSpline(nodes, np.eye(n_points), bc_type="natural")(distinct)[index.reshape(at.shape)]
 
 
-def _random_structure(rng: np.random.Generator, ny: int, nx: int, limit: float, contrast: float) -> np.ndarray:
+def _contrast_transfer(k: np.ndarray, defocus_A: float) -> np.ndarray:
+    """Contrast transfer at spatial frequencies k in 1/A: 300 kV, Cs 2.7 mm, amplitude contrast 0.1."""
+    wavelength, cs, amplitude = 0.0197, 2.7e7, 0.1
+    phase = np.pi * wavelength * k**2 * (defocus_A - 0.5 * cs * wavelength**2 * k**2) + math.asin(amplitude)
+    return np.sin(phase)
+
+
+def _random_structure(
+    rng: np.random.Generator, ny: int, nx: int, limit: float, contrast: float, seen: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """B-spline coefficients (ny, nx) float32 of a periodic random image, mean 1, rms `contrast`.
 
-    `limit` in cycles/px: nothing above it, raised-cosine edge from 0.8 of it. Dividing by the B-spline's transfer
+    `limit` in cycles/px: nothing above it, raised-cosine edge from 0.8 of it; times `seen(k)`. Dividing by the B-spline's transfer
     function in Fourier space is the exact prefilter of a periodic image.
     """
     if not 0 < limit <= 0.5:
@@ -323,6 +339,7 @@ def _random_structure(rng: np.random.Generator, ny: int, nx: int, limit: float, 
     edge = np.clip((k / limit - 0.8) / 0.2, 0, 1)
     band = rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
     band *= 0.5 * (1 + np.cos(np.pi * edge))
+    band *= seen(k)
     band[k == 0] = 0
     transfer = [(2 + np.cos(2 * np.pi * f)) / 3 for f in (ky[rows], kx[columns])]
     spectrum = np.zeros((ny, len(kx)), np.complex64)

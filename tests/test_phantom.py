@@ -134,3 +134,15 @@ def test_following_the_content_is_exact_for_another_reference_layout():
     last = Truth("grid", truth.frame_shape, 10, 1.0, {**truth.parameters, "reference_frame": 9})
     plain, followed = field_rms_error(last, truth), field_rms_error(last, truth, follow_content=True)
     assert followed.rms_px < 1e-6 < plain.rms_px
+
+
+def test_defocus_makes_thon_rings():
+    """The first zero of the contrast transfer at 10,000 A defocus and 300 kV lies at 1 / 14.25 A."""
+    plain, seen = (
+        particle_phantom((2, 512, 512), band_limit_A=4.0, local_px=1e-9, defocus_A=d, seed=1) for d in (0.0, 10000.0)
+    )
+    k = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512))
+    powers = [np.abs(np.fft.rfft2(p.expected(0.0))) ** 2 for p in (plain, seen)]
+    zero, ring = abs(k - 0.0702) < 0.0015, abs(k - 0.055) < 0.002
+    ratio = powers[1] / powers[0].mean()
+    assert ratio[zero].mean() < 0.05 * ratio[ring].mean()
