@@ -110,7 +110,7 @@ class ProtFlexAlign(ProtAlignMovies):
             f.writelines(f"{number}\n" for number in done if number not in again)
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
-        self.info(f"{len(failed)} movies that failed before are tried again.")
+        self.info(f"What failed before is tried again: {summaries.counted(len(failed))}.")
 
     def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
         """Align one movie. The base class would link, unpack or convert it first, and stop the run if that fails."""
@@ -177,7 +177,7 @@ class ProtFlexAlign(ProtAlignMovies):
             reason = next(iter(self._failures.values())).error
             if not done:
                 raise RuntimeError(
-                    f"None of the {len(self._failures)} movies could be aligned. The first one: {reason}"
+                    f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
                 )
             self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
         promised = [OUT_MOVIES] + ([OUT_MICS] if self.doSaveAveMic else [])
@@ -186,7 +186,7 @@ class ProtFlexAlign(ProtAlignMovies):
             size = output.getSize() if output is not None else 0
             if size != done:
                 raise RuntimeError(
-                    f"{done} movies were aligned, but {name} has {size} items: the log above says what is missing."
+                    f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
                 )
         return [self._getExtraPath("failed.tsv")] if self._failures else None
 

@@ -40,6 +40,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole} s" if minutes else f"{whole} s"
 
 
+def counted(movies: int) -> str:
+    """`1 movie`, `2 movies`."""
+    return f"{movies} movie" + ("" if movies == 1 else "s")
+
+
 def motion_text(result: JobResult, pixel_size_A: float) -> str:
     """`moved 9.1 px (9.1 A)`: the largest distance between two frames' global shifts."""
     largest = max((math.dist(a, b) for a in result.shifts_px for b in result.shifts_px), default=0.0)
@@ -48,13 +53,13 @@ def motion_text(result: JobResult, pixel_size_A: float) -> str:
 
 def summary(protocol: Any) -> str:
     aligned = getattr(protocol, "outputMovies", None)
-    lines = [f"{aligned.getSize() if aligned is not None else 0} movies aligned."]
+    lines = [f"{counted(aligned.getSize() if aligned is not None else 0)} aligned."]
     micrographs = getattr(protocol, "outputMicrographs", None)
     if micrographs is not None:
         lines.append(f"Micrographs of {micrographs.getSamplingRate():.4g} A/px.")
     failures = protocol._failures
     if failures:
-        lines.append(f"*{len(failures)} movies failed*, all are listed in outputMoviesFailed and extra/failed.tsv:")
+        lines.append(f"*{counted(len(failures))} failed*, listed in outputMoviesFailed and extra/failed.tsv:")
         lines += [f"  {record.error}" for record in list(failures.values())[:SHOWN_FAILURES]]
         lines.append("Continue tries them again.")
     return "\n".join(lines)
@@ -78,6 +83,6 @@ def methods(protocol: Any) -> List[str]:
         frames = f" Frames {first} to {last or 'the last'} were used."
     binning = f" Micrographs were binned by {protocol.binFactor.get():g}." if protocol.binFactor.get() > 1 else ""
     return [
-        f"{protocol.outputMovies.getSize()} movies were corrected for sample motion with FlexAlign [Strelak2020], "
-        f"comparing frames to {protocol.maxResForCorrelation.get():g} A.{frames}{local}{binning}"
+        f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
+        f"[strelak2020flexalign], comparing frames to {protocol.maxResForCorrelation.get():g} A.{frames}{local}{binning}"
     ]

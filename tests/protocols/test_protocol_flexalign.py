@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 
 import mrcfile
 import numpy as np
@@ -46,7 +47,7 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
     model = MotionModel.load(micrograph.getFileName().replace("_aligned_mic.mrc", "_motion.json"))
     assert model.n_aligned == SHAPE[0]
     assert not protocol.outputMicrographs.isStreamOpen() and not protocol.outputMovies.isStreamOpen()
-    assert "1 movies aligned" in protocol.summary()[0]
+    assert "1 movie aligned" in protocol.summary()[0]
 
 
 def _copies(movies, folder, n):
@@ -67,7 +68,7 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     with open(protocol._getExtraPath("failed.tsv")) as f:
         header, line = f.read().splitlines()
     assert header == "id\tmovie\treason" and "bad_0.mrcs" in line
-    assert "1 movies failed" in protocol.summary()[0]
+    assert "1 movie failed" in protocol.summary()[0]
 
     (tmp_path / "bad_0.mrcs").write_bytes(whole)
     done_before = {m.getFileName(): os.stat(m.getFileName()).st_mtime_ns for m in protocol.outputMicrographs}
@@ -88,9 +89,29 @@ def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies
     protocol._validate = list  # as if they had been damaged after it started
     run(project, protocol)
     assert protocol.isFailed()
-    assert "None of the 2 movies" in protocol.getErrorMessage() and "good_1.mrcs" in protocol.getErrorMessage()
+    assert "None of 2 movies" in protocol.getErrorMessage() and "good_1.mrcs" in protocol.getErrorMessage()
     assert protocol.outputMoviesFailed.getSize() == 2 and not protocol.outputMoviesFailed.isStreamOpen()
     assert not hasattr(protocol, "outputMicrographs")
+
+
+def test_a_run_that_breaks_off_closes_its_sets_and_its_worker(project, movies, tmp_path):
+    """Whoever waits for the outputs must learn that no more will come, and pyworkflow waits for every thread."""
+    _copies(movies, tmp_path, 3)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported, doLocalAlignment=False)
+    process = protocol._processMovie
+
+    def breaks(movie):
+        if movie.getObjId() == 3:
+            raise RuntimeError("an unforeseen fault of the protocol")
+        process(movie)
+
+    protocol._processMovie = breaks
+    run(project, protocol)
+    assert protocol.isFailed() and "unforeseen" in protocol.getErrorMessage()
+    assert protocol.outputMicrographs.getSize() == 2
+    assert not protocol.outputMicrographs.isStreamOpen() and not protocol.outputMovies.isStreamOpen()
+    assert "flexalign-worker" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_saved_movies_are_binned_cropped_and_have_no_shifts_left(project, movies):
