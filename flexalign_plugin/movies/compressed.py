@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 import numpy as np
 
 from ..errors import MovieError
+from . import bzip2
 from .movie import Movie
 from .mrc import HEADER_BYTES, looks_like_mrc, mrc_layout
 
@@ -45,13 +46,14 @@ class CompressedMrcMovie(Movie):
         self.close()
 
     def prefetch(self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None) -> None:
-        """Decode all frames into memory if they fit in `max_bytes`; one thread, as the stream is one."""
+        """Decode all frames into memory if they fit in `max_bytes`; bzip2 in parallel threads, gzip can't be split."""
         if self.n_bytes > max_bytes:
             return
         with self._lock:
             if all(frame is not None for frame in self._kept):
                 return
-            self._kept = [self._decode(i) for i in range(self.n_frames)]
+            frames = self._decode_blocks(threads) if self._open is bz2.open else None
+            self._kept = list(frames or [self._decode(i) for i in range(self.n_frames)])
             self._rewind()
 
     def close(self) -> None:
@@ -64,6 +66,22 @@ class CompressedMrcMovie(Movie):
         with self._lock:
             kept = self._kept[i]
             return self._decode(i) if kept is None else kept
+
+    def _decode_blocks(self, threads: Optional[int]) -> Optional[List[np.ndarray]]:
+        """All frames of a bzip2 file, or None if this fails: then reading it sequentially tells what is wrong."""
+        layout, at = self._layout, 0
+        data = np.empty(layout.total_bytes, np.uint8)
+        try:
+            for block in bzip2.decompress(self.path, threads):
+                part = block[: len(data) - at]
+                data[at : at + len(part)] = part
+                at += len(part)
+        except (OSError, ValueError):
+            return None
+        if at < len(data):
+            return None
+        stored = data[layout.offset :].view(layout.dtype).reshape(self.n_frames, layout.shape[1], layout.stored_row)
+        return [layout.expand(frame) for frame in stored]
 
     def _decode(self, i: int) -> np.ndarray:
         """Frame `i`, from where the stream stands if that is not beyond it."""

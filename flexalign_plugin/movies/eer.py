@@ -13,11 +13,10 @@ import numpy as np
 from ..errors import MovieError
 from ..settings import Settings
 from .movie import Movie, read_into
-from .tiff import TiffPageInfo
+from .tiff import EER_BIT_TAGS, TiffPageInfo
 
-# TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position.
+# TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position. A 65002 file has its own.
 SKIP_AND_SUBPIXEL_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
-BIT_TAGS = (65007, 65008, 65009)  # a 65002 file says its own
 CACHED_BYTES = 1 << 18  # of the counts that are worked on at a time
 DECODED_AT_ONCE = 64  # hardware frames, to bound the memory for their streams
 
@@ -143,7 +142,7 @@ class EerMovie(Movie):
         skip, horizontal, vertical = SKIP_AND_SUBPIXEL_BITS[page.compression]
         if page.compression == 65002:
             skip, horizontal, vertical = (
-                int(page.tags.get(tag, default)) for tag, default in zip(BIT_TAGS, (skip, horizontal, vertical))
+                page.tags.get(tag, default) for tag, default in zip(EER_BIT_TAGS, (skip, horizontal, vertical))
             )
         fewest = min(horizontal, vertical)
         if not (1 <= skip <= 16 and fewest >= 1 and max(horizontal, vertical) <= 8):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 import mrcfile.dtypes
+import numba
 import numpy as np
 
 from ..errors import MovieError
@@ -36,10 +37,21 @@ def is_packed_super_resolution(nx: int, ny: int) -> bool:
 
 def unpack_4bit(packed: np.ndarray, nx: int, high_first: bool = False) -> np.ndarray:
     """Two pixels a byte to one: (ny, (nx + 1) // 2) uint8 -> (ny, nx) uint8."""
-    low, high = packed & 15, packed >> 4
-    frame = np.empty((packed.shape[0], 2 * packed.shape[1]), np.uint8)
-    frame[:, 0::2], frame[:, 1::2] = (high, low) if high_first else (low, high)
-    return np.ascontiguousarray(frame[:, :nx])
+    frame = np.empty((packed.shape[0], nx), np.uint8)
+    _unpack(packed, frame, high_first)
+    return frame
+
+
+@numba.njit(cache=True, nogil=True)
+def _unpack(packed, frame, high_first):  # type: ignore[no-untyped-def]
+    nx = frame.shape[1]
+    for y in range(frame.shape[0]):
+        for x in range(nx // 2):
+            low, high = packed[y, x] & 15, packed[y, x] >> 4
+            frame[y, 2 * x] = high if high_first else low
+            frame[y, 2 * x + 1] = low if high_first else high
+        if nx % 2:
+            frame[y, nx - 1] = packed[y, nx // 2] >> 4 if high_first else packed[y, nx // 2] & 15
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""TIFF movies: tifffile reads the pages' tags once, imagecodecs decodes the raw strips or tiles, in any thread."""
+"""TIFF movies: tifffile reads the pages' tags once; the raw strips or tiles are decoded in any thread."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import numpy as np
 import tifffile
 
 from ..errors import MovieError
+from .lzw import lzw_decode
 from .movie import Movie, read_into
 from .mrc import is_packed_super_resolution, unpack_4bit
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NO_COMPRESSION = 1
+NO_COMPRESSION, LZW = 1, 5
 DECODERS: Dict[int, Callable[..., Any]] = {
-    5: imagecodecs.lzw_decode,
     8: imagecodecs.zlib_decode,
     32946: imagecodecs.zlib_decode,
     50000: imagecodecs.zstd_decode,
     34926: imagecodecs.zstd_decode,
-    32773: imagecodecs.packbits_decode,
 }
+SAMPLE_FORMATS = {1: "u", 2: "i", 3: "f"}
+DTYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
+MAX_TILE_EXCESS = 1 << 16  # pixels by which a tile may be larger than the frame
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
-PRIVATE_TAGS = range(65001, 65010)  # EER's
+EER_BIT_TAGS = (65007, 65008, 65009)
 
 # What tifffile logs about damaged files is raised here as an error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -35,9 +37,13 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class TiffPageInfo:
-    """What decoding a page needs. `shape` is (ny, nx), `segment` the (rows, columns) of a strip or tile."""
+    """What decoding a page needs.
+
+    `shape` is (ny, nx); `stored_shape` and the (rows, columns) of a strip or tile, `segment`, are in items of `dtype`.
+    """
 
     shape: Tuple[int, int]
+    stored_shape: Tuple[int, int]
     dtype: np.dtype
     bits: int
     compression: int
@@ -46,17 +52,31 @@ class TiffPageInfo:
     samples: int
     segment: Tuple[int, int]
     segments: Tuple[Tuple[int, int], ...]  # (offset, bytes) in the file, row by row
-    tags: Dict[int, Any] = field(default_factory=dict)
+    tags: Dict[int, int] = field(default_factory=dict)
+
+    @property
+    def segments_across(self) -> int:
+        return -(-self.stored_shape[1] // self.segment[1])
+
+    @property
+    def segments_needed(self) -> int:
+        return self.segments_across * -(-self.stored_shape[0] // self.segment[0])
 
 
 def read_pages(path: str) -> List[TiffPageInfo]:
     """All pages of a TIFF file, checked against the file's size."""
     size = os.path.getsize(path)
+    pages: List[TiffPageInfo] = []
     try:
         with tifffile.TiffFile(path) as tiff:
             order = tiff.byteorder
-            pages = [_page_info(page, order) for page in tiff.pages]
-            last = tiff.pages[-1].offset if pages else 0
+            last, seen = 0, set()
+            for raw_page in tiff.pages:
+                last = raw_page.offset
+                if last in seen:
+                    raise ValueError(f"page {len(pages) + 1} is an earlier one again")
+                seen.add(last)
+                pages.append(_page_info(raw_page, order))
             file, form = tiff.filehandle, tiff.tiff
             file.seek(last)
             n_tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
@@ -71,6 +91,9 @@ def read_pages(path: str) -> List[TiffPageInfo]:
             f"{path}: truncated: its TIFF pages end after {len(pages)}, but more follow: copy the file again."
         )
     for number, page in enumerate(pages, 1):
+        tile_excess = max(n - m for n, m in zip(page.segment, page.stored_shape))
+        if min(page.shape + page.segment) < 1 or tile_excess > MAX_TILE_EXCESS:
+            raise MovieError(f"{path}: damaged: frame {number} has an impossible size: copy the file again.")
         end = max((start + n for start, n in page.segments), default=0)
         if end > size or any(start <= 0 or n <= 0 for start, n in page.segments) or not page.segments:
             raise MovieError(
@@ -81,24 +104,28 @@ def read_pages(path: str) -> List[TiffPageInfo]:
 
 
 def _page_info(page: Any, order: str) -> TiffPageInfo:
-    rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
-    kind = {1: "u", 2: "i", 3: "f"}.get(page.sampleformat, "?")
-    item_bytes = max(page.bitspersample // 8, 1) if kind != "?" else 0
-    dtype = np.dtype(f"{order}{kind}{item_bytes}") if item_bytes in (1, 2, 4, 8) else np.dtype("V1")
-    if dtype == np.dtype("V1") or (kind == "f" and item_bytes == 1):
-        dtype = np.dtype("V1")
+    """A tifffile page's tags; `int` raises TypeError for those that damage has made something else."""
+    ny, nx, bits = int(page.imagelength), int(page.imagewidth), int(page.bitspersample)
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, ny), nx)
+    pixels = 2 if bits == 4 else 1  # in an item
+    name = f"{order}{SAMPLE_FORMATS.get(page.sampleformat, 'V')}{max(bits // 8, 1)}"
     return TiffPageInfo(
-        shape=(page.imagelength, page.imagewidth),
-        dtype=dtype,
-        bits=page.bitspersample,
+        shape=(ny, nx),
+        stored_shape=(ny, -(-nx // pixels)),
+        dtype=np.dtype(name if name[1:] in DTYPES else "V1"),
+        bits=bits,
         compression=int(page.compression),
         predictor=int(page.predictor),
         reversed_bits=int(page.fillorder) == 2,
-        samples=page.samplesperpixel,
-        segment=(rows, page.tilewidth if page.is_tiled else page.imagewidth),
-        segments=tuple(zip(page.dataoffsets, page.databytecounts)),
-        tags={code: page.tags[code].value for code in PRIVATE_TAGS if code in page.tags},
+        samples=int(page.samplesperpixel),
+        segment=(int(rows), -(-int(columns) // pixels)),
+        segments=tuple((int(start), int(n)) for start, n in zip(page.dataoffsets, page.databytecounts)),
+        tags={code: _number(page.tags[code].value) for code in EER_BIT_TAGS if code in page.tags},
     )
+
+
+def _number(value: Any) -> int:
+    return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
 
 
 class TiffMovie(Movie):
@@ -110,6 +137,11 @@ class TiffMovie(Movie):
         first = pages[0]
         for number, page in enumerate(pages, 1):
             problem = _unsupported(page)
+            if not problem and len(page.segments) < page.segments_needed:
+                raise MovieError(
+                    f"{path}: damaged: frame {number} has {len(page.segments)} strips or tiles, but its size needs "
+                    f"{page.segments_needed}: copy the file again."
+                )
             if problem:
                 raise MovieError(
                     f"{path}: {problem}: save it as 8, 16 or 32-bit gray, uncompressed, LZW, deflate or zstd."
@@ -136,15 +168,12 @@ class TiffMovie(Movie):
 
     def _read(self, i: int) -> np.ndarray:
         page = self._pages[i]
-        ny, nx = page.shape
-        columns = (nx + 1) // 2 if page.bits == 4 else nx
-        rows, width = page.segment[0], (page.segment[1] + 1) // 2 if page.bits == 4 else page.segment[1]
-        across = -(-columns // width)
-        tiled = width != columns
+        (ny, columns), (rows, width) = page.stored_shape, page.segment
+        across = page.segments_across
         stored = np.empty((ny, columns), page.dtype)
-        for k, (offset, n_bytes) in enumerate(page.segments[: across * -(-ny // rows)]):
+        for k, (offset, n_bytes) in enumerate(page.segments[: page.segments_needed]):
             y, x = k // across * rows, k % across * width
-            if tiled:
+            if width != columns:
                 tile = np.empty((rows, width), page.dtype)
                 self._decode(page, i, offset, n_bytes, tile)
                 stored[y : y + rows, x : x + width] = tile[: ny - y, : columns - x]
@@ -167,13 +196,11 @@ class TiffMovie(Movie):
             if page.reversed_bits:
                 raw = imagecodecs.bitorder_decode(raw)
             try:
-                decoded = raw if page.compression == NO_COMPRESSION else DECODERS[page.compression](raw, out=target)
+                n_decoded = _decompress(page.compression, raw, target)
             except (RuntimeError, ValueError) as error:  # every codec's own error is a RuntimeError
                 raise self._corrupt(i, str(error)) from error
-            if len(decoded) < target.size:
-                raise self._corrupt(i, f"{len(decoded)} bytes instead of {target.size}")
-            if page.compression == NO_COMPRESSION:
-                target[:] = decoded[: target.size]
+            if n_decoded < target.size:
+                raise self._corrupt(i, f"{n_decoded} bytes instead of {target.size}")
         if page.predictor == DIFFERENCES:
             np.cumsum(out, axis=1, dtype=out.dtype, out=out)
         elif page.predictor == FLOAT_DIFFERENCES:
@@ -183,9 +210,19 @@ class TiffMovie(Movie):
         return MovieError(f"{self.path}: corrupt: frame {i + 1} can't be decoded ({what}): copy the file again.")
 
 
+def _decompress(compression: int, raw: np.ndarray, out: np.ndarray) -> int:
+    """Decompress into `out`; returns the number of bytes that came."""
+    if compression == LZW:
+        return lzw_decode(raw, out)
+    if compression == NO_COMPRESSION:
+        out[: len(raw)] = raw[: len(out)]
+        return len(raw)
+    return len(DECODERS[compression](raw, out=out))
+
+
 def _unsupported(page: TiffPageInfo) -> str:
     """What this reader can't do with a page, or nothing."""
-    if page.compression != NO_COMPRESSION and page.compression not in DECODERS:
+    if page.compression not in (NO_COMPRESSION, LZW, *DECODERS):
         try:
             name = f" ({tifffile.COMPRESSION(page.compression).name})"
         except ValueError:
@@ -193,7 +230,7 @@ def _unsupported(page: TiffPageInfo) -> str:
         return f"TIFF compression {page.compression}{name} is not supported"
     if page.samples != 1:
         return f"it has {page.samples} values a pixel (colour), a movie has one"
-    if page.dtype.kind == "V" or (page.bits not in (8, 16, 32, 64) and not (page.bits == 4 and page.dtype.kind == "u")):
+    if page.dtype.kind == "V" or (page.bits % 8 and not (page.bits == 4 and page.dtype.kind == "u")):
         return f"TIFF pixels of {page.bits} bits in this sample format are not supported"
     if page.predictor not in (NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES):
         return f"TIFF predictor {page.predictor} is not supported"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.errors import MovieError
-from flexalign_plugin.movies import open_movie
+from flexalign_plugin.movies import bzip2, open_movie
 from flexalign_plugin.movies.writers import write_mrc_movie
 from flexalign_plugin.settings import Settings
 
@@ -77,3 +77,19 @@ def test_something_else_inside(tmp_path):
     (tmp_path / "a.tif.gz").write_bytes(gzip.compress(b"II*\0" + bytes(5000)))
     with pytest.raises(MovieError, match="a.tif.gz: holds no readable MRC stack: .* decompress it"):
         open_movie(str(tmp_path / "a.tif.gz"), SETTINGS)
+
+
+@pytest.mark.parametrize("level, streams", [(1, 1), (9, 1), (1, 3)])
+def test_bzip2_blocks_in_parallel(tmp_path, level, streams):
+    """Many blocks, at any bit, and several streams one behind the other as parallel compressors write them."""
+    frames = np.random.default_rng(0).poisson(1, (5, 600, 700)).astype("u1")
+    write_mrc_movie(str(tmp_path / "m.mrc"), frames)
+    data = (tmp_path / "m.mrc").read_bytes()
+    parts = [data[k * len(data) // streams : (k + 1) * len(data) // streams] for k in range(streams)]
+    path = tmp_path / "m.mrc.bz2"
+    path.write_bytes(b"".join(bz2.compress(part, level) for part in parts))
+    blocks = list(bzip2.decompress(str(path), 3))
+    assert len(blocks) >= 3 and b"".join(block.tobytes() for block in blocks) == data
+    with open_movie(str(path), SETTINGS) as movie:
+        movie.prefetch(threads=2)
+        np.testing.assert_array_equal([movie.frame(i) for i in range(5)], frames)

@@ -1,6 +1,7 @@
 """TIFF movies: compressions, strips, tiles, predictors and byte orders against tifffile; damaged files."""
 
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -132,3 +133,16 @@ def test_corrupt_strip_names_the_frame(tmp_path, compression):
             movie.frame(2)
         with pytest.raises(MovieError, match="frame 3"):
             movie.prefetch()
+
+
+def test_pages_that_go_round_in_circles(tmp_path):
+    path = str(tmp_path / "m.tif")
+    write_tiff_movie(path, random_frames(), bigtiff=False)
+    with tifffile.TiffFile(path) as tiff:
+        first, third = tiff.pages[0].offset, tiff.pages[2]
+        link = third.offset + 2 + 12 * len(third.tags)
+    with open(path, "r+b") as file:
+        file.seek(link)
+        file.write(struct.pack("<I", first))
+    with pytest.raises(MovieError, match="m.tif: truncated or damaged: .*page 4 is an earlier one again"):
+        open_movie(path, SETTINGS)
