@@ -43,14 +43,20 @@ class Settings:
 
     gain: Optional[str] = option(None, "Gain reference (MRC, TIFF, EER .gain or dm4).", metavar="FILE")
     dark: Optional[str] = option(None, "Dark reference, subtracted before the gain is applied.", metavar="FILE")
-    gain_rot: str = option("none", "Rotate the gain counter-clockwise by this many degrees.", GAIN_ROTATIONS)
+    gain_rot: str = option(
+        "none",
+        "Rotate the gain counter-clockwise by this many degrees, seen with row 0 on top; RELION and MotionCor turn the "
+        "other way (their 90 is 270 here).",
+        GAIN_ROTATIONS,
+    )
     gain_flip: str = option("none", "Flip the gain after the rotation.", GAIN_FLIPS)
     gain_convention: str = option(
         "auto", "Multiply movies by the gain or divide by it; auto divides only for .gain files.", GAIN_CONVENTIONS
     )
     gain_row_order: str = option(
         "auto",
-        "Whether the gain's rows run in the movie's order; auto flips an MRC gain for TIFF and EER movies.",
+        "Whether the gain's rows run in the movie's order; auto flips an MRC gain for TIFF and EER movies, "
+        "and a TIFF or dm4 gain for MRC movies.",
         GAIN_ROW_ORDERS,
     )
     defect_file: Optional[str] = option(
@@ -59,7 +65,9 @@ class Settings:
     defect_map: Optional[str] = option(None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE")
     remove_hot_pixels: bool = option(True, "Find hot and dead pixels in the movie itself and replace them.")
 
-    n_frames: int = option(40, "EER only: number of frames that the hardware frames are grouped into.")
+    n_frames: int = option(
+        40, "EER only: number of frames that the hardware frames are grouped into; the rest at the end is left out."
+    )
     eer_sampling: int = option(1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS)
 
     align_frame0: int = option(1, "First frame to align; the first frame is 1.")
