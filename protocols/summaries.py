@@ -84,5 +84,6 @@ def methods(protocol: Any) -> List[str]:
     binning = f" Micrographs were binned by {protocol.binFactor.get():g}." if protocol.binFactor.get() > 1 else ""
     return [
         f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
-        f"[strelak2020flexalign], comparing frames to {protocol.maxResForCorrelation.get():g} A.{frames}{local}{binning}"
+        "[strelak2020flexalign], comparing frames to "
+        f"{protocol.maxResForCorrelation.get():g} A.{frames}{local}{binning}"
     ]
