@@ -57,8 +57,8 @@ setup(
     install_requires=[
         "scipion-pyworkflow>=3.11.2",  # protocols, forms, projects
         "scipion-em>=3.11.1",  # ProtAlignMovies and the movie and micrograph objects; pins numpy, scipy, matplotlib
-        # numpy, scipy, matplotlib, tifffile (TIFF and EER containers), mrcfile, pillow (PNG) and ncempy (dm4 gains) come
-        # with the two above, which pin them.
+        # numpy, scipy, matplotlib, tifffile (TIFF and EER containers), mrcfile, pillow (PNG) and ncempy (dm4 gains)
+        # come with the two above, which pin them.
         # LZW, deflate and zstd TIFF strips, EER bit streams; scipion-em does not bring it. Later releases ask for
         # numpy 2, which Scipion's pins exclude, and send pip through all old versions of everything else.
         "imagecodecs>=2023.1.23,<=2026.1.14",
