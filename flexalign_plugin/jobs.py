@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, List, Optional, Tuple
 
 from .errors import FlexAlignError
 from .settings import Settings
@@ -98,6 +98,7 @@ def run_job(
 
         prepare_folder(job.output_dir)  # say so before the work, not after it
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
+            opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
         files = write_result(result, job.output_dir, job.root)
@@ -126,3 +127,27 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
         traceback.print_exception(type(error), error, error.__traceback__)
         text = f"{job.movie}: unexpected {type(error).__name__}: {error}. Please report it together with the log."
     return JobResult(movie=job.movie, ok=False, error=text, seconds=seconds)
+
+
+def unique_root(name: str, taken: Collection[str], number: int) -> str:
+    """Start of the output files of a movie, different from all others.
+
+    Only the movie's own endings are cut off: `a_1.234.tif` and `a_1.235.tif` are two movies. Where two folders hold
+    movies of one name, the later gets its number.
+    """
+    root = os.path.basename(name)
+    for ending in (".bz2", ".gz"):
+        if root.lower().endswith(ending):
+            root = root[: -len(ending)]
+    root = os.path.splitext(root)[0]
+    return f"{root}_{number:06d}" if root in taken else root
+
+
+def write_failures(path: str, failures: Iterable[Tuple[int, str, str]]) -> None:
+    """Table of (number, movie, reason) for people and scripts, tab separated."""
+    from .micrographs.files import atomic_path
+
+    lines = ["id\tmovie\treason"]
+    lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        f.write("\n".join(lines) + "\n")

@@ -87,7 +87,7 @@ class _Service:
     def _open_movies(self) -> None:
         while True:
             number, job = self._requests.get()
-            movie = None if self._runner is not None else _read_ahead(job)
+            movie = None if self._runner is not None else _read_ahead(job, self._threads)
             self._opened.put((number, job, movie))
 
     def _leave_with_parent(self) -> None:
@@ -98,14 +98,14 @@ class _Service:
         _leave()
 
 
-def _read_ahead(job: Job) -> Any:
+def _read_ahead(job: Job, threads: Optional[int]) -> Any:
     """The movie, open and decoded if it fits; or None, so that `run_job` opens it again and reports the error."""
     from .movies import open_movie
 
     movie = None
     try:
         movie = open_movie(job.movie, job.settings)
-        movie.prefetch()
+        movie.prefetch(threads=threads)
         return movie
     except Exception:
         if movie is not None:

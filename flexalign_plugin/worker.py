@@ -276,6 +276,8 @@ class Worker:
 def _child_environment() -> Dict[str, str]:
     """The environment in which the child finds this very package, also when it runs from a checkout."""
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    # The aligner's own threads share the work; a library's threads beside them only wait in circles.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # site-packages is found anyway, and named here it would hide modules of the standard library.
     if os.path.basename(root) not in ("site-packages", "dist-packages"):

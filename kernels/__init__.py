@@ -23,11 +23,16 @@ def select_backend(device: str = "auto", threads: Optional[int] = None) -> Backe
     ------
     SettingsError : the device does not exist.
     """
-    if device not in ("auto", "cpu"):
-        raise SettingsError(f"Device {device!r} can't be used: this version computes on the CPU, choose auto or cpu.")
+    check_device(device)
     from .cpu import CpuBackend
 
     return CpuBackend(threads or usable_cores())
+
+
+def check_device(device: str) -> None:
+    """SettingsError unless the device can be used."""
+    if device not in ("auto", "cpu"):
+        raise SettingsError(f"Device {device!r} can't be used: this version computes on the CPU, choose auto or cpu.")
 
 
 def usable_cores() -> int:

@@ -19,12 +19,13 @@ import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAlignMovies
 from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MOVIES
 
+from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels import usable_cores
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker import Job, JobResult, Worker
+from flexalign_plugin.worker import Worker
 
 from . import checks, form, summaries
-from .records import load_record, save_record, unique_root, write_failures
+from .records import load_record, save_record
 
 OUT_FAILED = "outputMoviesFailed"
 READ_AHEAD = 1  # movies handed to the worker beyond those that steps wait for

@@ -133,6 +133,7 @@ def refine_field(
     shift_unit = 1.0 / np.sqrt(n_patches)
     evidence = _Evidence(field, float(curvature.mean()))
     smoothness = evidence.weakest
+    penalty = evidence.penalty(smoothness)
 
     def unpack(v: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         g, d = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(shape)

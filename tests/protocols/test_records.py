@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from flexalign_plugin.protocols.records import load_record, save_record, unique_root, write_failures
+from flexalign_plugin.jobs import unique_root, write_failures
+from flexalign_plugin.protocols.records import load_record, save_record
 from flexalign_plugin.worker import JobResult
 
 
