@@ -101,6 +101,8 @@ def run_job(
             opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
+        if progress is not None:
+            progress("write results", 0.9)
         files = write_result(result, job.output_dir, job.root)
     except Exception as error:
         return failure(job, error, time.monotonic() - started)

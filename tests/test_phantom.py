@@ -6,7 +6,10 @@ import numba
 import numpy as np
 import pytest
 
+from flexalign_plugin.movies import load_corrections, open_movie
 from flexalign_plugin.phantom import Truth, field_rms_error, grid_phantom, particle_phantom
+from flexalign_plugin.phantom_files import hardware_frames, with_detector, write_phantom
+from flexalign_plugin.settings import Settings
 
 SHAPE = (6, 96, 128)
 
@@ -64,8 +67,8 @@ def test_truth_is_its_own_inverse_and_survives_the_file(make, tmp_path):
     sy, sx = truth.shift(t, y, x)
     assert sy.shape == sx.shape == (6, 7, 8)
     back = truth.to_reference(t, y - sy, x - sx)
-    np.testing.assert_allclose(back[0], np.broadcast_to(y, sy.shape), atol=1e-6)
-    np.testing.assert_allclose(back[1], np.broadcast_to(x, sx.shape), atol=1e-6)
+    np.testing.assert_allclose(back[0], np.broadcast_to(y, sy.shape), atol=1e-5)
+    np.testing.assert_allclose(back[1], np.broadcast_to(x, sx.shape), atol=1e-5)
     at_reference = truth.shift(truth.parameters.get("reference_frame", 0), y, x)
     np.testing.assert_allclose(at_reference, 0, atol=1e-9)
     assert not list(tmp_path.glob("*.tmp"))
@@ -146,3 +149,48 @@ def test_defocus_makes_thon_rings():
     zero, ring = abs(k - 0.0702) < 0.0015, abs(k - 0.055) < 0.002
     ratio = powers[1] / powers[0].mean()
     assert ratio[zero].mean() < 0.05 * ratio[ring].mean()
+
+
+@pytest.mark.parametrize(
+    "movie_format, gain_format",
+    [
+        ("mrc", "mrc"),
+        ("mrc", "tiff"),
+        ("tiff", "tiff"),
+        ("tiff", "mrc"),
+        ("eer", "gain"),
+        ("eer", "mrc"),
+        ("mrc", "gain"),
+    ],
+)
+def test_the_written_gain_undoes_the_detector_with_default_settings(tmp_path, movie_format, gain_format):
+    phantom = with_detector(grid_phantom((10, 96, 128), doming=0), seed=5)
+    files = write_phantom(phantom, str(tmp_path), "p", movie_format, gain_format=gain_format, hardware_per_frame=20)
+    settings = Settings(gain=files["gain"], n_frames=10)
+    with open_movie(files["movie"], settings) as movie:
+        assert movie.shape == (10, 96, 128)
+        corrections = load_corrections(movie, settings)
+        raw = sum(movie.frame(i).astype(float) for i in range(10))
+    assert np.array_equal(corrections.defects, phantom.gain == 0)
+    assert abs(raw.ravel()[list(phantom.hot)]).min() > 100 > raw[phantom.gain > 0].mean()
+    seen = (phantom.gain > 0) & (np.arange(raw.size).reshape(raw.shape)[..., None] != phantom.hot).all(-1)
+    pattern = phantom.gain[seen]
+    # Noise of independent pixels correlates by about 0.01 with anything; the gain's pattern by about 0.2.
+    assert abs(np.corrcoef(raw[seen], pattern)[0, 1]) > 0.1
+    assert abs(np.corrcoef((raw * corrections.gain)[seen], pattern)[0, 1]) < 0.04
+    # 20 hardware frames of 1.25 / 20 electrons: coincidences cost 3 %.
+    lost = 0.03 if movie_format == "eer" else 0.0
+    electrons = sum(phantom.expected(float(t)) for t in range(10))[seen].mean()
+    assert (raw * corrections.gain)[seen].mean() == pytest.approx(electrons * (1 - lost), rel=0.015)
+
+
+def test_hardware_frames_move_within_a_frame_and_average_to_its_position():
+    phantom = particle_phantom((3, 64, 64), drift_px=4, local_px=0, seed=2)
+    t = (np.arange(9) + 0.5) / 3 - 0.5
+    assert t[1] == 0 and t[7] == 2
+    events = list(hardware_frames(phantom, 3))
+    assert len(events) == 9
+    for frame in events:
+        y, x, sub_y, sub_x = frame.T
+        assert len(np.unique(y * 64 + x)) == len(frame)
+        assert 0 <= sub_y.min() and sub_x.max() <= 3

@@ -1,0 +1,94 @@
+"""`flexalign align`: all movies into one folder; what fails is listed there and the others go on.
+
+One movie is aligned in this very process, which saves starting another. Several go through a `Worker`: a crash costs
+one movie only, and the next movie is read while this one is aligned.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from functools import partial
+from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
+
+from .jobs import Job, JobResult, run_job, unique_root, write_failures
+from .kernels import check_device
+from .micrographs.files import prepare_folder
+from .report import Report
+from .settings import Settings
+from .worker import Worker
+
+FAILURES_NAME = "failed.tsv"
+Results = Generator[JobResult, None, None]
+
+
+def align_movies(
+    movies: Sequence[str],
+    output_dir: str,
+    settings: Settings,
+    report: Report,
+    device: str = "auto",
+    threads: Optional[int] = None,
+    timeout_s: Optional[float] = None,
+) -> List[JobResult]:
+    """Align movies and write their results to `output_dir`; returns those that failed.
+
+    Raises
+    ------
+    SettingsError : there is no such device.
+    OutputError : the folder can't be made or written to.
+    """
+    check_device(device)
+    prepare_folder(output_dir)
+    jobs = _jobs(movies, output_dir, settings)
+    failures_path = os.path.join(output_dir, FAILURES_NAME)
+    if os.path.exists(failures_path):
+        os.remove(failures_path)  # an earlier run's
+    failed: List[JobResult] = []
+    failures: List[Tuple[int, str, str]] = []
+    report.start(len(jobs))
+    try:
+        if len(jobs) > 1 or timeout_s is not None:
+            results = _in_worker(jobs, report, device, threads, timeout_s)
+        else:
+            results = _here(jobs[0], report, device, threads)
+        with closing(results):
+            for number, result in enumerate(results, 1):
+                report.result(result)
+                if not result.ok:
+                    failed.append(result)
+                    failures.append((number, result.movie, result.error))
+    finally:
+        report.close()
+        if failures:
+            write_failures(failures_path, failures)
+    report.end(failed, failures_path)
+    return failed
+
+
+def _jobs(movies: Sequence[str], output_dir: str, settings: Settings) -> List[Job]:
+    """A job for each movie; one that is named twice is aligned once."""
+    jobs = []
+    taken: Set[str] = set()
+    distinct: Dict[str, str] = {}
+    for movie in movies:
+        distinct.setdefault(os.path.abspath(movie), movie)
+    for number, movie in enumerate(distinct.values(), 1):
+        root = unique_root(movie, taken, number)
+        taken.add(root)
+        jobs.append(Job(movie, output_dir, root, settings))
+    return jobs
+
+
+def _here(job: Job, report: Report, device: str, threads: Optional[int]) -> Results:
+    from .kernels import select_backend
+
+    yield run_job(job, select_backend(device, threads=threads), partial(report.stage, job.movie))
+
+
+def _in_worker(
+    jobs: List[Job], report: Report, device: str, threads: Optional[int], timeout_s: Optional[float]
+) -> Results:
+    with Worker(device, threads, timeout_s, log=report.log) as worker:
+        for future in [worker.submit(job, partial(report.stage, job.movie)) for job in jobs]:
+            yield future.result()

@@ -1,0 +1,296 @@
+"""The command line from end to end on small phantom movies, as a user or a script calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexalign_plugin import cli
+from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.phantom import Truth, field_rms_error
+from flexalign_plugin.settings import Settings
+from flexalign_plugin.worker import _child_environment
+
+PHANTOM = "phantom --size 448 384 --frames 8 --pixel-size 3 --dose 4 --drift 5 --local 2".split()
+WRITTEN = ["_aligned_mic.mrc", "_motion.json", "_shifts.star", "_psd.mrc", "_psd.png", "_plot_global.png"]
+
+
+def run(*words, cwd=None) -> subprocess.CompletedProcess:
+    """`flexalign ...` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "flexalign_plugin", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=_child_environment(),
+        timeout=120,
+    )
+
+
+def parsed(*words) -> Settings:
+    return cli.settings_of(cli.build_parser().parse_args(["align", "m.mrc", "--output", "o", *words]))
+
+
+@pytest.fixture(scope="module")
+def movies(tmp_path_factory):
+    """A movie of each format, seen by an uneven detector; two of MRC."""
+    folder = tmp_path_factory.mktemp("movies")
+    options = {"mrc": "--movies 2", "tiff": "--compression lzw", "eer": "--hardware-frames 3"}
+    for name, more in options.items():
+        words = [*PHANTOM, "--output", str(folder), "--name", name, "--format", name, "--gain", "auto", *more.split()]
+        assert cli.main(words) == 0
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------- the options
+
+
+def test_help_and_parser_load_nothing_heavy():
+    code = (
+        "import sys; from flexalign_plugin.cli import build_parser; build_parser();"
+        "heavy = {'numpy', 'scipy', 'numba', 'matplotlib', 'tifffile', 'tqdm', 'pwem', 'pyworkflow'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_child_environment())
+    assert done.stdout == "[]\n", done.stderr
+    assert run("--help").returncode == 0
+    assert run("align", "--help").returncode == 0
+
+
+def test_every_setting_is_an_option_and_keeps_its_default():
+    assert parsed("--pixel-size", "1") == Settings()
+    for name, field in Settings.__dataclass_fields__.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(field.default, bool):
+            words, value = [flag, "no" if field.default else "yes"], not field.default
+        elif field.metadata["choices"]:
+            value = field.metadata["choices"][-1]
+            words = [flag, str(value)]
+        elif "Optional[str]" in field.type:
+            value = os.path.abspath("x")
+            words = [flag, "x"]
+        else:
+            value = {"pixel_size": 1.5, "align_frame0": 2, "sum_frame0": 2}.get(name, 9)
+            words = [flag, str(value)]
+        args = cli.build_parser().parse_args(["align", "m.mrc", "--output", "o", "--pixel-size", "1", *words])
+        given = {name: getattr(args, name)} if "Optional[str]" not in field.type else {}
+        assert not given or given[name] == value
+        if name not in ("n_frames", "bin_factor", "max_res_for_correlation"):
+            try:
+                assert getattr(parsed("--pixel-size", "1", *words), name) == value
+            except SettingsError:
+                pass  # makes no sense alone, such as a last frame before the first
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        (["--do-save-movie"], True),
+        (["--do-save-movie", "yes"], True),
+        (["--do-save-movie", "NO"], False),
+        (["--no-do-save-movie"], False),
+        (["--do-save-movie", "--no-do-save-movie"], False),
+    ],
+)
+def test_yes_and_no(words, value):
+    assert parsed("--pixel-size", "1", *words).do_save_movie is value
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ([], "pixel size is not known"),
+        (["--pixel-size", "-1"], "above 0"),
+        (["--pixel-size", "1", "--do-plots", "maybe"], "neither yes nor no"),
+        (["--pixel-size", "1", "--max-res-for-correlation", "1"], "use a larger number"),
+        (["--pixel-size", "1", "--device", "abacus"], "abacus"),
+        (["--pixel-size", "1", "--threads", "0"], "not above 0"),
+        (["--pixel-size", "1", "--threads", "two"], "no whole number"),
+        (["--pixel-size", "1", "--timeout", "0"], "no number above 0"),
+        (["--pixel", "1"], "unrecognized arguments"),
+        (["--settings", "nowhere.json"], "nowhere.json: can't be read"),
+    ],
+)
+def test_options_that_make_no_sense_end_with_status_2(words, sentence, tmp_path):
+    done = run("align", "m.mrc", "--output", "o", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
+    path = tmp_path / "a_motion.json"
+    path.write_text(json.dumps({"settings": Settings(pixel_size=0.8, max_shift=70, do_plots=False).to_dict()}))
+    settings = parsed("--settings", str(path), "--max-shift", "20", "--do-plots")
+    assert (settings.pixel_size, settings.max_shift, settings.do_plots) == (0.8, 20.0, True)
+    for text, sentence in (
+        ('{"pixelSize": 1}', "pixelSize"),
+        ("[1]", "no settings"),
+        ("{", "no JSON"),
+        ('{"pixel_size": "wide"}', "a_motion.json"),
+    ):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=sentence):
+            parsed("--settings", str(path))
+
+
+# -------------------------------------------------------------------------------------------------------- the movies
+
+
+@pytest.mark.parametrize("root, ending", [("mrc_0001", ".mrc"), ("tiff", ".tif"), ("eer", ".eer")])
+def test_one_movie_of_each_format_is_aligned_well(movies, tmp_path, root, ending):
+    movie = movies / (root + ending)
+    gain = next(movies.glob(f"{root}_gain.*"))
+    out = tmp_path / "made" / "for it"
+    words = ["align", movie, "--output", out, "--pixel-size", 3, "--gain", gain, "--n-frames", 8, "--voltage", 200]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"[1/1] {movie}" in done.stdout
+    assert {root + ending for ending in WRITTEN} <= set(os.listdir(out))
+    assert not [f for f in os.listdir(out) if not f.startswith(root)]
+    truth = Truth.load(movies / f"{root}_truth.json")
+    error = field_rms_error(MotionModel.load(out / f"{root}_motion.json"), truth)
+    assert error.rms_px < 0.5 < 1.5 < error.nothing_px
+    saved = json.loads((out / f"{root}_motion.json").read_text())
+    assert saved["settings"]["voltage"] == 200 and saved["settings"]["gain"] == str(gain)
+
+
+def test_several_movies_machine_readable_with_names_kept_apart(movies, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mrc_0001.mrc").symlink_to(movies / "mrc_0002.mrc")
+    (tmp_path / "list.txt").write_text(f"{movies / 'mrc_0002.mrc'}\n{other / 'mrc_0001.mrc'}\n")
+    out = tmp_path / "out"
+    first = movies / "mrc_0001.mrc"
+    words = ["align", first, first, "@list.txt", "--output", out, "--pixel-size", 3, "--no-do-plots", "--json"]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["movie"] for r in results] == [str(first), str(movies / "mrc_0002.mrc"), str(other / "mrc_0001.mrc")]
+    written = [r["files"]["micrograph"] for r in results]
+    assert len(set(written)) == 3 and all(os.path.exists(path) for path in written)
+    assert not list(out.glob("*.png.part")) and not (out / "failed.tsv").exists()
+    # The one that is the same movie by another name gives the same bytes but for its name.
+    assert len(results[0]["shifts_px"]) == 8 and results[1]["shifts_px"] == results[2]["shifts_px"]
+
+
+def test_a_failed_movie_is_listed_and_the_list_goes_when_it_succeeds(movies, tmp_path):
+    late = tmp_path / "late.mrc"
+    words = ["align", late, movies / "mrc_0001.mrc", "--output", "out", "--pixel-size", 3, "--no-do-plots"]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 2 movies failed" in done.stderr
+    lines = (tmp_path / "out" / "failed.tsv").read_text().splitlines()
+    assert lines[0].split("\t") == ["id", "movie", "reason"]
+    assert lines[1].split("\t")[:2] == ["1", str(late)] and "no such file" in lines[1]
+    assert (tmp_path / "out" / "mrc_0001_motion.json").exists()
+    late.symlink_to(movies / "mrc_0002.mrc")
+    assert run(*words, "--quiet", cwd=tmp_path).stdout == ""
+    assert not (tmp_path / "out" / "failed.tsv").exists()
+
+
+def test_a_movie_that_exceeds_its_time_is_given_up(movies, tmp_path):
+    done = run("align", movies / "mrc_0001.mrc", "--output", "o", "--pixel-size", 3, "--timeout", 0.01, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "mrc_0001.mrc: gave no result within 0.01 s" in done.stderr
+
+
+def wait_until(condition, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def children_of(pid: int) -> list:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("n_movies, number", [(1, signal.SIGTERM), (2, signal.SIGINT)])
+def test_interrupting_leaves_nothing_behind(movies, tmp_path, n_movies, number):
+    """Ctrl-C, or the signal by which a queue ends a job, while movies are aligned."""
+    big = tmp_path / "big.mrc"
+    rng = np.random.default_rng(1)
+    write_mrc_movie(str(big), (rng.integers(0, 3, (2048, 2048), np.uint8) for _ in range(24)))
+    names = [str(big), str(movies / "mrc_0001.mrc")][:n_movies]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flexalign_plugin", "align", *names, "--output", "out", "--pixel-size", "1"],
+        cwd=tmp_path,
+        env=_child_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert wait_until(lambda: (tmp_path / "out").exists())
+    time.sleep(1.0)
+    children = children_of(process.pid)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert os.listdir(tmp_path / "out") == []
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+
+
+def test_no_scipion_is_loaded(movies, tmp_path):
+    code = (
+        "import sys; from flexalign_plugin.cli import main; from flexalign_plugin import serve, worker;"
+        f"status = main(['align', {str(movies / 'mrc_0001.mrc')!r}, '--output', 'out', '--pixel-size', '3']);"
+        "print(status, [name for name in sys.modules if name.split('.')[0] in ('pwem', 'pyworkflow', 'tkinter')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=_child_environment(), cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+# -------------------------------------------------------------------------------------------------- phantom and info
+
+
+def test_phantom_command_writes_what_it_says(tmp_path, capsys):
+    words = "phantom --kind grid --doming 0.5 --size 128 96 --frames 4 --format tiff --gain mrc --seed 3".split()
+    assert cli.main([*words, "--output", str(tmp_path), "--name", "g"]) == 0
+    printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert sorted(map(os.path.basename, printed.values())) == ["g.tif", "g_gain.mrc", "g_truth.json"]
+    assert sorted(os.listdir(tmp_path)) == ["g.tif", "g_gain.mrc", "g_truth.json"]
+    truth = Truth.load(printed["truth"])
+    assert (truth.kind, truth.frame_shape, truth.n_frames) == ("grid", (96, 128), 4)
+    assert truth.parameters["doming"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "words, status, sentence",
+    [
+        ("--band-limit 1", 2, "change band limit"),
+        ("--compression lzw", 2, "for TIFF only"),
+        ("--size 32 32 --local 20", 2, "folds"),
+        ("--dose 0", 2, "no number above 0"),
+    ],
+)
+def test_phantoms_that_make_no_sense(words, status, sentence, tmp_path):
+    done = run("phantom", "--size", 64, 64, "--frames", 2, "--output", tmp_path, *words.split())
+    assert done.returncode == status
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_info_says_what_will_be_used():
+    done = run("info")
+    assert done.returncode == 0, done.stderr
+    assert np.__version__ in done.stdout and "will be used  cpu" in done.stdout
