@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import os
 import shutil
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator
-
-import numpy as np
+from typing import Any, Dict
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from flexalign_plugin.motion import MotionModel  # noqa: E402
-from flexalign_plugin.movies.writers import write_eer_movie, write_mrc_movie, write_tiff_movie  # noqa: E402
-from flexalign_plugin.phantom import Phantom, Truth, field_rms_error, particle_phantom  # noqa: E402
+from flexalign_plugin.phantom import particle_phantom  # noqa: E402
+from flexalign_plugin.phantom_files import with_detector, write_phantom  # noqa: E402
 from flexalign_plugin.tests import scipion_project  # noqa: E402
+from flexalign_plugin.truth import Truth, field_rms_error  # noqa: E402
 
 FOLDER = os.path.join(ROOT, "demo")
 PROJECT = "FlexAlignDemo"
@@ -35,58 +33,36 @@ PIXEL_A = 1.0
 DOSE = 1.0  # electrons per pixel and frame
 HARDWARE_FRAMES_EACH = 3  # EER
 FORMATS = {"mrc": "MRC", "tif": "TIFF (LZW)", "eer": "EER"}
+KINDS = {"mrc": ("mrc", "none"), "tif": ("tiff", "lzw"), "eer": ("eer", "none")}
+GAINS = {"mrc": ".mrc", "tif": ".tif", "eer": ".gain"}
 
 
 def say(text: str) -> None:
     print(f"[demo] {text}", flush=True)
 
 
-def detector_gain() -> np.ndarray:
-    """Gain of the pretended detector: pixels differ by some 10 %, as do its blocks of columns."""
-    rng = np.random.default_rng(11)
-    gain = rng.normal(1, 0.08, SHAPE[1:]) * np.repeat(rng.normal(1, 0.05, SHAPE[2] // 128), 128)
-    return (gain / gain.mean()).clip(0.5, 2).astype(np.float32)
-
-
-def events(phantom: Phantom) -> Iterator[np.ndarray]:
-    """Hardware frames of an EER movie: the electrons' positions, located to a quarter of a pixel."""
-    rng = np.random.default_rng(phantom.seed)
-    for i in range(SHAPE[0] * HARDWARE_FRAMES_EACH):
-        seen = phantom.counts(float(i // HARDWARE_FRAMES_EACH), 1 / HARDWARE_FRAMES_EACH, stream=1000 + i)
-        y, x = np.nonzero(seen)
-        yield np.column_stack([y, x, rng.integers(0, 4, (len(y), 2))])
-
-
 def make_movies(folder: str) -> Dict[str, Truth]:
-    """One movie in each format, a gain reference and the true motions; what is there already is used again."""
+    """One movie in each format with its gain reference and true motion; what is there already is used again."""
     os.makedirs(folder, exist_ok=True)
-    write: Dict[str, Callable[[str, Phantom], None]] = {
-        "mrc": lambda path, phantom: write_mrc_movie(path, phantom.frames(), PIXEL_A),
-        "tif": lambda path, phantom: write_tiff_movie(path, phantom.frames(), compression="lzw"),
-        "eer": lambda path, phantom: write_eer_movie(path, events(phantom), SHAPE[1:]),
-    }
-    gain = detector_gain()
-    gain_path = os.path.join(folder, "gain.mrc")
-    if not os.path.exists(gain_path):
-        write_mrc_movie(gain_path, [gain], PIXEL_A)
     truths = {}
     for seed, (ending, name) in enumerate(FORMATS.items(), 101):
-        path = os.path.join(folder, f"demo_{ending}.{ending}")
-        truth_path = os.path.join(folder, f"demo_{ending}_truth.json")
-        if not os.path.exists(truth_path) or not os.path.exists(path):
+        movie, truth = (os.path.join(folder, f"demo_{ending}{end}") for end in (f".{ending}", "_truth.json"))
+        if not os.path.exists(truth) or not os.path.exists(movie):
             started = time.monotonic()
             n, ny, nx = SHAPE
             say(f"making the {name} movie of {n} frames of {nx} x {ny} pixels ...")
-            phantom = particle_phantom(SHAPE, pixel_size_A=PIXEL_A, dose=DOSE, seed=seed)
-            # The gain is stored as MRC, bottom row first; TIFF and EER movies have their top row first.
-            phantom = dataclasses.replace(phantom, gain=gain if ending == "mrc" else gain[::-1])
-            write[ending](path, phantom)
-            phantom.truth.save(truth_path)
-            size_MB, seconds = os.path.getsize(path) / 1e6, time.monotonic() - started
-            say(f"  {os.path.relpath(path, ROOT)}: {size_MB:.0f} MB, {seconds:.0f} s")
+            phantom = particle_phantom(
+                SHAPE, pixel_size_A=PIXEL_A, dose=DOSE, band_limit_A=4.0, defocus_A=8000.0, seed=seed
+            )
+            kind, compression = KINDS[ending]
+            write_phantom(
+                with_detector(phantom, seed), folder, f"demo_{ending}", kind, compression, "auto", HARDWARE_FRAMES_EACH
+            )
+            size_MB, seconds = os.path.getsize(movie) / 1e6, time.monotonic() - started
+            say(f"  {os.path.relpath(movie, ROOT)}: {size_MB:.0f} MB, {seconds:.0f} s")
         else:
-            say(f"using {os.path.relpath(path, ROOT)}")
-        truths[ending] = Truth.load(truth_path)
+            say(f"using {os.path.relpath(movie, ROOT)}")
+        truths[ending] = Truth.load(truth)
     return truths
 
 
@@ -98,9 +74,9 @@ def align(project: Any, folder: str, ending: str) -> Any:
         imported = scipion_project.import_movies(
             project,
             folder,
-            f"demo_*.{ending}",
+            f"demo_{ending}.{ending}",
             PIXEL_A,
-            gainFile=os.path.join(folder, "gain.mrc"),
+            gainFile=os.path.join(folder, f"demo_{ending}_gain{GAINS[ending]}"),
             dosePerFrame=DOSE / PIXEL_A**2 / (HARDWARE_FRAMES_EACH if ending == "eer" else 1),
             label=f"import {FORMATS[ending]}",
         )

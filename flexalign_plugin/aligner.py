@@ -139,7 +139,8 @@ def _look_at_sum(
     defects = corrections.defects
     if settings.remove_hot_pixels:
         hot = find_hot_pixels(mean, defects)
-        notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
+        if hot.any():
+            notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
         defects = hot if defects is None else hot | defects
     if defects is not None and defects.any():
         source = dataclasses.replace(plain, defects=neighbour_table(defects))

@@ -37,7 +37,7 @@ def global_trajectory(path: str, model: MotionModel, settings: Settings) -> None
     figure = Figure(figsize=(6, 6), dpi=_DPI)
     axes = figure.add_axes((0.125, 0.1, 0.74, 0.74))
     middle = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
-    half = max(0.6 * np.ptp(x), 0.6 * np.ptp(y), 0.5)
+    half = max(0.68 * np.ptp(x), 0.68 * np.ptp(y), 0.5)  # room for the labels of the outer points
     axes.set_xlim(middle[0] - half, middle[0] + half)
     axes.set_ylim(middle[1] + half, middle[1] - half)
     axes.set_aspect("equal")
