@@ -30,6 +30,7 @@ from .result import MovieResult
 from .settings import Settings
 
 Progress = Callable[[str, float], None]
+NAMED_FRAMES = 5  # in an error; more are only counted
 
 
 def align(
@@ -122,16 +123,16 @@ def _look_at_sum(
     """Frames with their corrections, hot pixels included; the mean without motion correction; each frame's mean."""
     plain = FrameSource(movie, corrections.dark, corrections.gain, None)
     total, means = backend.sum_raw(plain, aligned)
-    broken = [str(aligned[k] + 1) for k in np.flatnonzero(~np.isfinite(means))]
+    broken = _frame_list(aligned, ~np.isfinite(means))
     if broken:
         raise MovieError(
-            f"{movie.path}: frame {', '.join(broken)} holds pixels that are not numbers (NaN or infinite): "
+            f"{movie.path}: {broken} holds pixels that are not numbers (NaN or infinite): "
             "the file is damaged, write it again or leave these frames out of the range to align."
         )
-    empty = [str(aligned[k] + 1) for k in np.flatnonzero(means == 0)]
+    empty = _frame_list(aligned, means == 0)
     if empty:
         raise MovieError(
-            f"{movie.path}: frame {', '.join(empty)} is empty (all pixels are 0): "
+            f"{movie.path}: {empty} is empty (all pixels are 0): "
             "check the recording, or leave these frames out of the range to align."
         )
     total /= len(aligned)
@@ -151,6 +152,14 @@ def _look_at_sum(
     level = float(total.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     return source, mean, fill
+
+
+def _frame_list(aligned: range, which: np.ndarray) -> str:
+    """The marked frames in words, numbered from 1; empty when there are none."""
+    numbers = [str(aligned[k] + 1) for k in np.flatnonzero(which)]
+    if len(numbers) > NAMED_FRAMES:
+        return f"frame {', '.join(numbers[:NAMED_FRAMES])} and {len(numbers) - NAMED_FRAMES} more"
+    return f"frame {', '.join(numbers)}" if numbers else ""
 
 
 def _local(

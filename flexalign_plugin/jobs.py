@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import traceback
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Collection, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from .errors import FlexAlignError
 from .settings import Settings
@@ -142,7 +143,12 @@ def unique_root(name: str, taken: Collection[str], number: int) -> str:
         if root.lower().endswith(ending):
             root = root[: -len(ending)]
     root = os.path.splitext(root)[0]
-    return f"{root}_{number:06d}" if root in taken else root
+    return root if root not in taken else next(r for r in _numbered(root, number) if r not in taken)
+
+
+def _numbered(root: str, number: int) -> Iterator[str]:
+    yield f"{root}_{number:06d}"
+    yield from (f"{root}_{number:06d}_{again}" for again in itertools.count(2))
 
 
 def write_failures(path: str, failures: Iterable[Tuple[int, str, str]]) -> None:

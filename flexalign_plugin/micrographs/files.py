@@ -17,6 +17,7 @@ from typing import Dict, Iterator, List, Optional, Type
 from ..errors import OutputError
 
 _TEMPORARY_ENDING = ".part"
+RESULT_STARTS = ("_aligned_", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")  # of what follows the root
 _ANOTHER_FOLDER = "choose another output folder"
 # What an operating system's error number means to the user, and what to do.
 _REASONS = {
@@ -55,7 +56,9 @@ def prepare_folder(folder: str) -> None:
 
 def remove_leftovers(folder: str, root: str) -> List[str]:
     """Remove temporary files that a killed process left for the results `<root>_*`; returns their paths."""
-    found = glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(root)}_*{_TEMPORARY_ENDING}"))
+    found = []
+    for start in RESULT_STARTS:  # `a_*` alone would take those of the movie a_b along
+        found += glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(root)}{start}*{_TEMPORARY_ENDING}"))
     for path in found:
         _remove(path)
     return found

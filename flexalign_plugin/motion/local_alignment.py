@@ -5,6 +5,7 @@ The field is measured on frames that are already moved by their global shifts, s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
@@ -14,13 +15,14 @@ from .band import Band, lowpass
 from .band_movie import BandMovie
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
-from .patches import PatchLayout
+from .patches import PatchLayout, lay_patches
 from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, log_likelihood, matched_weight, refine_field, refine_shifts
 from .spline_fit import FieldBasis, field_basis, fit_field
 
 FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
+FINER = 2.0  # how much smaller the patches of the refinement are
 CLEAR_GAIN = 20.0  # in log-likelihood per coefficient: beyond doubt
 
 
@@ -108,7 +110,10 @@ def align_locally(
     shifts_px, gain, snr = start.shifts_px, 0.0, np.zeros(0)
     keep = True
     if refinement:
-        joint = _refine(patches, field, coefficients)
+        del patches, windows
+        finer = _finer(movie, layout, start)
+        field = field_basis(control_points, n, movie.frame_shape, finer.centres_px)
+        joint = _refine(Patches(movie, finer, start, pairs), field, coefficients)
         # Fitting noise gains half a unit a coefficient: a field that gains less than one each explains nothing.
         keep = joint.gain > joint.coefficients.size
         coefficients, gain, snr = joint.coefficients, joint.gain, joint.signal_to_noise
@@ -123,6 +128,14 @@ def align_locally(
         log_likelihood_gain=gain,
         signal_to_noise=snr,
     )
+
+
+def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> PatchLayout:
+    """Smaller patches for the refinement, which trusts no patch alone: they blur the field less and reach nearer to
+    the edges."""
+    counts = tuple(math.ceil(FINER * count) for count in layout.counts)
+    patch_A = min(layout.size) * movie.band_pixel_A / FINER
+    return lay_patches(movie, start.shifts_px, patch_A, (counts[0], counts[1])) or layout
 
 
 @dataclass(frozen=True)

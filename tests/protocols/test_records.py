@@ -22,6 +22,10 @@ def test_roots_of_output_files_are_unique():
     assert taken == {"a_1.234", "a_1.235", "b", "a_1.234_000004", "c"}
 
 
+def test_a_numbered_root_may_be_taken_too():
+    assert unique_root("d2/a.mrc", {"a", "a_000002"}, 2) == "a_000002_2"
+
+
 def test_failures_are_one_line_each(tmp_path):
     path = str(tmp_path / "failed.tsv")
     write_failures(path, [(3, "a.mrc", "a.mrc: broken\nfile.\tTry again.")])
