@@ -1,0 +1,174 @@
+"""What one movie costs: CPU seconds, memory and time of the whole `flexalign align` command, and where they go.
+
+    python benchmarks/cost.py                  4096 x 4096 x 30 frames, some minutes
+    python benchmarks/cost.py --quick          2048 x 2048 x 20
+
+Each run is a new process that starts, reads, aligns, writes all files and ends. One run before the first counted one
+fills the cache of compiled kernels. The runs also show whether the same input gives the same bytes.
+
+CPU seconds (user + system) and peak memory are what the kernel counted for the process and those that it started.
+That peak includes pages of the memory-mapped movie, which the system takes back whenever it needs them; "own" is the
+peak without them (RssAnon, looked at every 10 ms, summed over the processes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Callable, Dict, List
+
+import psutil
+from benchmark_movies import ROOT, add_workdir_option, phantom_file
+
+from flexalign_plugin.phantom import particle_phantom
+
+SEED = 2026
+TARGETS = "targets: 20 CPU s, 2.5 GB"
+POLL_S = 0.01
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command; `output` holds what it wrote."""
+
+    output: str
+    cpu_s: float
+    wall_s: float
+    peak_gb: float
+    own_gb: float
+
+    @property
+    def stages(self) -> Dict[str, Dict[str, float]]:
+        return _motion(self.output)["timings_s"]
+
+
+def run(movie: str, output: str, *options: str) -> Run:
+    """Align the movie into the emptied folder `output`."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-m", "flexalign_plugin", "align", movie, "--output", output, "--pixel-size", "1"]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--quiet", *options], env={**os.environ, "PYTHONPATH": ROOT})
+    own = [0.0]
+    poll = threading.Thread(target=_follow_memory, args=(process.pid, own))
+    poll.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
+    poll.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with status {process.returncode}")
+    return Run(output, usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024 / GB, own[0] / GB)
+
+
+def _follow_memory(pid: int, own: List[float]) -> None:
+    """Keep the largest memory without file pages that the process and its children have had in own[0]."""
+    try:
+        process = psutil.Process(pid)
+        while True:
+            now = 0.0
+            for each in [process, *process.children(recursive=True)]:
+                with open(f"/proc/{each.pid}/status") as status:
+                    now += sum(float(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+            own[0] = max(own[0], now)
+            time.sleep(POLL_S)
+    except (OSError, psutil.Error):
+        return  # it has ended
+
+
+def _motion(output: str) -> Dict[str, Any]:
+    (path,) = glob.glob(os.path.join(output, "*_motion.json"))
+    with open(path) as file:
+        return dict(json.load(file))
+
+
+def differences(a: str, b: str) -> List[str]:
+    """Names of the files that are not the same in both folders; the times in _motion.json don't count."""
+    names = sorted(set(os.listdir(a)) | set(os.listdir(b)))
+    return [name for name in names if not _same(os.path.join(a, name), os.path.join(b, name))]
+
+
+def _same(a: str, b: str) -> bool:
+    contents = []
+    for path in (a, b):
+        if not os.path.exists(path):
+            return False
+        with open(path, "rb") as file:
+            contents.append(file.read())
+    if a.endswith("_motion.json"):
+        contents = [json.dumps({**json.loads(c), "timings_s": None}).encode() for c in contents]
+    return contents[0] == contents[1]
+
+
+def print_costs(label: str, runs: List[Run]) -> None:
+    def middle(value: Callable[[Run], float]) -> float:
+        return median(value(r) for r in runs)
+
+    spread = f"{min(r.cpu_s for r in runs):.1f} - {max(r.cpu_s for r in runs):.1f}"
+    figures = [f"{middle(lambda r: r.cpu_s):.1f}", spread, f"{middle(lambda r: r.wall_s):.1f}"]
+    figures += [f"{middle(lambda r: r.peak_gb):.2f}", f"{middle(lambda r: r.own_gb):.2f}"]
+    print(f"| {label} | {' | '.join(figures)} |", flush=True)
+
+
+def print_stages(title: str, runs: List[Run]) -> None:
+    print(f"\n### {title}: where the time goes, medians\n\n| stage | CPU s | wall s |\n|---|---|---|")
+    rest = {"cpu": median(r.cpu_s for r in runs), "wall": median(r.wall_s for r in runs)}
+    for stage in runs[0].stages:
+        times = {kind: median(r.stages[stage][kind] for r in runs) for kind in rest}
+        rest = {kind: rest[kind] - times[kind] for kind in rest}
+        print(f"| {stage} | {times['cpu']:.2f} | {times['wall']:.2f} |")
+    print(f"| the rest: starting Python, power spectra, plots, writing | {rest['cpu']:.2f} | {rest['wall']:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smaller movie")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each kind (default %(default)s)")
+    add_workdir_option(parser)
+    arguments = parser.parse_args()
+    n, size = (20, 2048) if arguments.quick else (30, 4096)
+    phantom = particle_phantom((n, size, size), seed=SEED)
+    name = f"particles_seed{SEED}_{size}x{size}x{n}"
+    mrc = phantom_file(arguments.workdir, name, phantom).path
+    tiff = phantom_file(arguments.workdir, name, phantom, lzw=True).path
+    kinds = {
+        "MRC": (mrc, []),
+        "LZW TIFF": (tiff, []),
+        "MRC, no spectra and plots": (mrc, ["--no-do-compute-psd", "--no-do-plots"]),
+    }
+    folder = os.path.join(arguments.workdir, "cost")
+    run(mrc, os.path.join(folder, "warm-up"))
+    run(tiff, os.path.join(folder, "warm-up"))
+
+    print(f"### {size} x {size} x {n}, 8 bit, medians of {arguments.repeats} runs ({TARGETS})\n")
+    print("| movie | CPU s | from - to | wall s | peak GB | own GB |\n|---|---|---|---|---|---|", flush=True)
+    runs: Dict[str, List[Run]] = {}
+    for kind, (movie, options) in kinds.items():
+        label = kind.replace(" ", "-").replace(",", "")
+        outputs = [os.path.join(folder, f"{label}-{k}") for k in range(arguments.repeats)]
+        runs[kind] = [run(movie, output, *options) for output in outputs]
+        print_costs(kind, runs[kind])
+    for kind in ("MRC", "LZW TIFF"):
+        print_stages(kind, runs[kind])
+
+    print("\n### Same input, same bytes\n")
+    first = runs["MRC"][0].output
+    others = {f"run {k}": r for k, r in enumerate(runs["MRC"][1:], 2)}
+    others["a run with one thread"] = run(mrc, os.path.join(folder, "one-thread"), "--threads", "1")
+    for what, other in others.items():
+        found = differences(first, other.output)
+        verdict = f"DIFFERENT: {', '.join(found)}" if found else "the same, byte for byte"
+        print(f"- {what}, {len(os.listdir(first))} files: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
