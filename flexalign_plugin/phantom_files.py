@@ -87,6 +87,7 @@ def write_phantom(
     -------
     {"movie": path, "truth": path, "gain": path}
     """
+    os.makedirs(folder, exist_ok=True)
     start = os.path.join(folder, name)
     files = {"movie": start + FORMATS[movie_format], "truth": start + "_truth.json"}
     pixel_size_A = phantom.truth.pixel_size_A
