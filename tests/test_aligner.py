@@ -11,20 +11,9 @@ from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantom import field_rms_error, particle_phantom
 from flexalign_plugin.settings import Settings
+from flexalign_plugin.tests.in_memory import Stack
 
 PIXEL_A = 2.5
-
-
-class Stack:
-    """Frames in memory with what the aligner asks of a movie."""
-
-    path, notes = "memory.mrc", ()
-
-    def __init__(self, frames):
-        self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
-
-    def frame(self, i):
-        return self.frames[i]
 
 
 def settings(**values):

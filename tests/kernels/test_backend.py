@@ -14,6 +14,7 @@ from flexalign_plugin.motion.band import Band, correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import neighbour_table
+from flexalign_plugin.tests.in_memory import Stack
 
 BACKENDS = ["cpu"]
 NY, NX, N = 150, 210, 5
@@ -22,16 +23,6 @@ NY, NX, N = 150, 210, 5
 @pytest.fixture(params=BACKENDS, scope="module")
 def backend(request):
     return select_backend(request.param, threads=3)
-
-
-class Stack:
-    """An array as a movie."""
-
-    def __init__(self, frames: np.ndarray):
-        self.frames, self.shape = frames, frames.shape
-
-    def frame(self, i: int) -> np.ndarray:
-        return self.frames[i]
 
 
 def source(frames: np.ndarray, dark: Any = None, gain: Any = None, defects: Any = None) -> FrameSource:

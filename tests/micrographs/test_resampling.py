@@ -9,16 +9,9 @@ from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.kernels.backend import FrameSource
 from flexalign_plugin.micrographs.resampling import binned_size, fourier_bin, interpolation_power, whiten
 from flexalign_plugin.motion.model import MotionModel
+from flexalign_plugin.tests.in_memory import Stack
 
 NY, NX = 512, 600
-
-
-class Stack:
-    def __init__(self, frames):
-        self.frames, self.shape = frames, frames.shape
-
-    def frame(self, i):
-        return self.frames[i]
 
 
 def mean_of(frames, shifts, coefficients=None):

@@ -14,17 +14,10 @@ from flexalign_plugin.motion.local_alignment import align_locally
 from flexalign_plugin.motion.patches import lay_patches
 from flexalign_plugin.motion.refine import matched_weight
 from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.tests.in_memory import Stack
 
 PIXEL_A = 2.5
 N, NY, NX = 14, 768, 900
-
-
-class Stack:
-    def __init__(self, frames):
-        self.frames, self.shape = frames, frames.shape
-
-    def frame(self, i):
-        return self.frames[i]
 
 
 def band_movie(frames: np.ndarray, pixel_size_A: float = PIXEL_A) -> BandMovie:
