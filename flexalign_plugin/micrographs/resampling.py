@@ -17,6 +17,8 @@ import scipy.fft
 from ..motion.model import MotionModel
 
 _MESH = 33
+# Mean power below which the interpolation has left nothing to restore (Nyquist, when all frames lie half a pixel off).
+LOST = 1e-3
 
 
 def interpolation_power(model: MotionModel, frames: Sequence[int], weights: Optional[np.ndarray] = None) -> np.ndarray:
@@ -49,7 +51,7 @@ def whiten(image: np.ndarray, power: np.ndarray) -> np.ndarray:
     order = np.arange(4)
     mean_power = np.cos(np.outer(wy, order)).astype(np.float32) @ power.astype(np.float32)
     mean_power = mean_power @ np.cos(np.outer(order, wx)).astype(np.float32)
-    spectrum /= np.sqrt(np.maximum(mean_power, 1e-6))
+    spectrum /= np.sqrt(np.maximum(mean_power, LOST))
     return scipy.fft.irfft2(spectrum, s=(ny, nx), overwrite_x=True)
 
 
