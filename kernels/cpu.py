@@ -228,11 +228,9 @@ class CpuBackend(Backend):
         _, ny, nx = source.movie.shape
         weights = np.ascontiguousarray(np.atleast_2d(weights), np.float32)
         sums = np.zeros((len(weights), ny, nx), np.float32)
-        nodes_y = np.arange(0, ny + MESH_SPACING_PX, MESH_SPACING_PX)
-        nodes_x = np.arange(0, nx + MESH_SPACING_PX, MESH_SPACING_PX)
         for k, t in enumerate(frames):
             raw = cpu_frames.native(source.movie.frame(t))
-            mesh = np.ascontiguousarray(model.frame_field(t, nodes_y, nodes_x))
+            mesh = _field_mesh(model, t)
 
             def add(y0: int, y1: int, raw: np.ndarray = raw, mesh: np.ndarray = mesh, k: int = k) -> None:
                 _warp_block(source, raw, mesh, y0, y1, weights[:, k], fill[k], sums)
@@ -253,6 +251,23 @@ def _correct_block(
         cpu_frames.replace_defects(
             raw, dark, gain, d.rows, d.cols, d.indptr, d.neighbours_flat_index, y0, y1, out, row, column
         )
+
+
+def _field_mesh(model: MotionModel, frame: int) -> np.ndarray:
+    """Shifts (2, my, mx) float64 at multiples of MESH_SPACING_PX that cover the frame.
+
+    The last nodes lie beyond the frame, where the model keeps the value of its edge: their values continue the slope
+    inside, so that the field is right up to the edge.
+    """
+    nodes = [np.arange(0, n + MESH_SPACING_PX, MESH_SPACING_PX) for n in model.frame_shape]
+    mesh = model.frame_field(frame, *nodes)
+    for axis, (at, n) in enumerate(zip(nodes, model.frame_shape), 1):
+        inside = n - 1 - at[-2]
+        if inside > 0:
+            last, before = (np.take(mesh, [k], axis=axis) for k in (-1, -2))
+            continued = before + (last - before) * (MESH_SPACING_PX / inside)
+            mesh = np.concatenate([np.delete(mesh, -1, axis=axis), continued], axis=axis)
+    return np.ascontiguousarray(mesh)
 
 
 def _warp_block(

@@ -281,3 +281,21 @@ def test_results_do_not_depend_on_the_number_of_threads():
 def test_an_unknown_device_is_refused():
     with pytest.raises(Exception, match="cuda:7"):
         select_backend("cuda:7")
+
+
+@pytest.mark.parametrize("ny,nx", [(150, 210), (128, 129), (33, 31)])
+def test_the_cpu_field_is_right_up_to_the_edge(ny, nx):
+    """Nodes of the mesh beyond the frame continue a linear field instead of stopping at the edge's value."""
+    from flexalign_plugin.kernels.cpu import MESH_SPACING_PX, _field_mesh
+
+    coefficients = np.zeros((2, 1, 2, 2))
+    coefficients[0, 0] = [[0, 1], [2, 3]]
+    coefficients[1, 0] = [[5, 3], [4, 2]]
+    mesh = _field_mesh(MotionModel((ny, nx), 1, 0, np.zeros((1, 2)), coefficients, 1.0), 0)
+    y = np.arange(mesh.shape[1])[:, None] * MESH_SPACING_PX / (ny - 1)
+    x = np.arange(mesh.shape[2]) * MESH_SPACING_PX / (nx - 1)
+    last_y = (ny - 1) % MESH_SPACING_PX == 0  # the node after the edge is not needed then
+    last_x = (nx - 1) % MESH_SPACING_PX == 0
+    part = np.s_[: mesh.shape[1] - last_y, : mesh.shape[2] - last_x]
+    np.testing.assert_allclose(mesh[0][part], (2 * y + x)[part], atol=1e-9)
+    np.testing.assert_allclose(mesh[1][part], (5 - y - 2 * x)[part], atol=1e-9)
