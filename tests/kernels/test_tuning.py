@@ -50,9 +50,10 @@ def test_candidates_are_friendly_and_near(n, larger):
 
 
 def test_the_fastest_size_wins_only_if_it_is_worth_it(tmp_path):
-    # 2 % of time for smaller frames is no gain; a size that is 40 % faster is.
-    flat = tuning.Tuner(FakeDevice(), tmp_path / "a.json", measure=lambda d, k, ny, nx, b: 1.0 - 1e-6 * (ny < 4000))
+    # Time in proportion to the pixels, or 2 % less, is no gain; a size that is 40 % faster is.
+    flat = tuning.Tuner(FakeDevice(), tmp_path / "a.json", measure=Times(_4032_5760=0.98))
     assert flat.frame_size(4092, 5760, 40) == (fft_size_below(4092), 5760)
+    assert flat.correlation_size(4092, 5760, 40) == (fft_size_above(4092), 5760)
     times = Times(_4050_5760=0.9, _4050_5600=0.6, _4032_5600=0.55)
     found = tuning.Tuner(FakeDevice(), tmp_path / "b.json", measure=times)
     # Rows' length first: at 4050 rows (the default), 5600 is fastest; then 4032 rows.
