@@ -29,30 +29,15 @@ BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at on
 PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
 MOST_BLOCKS = 65535  # in y and z
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 
 def _fitting(operation: _Operation) -> _Operation:
-    """Repeat an operation that ran out of memory: without cached frames, then with batches of half the size."""
+    """The method, run by `CudaBackend._fit`."""
 
     @functools.wraps(operation)
     def run(self: CudaBackend, *arguments: Any, **options: Any) -> Any:
-        halvings = 0
-        while True:
-            self._begin(halvings)
-            try:
-                return operation(self, *arguments, **options)
-            except DeviceOutOfMemory as error:
-                needed, free = error.needed_bytes, error.free_bytes
-            # Only now the failed attempt's arrays are gone.
-            if self._frames.release():
-                continue
-            if not self._divisible:
-                raise FlexAlignError(
-                    f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
-                    f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
-                    "on this device, choose a larger one, or compute on the CPU."
-                )
-            halvings += 1
+        return self._fit(lambda: operation(self, *arguments, **options))
 
     return cast(_Operation, run)
 
@@ -71,7 +56,7 @@ class CudaBackend(Backend):
         self.name = device.name
         self.threads = max(1, threads)
         self._frames = FrameStore(device, self.threads)
-        self._begin(0)
+        self._halvings, self._divisible = 0, False
 
     def close(self) -> None:
         self._frames.close()
@@ -79,9 +64,25 @@ class CudaBackend(Backend):
 
     # Batches
 
-    def _begin(self, halvings: int) -> None:
-        self._halvings = halvings
-        self._divisible = False
+    def _fit(self, operation: Callable[[], _Result]) -> _Result:
+        """Repeat an operation that runs out of memory: without cached frames, then with batches of half the size."""
+        self._halvings = 0
+        while True:
+            self._divisible = False
+            try:
+                return operation()
+            except DeviceOutOfMemory as error:
+                needed, free = error.needed_bytes, error.free_bytes
+            # Only now the failed attempt's arrays are gone.
+            if self._frames.release():
+                continue
+            if not self._divisible:
+                raise FlexAlignError(
+                    f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
+                    f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
+                    "on this device, choose a larger one, or compute on the CPU."
+                )
+            self._halvings += 1
 
     def _batches(self, count: int, bytes_each: int, most: int = MOST_BLOCKS) -> Iterator[Tuple[int, int]]:
         """(start, stop) of batches of `count` items that take `bytes_each` while they are handled."""
@@ -178,7 +179,7 @@ class CudaBackend(Backend):
             self.device.launch(
                 "patches", "shift_spectra", (-(-bxh // 128), by, b - a), (128,),
                 *(self._part(v, a, b) for v in (frames, phase_y, phase_x)),
-                np.int32(by), np.int32(bxh), np.float32(1.0 / (by * bx)), moved,
+                np.int32(by), np.int32(bx), np.float32(1.0 / (by * bx)), moved,
             )  # fmt: skip
             self.device.irfft2(moved, self._part(images, a, b))
         out = self.device.empty((p, n, py, pxh), np.complex64)
@@ -236,7 +237,7 @@ class CudaBackend(Backend):
         width = 2 * half + 1
         if not len(rows):
             zeros = self.device.zeros((batch, len(pairs), width, width), np.float32)
-            return CudaWindows(self.device, zeros, pairs, shifts, step)
+            return CudaWindows(self.device, self._fit, zeros, pairs, shifts, step)
         out = self.device.empty((batch, len(pairs), width, width), np.float32)
         spectra = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
         root_weight = self.device.upload(np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32))
@@ -262,7 +263,7 @@ class CudaBackend(Backend):
             self._transform(
                 groups, members, on_device[2], len(pairs), group, waves_y, waves_x, half, self._part(out, a, b)
             )
-        return CudaWindows(self.device, out, pairs, shifts, step)
+        return CudaWindows(self.device, self._fit, out, pairs, shifts, step)
 
     def _sum_groups(self, members: DeviceArray, group: int) -> DeviceArray:
         groups = self.device.empty(members.shape, np.complex64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
@@ -13,10 +13,26 @@ PEAK_RADIUS_PX = 4.0  # pixels around a maximum that belong to it and not to the
 
 
 class CudaWindows(Windows):
-    """Windows (batch, n_pairs, width, width) float32 on the device; `shifts` (batch, n, 2) were applied before."""
+    """Windows on the device.
 
-    def __init__(self, device: Device, windows: DeviceArray, pairs: np.ndarray, shifts: np.ndarray, step: float):
+    Parameters
+    ----------
+    fit : runs a function and makes room for it when memory is short.
+    windows : (batch, n_pairs, width, width) float32.
+    shifts : (batch, n, 2), applied before.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        fit: Callable[[Callable[[], Any]], Any],
+        windows: DeviceArray,
+        pairs: np.ndarray,
+        shifts: np.ndarray,
+        step: float,
+    ):
         self._device = device
+        self._fit = fit
         self._windows = windows
         self._pairs = pairs
         self._shifts = shifts
@@ -29,6 +45,10 @@ class CudaWindows(Windows):
         return self._device.download(self._windows)
 
     def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
+        found: Peaks = self._fit(lambda: self._peaks(around, radius))
+        return found
+
+    def _peaks(self, around: Optional[np.ndarray], radius: Optional[float]) -> Peaks:
         batch, n_pairs, h, w = self._windows.shape
         offset = self._shifts[:, self._pairs[:, 1]] - self._shifts[:, self._pairs[:, 0]]
         local = np.zeros((batch, n_pairs, 2)) if around is None else (around - offset) / self._step
@@ -57,8 +77,10 @@ class CudaWindows(Windows):
 
     def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         if self._objective is None:
-            self._objective = _Objective(self._device, self._windows, self._pairs, self._shifts.shape[1])
-        value, gradient = self._objective.evaluate((shifts - self._shifts) / self._step, weights)
+            n = self._shifts.shape[1]
+            self._objective = self._fit(lambda: _Objective(self._device, self._windows, self._pairs, n))
+        objective = self._objective
+        value, gradient = self._fit(lambda: objective.evaluate((shifts - self._shifts) / self._step, weights))
         return value, gradient / self._step
 
 
