@@ -12,24 +12,32 @@ import pytest
 from flexalign_plugin.tests.emulation import driver
 
 HERE = Path(__file__).resolve().parent
+TESTS = ("test_pycuda_device.py", "test_pycuda_backend.py")
 
 
-@pytest.mark.parametrize("order", ["0", "3"], ids=["threads in order", "threads shuffled"])
-def test_pycuda_on_the_test_driver(tmp_path, order):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with the test driver, and for what is compiled."""
     missing = driver.what_is_missing()
     if missing:
         pytest.skip(f"the real pycuda can't run on the test driver: {missing}")
-    driver.build(tmp_path)
+    path = tmp_path_factory.mktemp("driver")
+    driver.build(path)
+    return path
+
+
+@pytest.mark.parametrize("order", ["0", "3"], ids=["threads in order", "threads shuffled"])
+def test_pycuda_on_the_test_driver(folder, order):
     environment = {
         **os.environ,
-        "FLEXALIGN_TEST_DRIVER": str(tmp_path),
-        "FLEXALIGN_CUDA_BIN": str(tmp_path / "bin"),
-        "FLEXALIGN_CACHE": str(tmp_path / "cache"),
+        "FLEXALIGN_TEST_DRIVER": str(folder),
+        "FLEXALIGN_CUDA_BIN": str(folder / "bin"),
+        "FLEXALIGN_CACHE": str(folder / "cache"),
         "CUEMU_MODE": order,
         "CUEMU_MEM": str(512 << 20),
     }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_pycuda_device.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in TESTS)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout)
     assert done.returncode == 0, f"{' '.join(command)} failed; its output is above"
