@@ -65,7 +65,7 @@ def every_operation(backend: Any, source: FrameSource) -> List[np.ndarray]:
     power = backend.power(patches, (32, 36), of_patches)
     pairs = all_pairs(N)
     windows = backend.correlate(patches, (32, 36), lowpass(patch_band, 1.0, 4.0) ** 2, pairs, 5.0, 0.5, of_patches, 2)
-    whole = backend.correlate(spectra, BAND.size, lowpass(BAND, 1.0, 4.0) ** 2, pairs, 22.0)
+    whole = backend.correlate(spectra, BAND.size, lowpass(BAND, 1.0, 4.0) ** 2, pairs, 36.0)
     peaks = [windows.peaks(), windows.peaks(rng.uniform(-3, 3, (3, 6, 2)), 2.0), whole.peaks()]
     weights = rng.random((3, 6))
     weights[1, 2] = 0
@@ -121,6 +121,14 @@ def test_too_little_memory_is_told():
         FlexAlignError, match="emulated: not enough memory .* 4 MiB more are needed .* of 3 MiB are free"
     ):
         backend.sum_raw(FrameSource(Stack(frames), None, None, None), range(2))
+
+
+def test_half_precision_pixels():
+    values = np.array([[0.0, -0.0, 1.0, -1.5, 65504.0, 6e-8, -6.1e-5, np.inf, -np.inf, np.nan]], np.float16)
+    backend = emulated_backend()
+    out = backend.correct(FrameSource(Stack(values[None]), None, None, None), values)
+    np.testing.assert_array_equal(out, values.astype(np.float32))
+    np.testing.assert_array_equal(np.signbit(out[:, :9]), np.signbit(values[:, :9]))
 
 
 def test_frames_are_uploaded_once_and_memory_is_given_back():
