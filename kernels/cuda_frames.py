@@ -17,6 +17,7 @@ PIXEL_NAMES = {"u1": "u8", "i1": "i8", "u2": "u16", "i2": "i16", "f2": "f16", "f
 # Float frames' worth of memory that cached raw frames leave free for everything else: a batch of frames and their
 # transforms; for each frame of the movie its cropped spectrum, patches and windows.
 SPARE_FRAMES, SPARE_OF_EACH_FRAME = 12, 0.25
+AHEAD_BYTES = 2 << 30  # of the host, for frames that are read before the device asks for them
 
 
 class DefectTable(NamedTuple):
@@ -71,7 +72,8 @@ class FrameStore:
             self._movie, self._caching = weakref.ref(movie), True
         wanted = list(wanted)
         missing = [t for t in wanted if t not in self._frames]
-        ahead: List[Future[np.ndarray]] = [self._pool.submit(_read, movie, t) for t in missing[: self._readers]]
+        at_once = min(self._readers, max(AHEAD_BYTES // (4 * movie.shape[1] * movie.shape[2]), 1))
+        ahead: List[Future[np.ndarray]] = [self._pool.submit(_read, movie, t) for t in missing[:at_once]]
         asked = len(ahead)
         for t in wanted:
             raw = self._frames.get(t)
