@@ -53,6 +53,7 @@ setup(
     package_data={
         PACKAGE: ["protocols.conf", "*.png", "templates/*.json.template"],
         f"{PACKAGE}.kernels": ["*.cu", "*.cuh"],
+        f"{PACKAGE}.tests": ["emulation/*.h", "emulation/driver/*.cpp", "emulation/kernels/*.cu"],
     },
     install_requires=[
         "scipion-pyworkflow>=3.11.2",  # protocols, forms, projects
@@ -66,7 +67,11 @@ setup(
         "tqdm",  # progress bar of the command line
     ],
     extras_require={
-        "cuda": ["pycuda"],  # the GPU backend
+        # The GPU backend. pycuda is compiled on the machine, with the CUDA toolkit, whose cuFFT is used. Where the
+        # toolkit has none, NVIDIA's wheel has it, for the toolkit's version.
+        "cuda": ["pycuda>=2022.1"],
+        "cuda12": ["pycuda>=2022.1", "nvidia-cufft-cu12"],
+        "cuda13": ["pycuda>=2022.1", "nvidia-cufft"],
         "dev": ["pytest", "ruff", "mypy", "build"],  # what `make test` runs
     },
     entry_points={

@@ -140,8 +140,11 @@ def main() -> None:
     name = f"particles_seed{SEED}_{size}x{size}x{n}"
     mrc = phantom_file(arguments.workdir, name, phantom).path
     tiff = phantom_file(arguments.workdir, name, phantom, lzw=True).path
+    still = particle_phantom((n, size, size), seed=SEED, local_px=0.0)
+    without = phantom_file(arguments.workdir, name.replace("_", "_local_px0_", 1), still).path
     kinds = {
         "MRC": (mrc, []),
+        "MRC, no local motion in it": (without, []),
         "LZW TIFF": (tiff, []),
         "MRC, no spectra and plots": (mrc, ["--no-do-compute-psd", "--no-do-plots"]),
     }

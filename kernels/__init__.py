@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from ..errors import SettingsError
 
@@ -11,28 +11,80 @@ if TYPE_CHECKING:
     from .backend import Backend
 
 
-def select_backend(device: str = "auto", threads: Optional[int] = None) -> Backend:
+def select_backend(
+    device: str = "auto", threads: Optional[int] = None, memory_limit_gb: Optional[float] = None
+) -> Backend:
     """Backend for a device name.
 
     Parameters
     ----------
-    device : "auto" or "cpu". CUDA devices ("cuda:0") are not supported by this version and are refused.
+    device : "cpu", "cuda:1" (a GPU by its number), "cuda" (the first one), or "auto": the CPU, until the GPU backend
+        has been tried on real hardware.
     threads : CPU threads; all that this process may use when None.
+    memory_limit_gb : most of a GPU's memory that may be used, in GB; all of it when None.
 
     Raises
     ------
-    SettingsError : the device does not exist.
+    SettingsError : the device does not exist, or a part that it needs is missing.
+    FlexAlignError : the device was asked for and does not work.
     """
     check_device(device)
+    if device not in ("auto", "cpu"):
+        from .toolkit import device_index
+
+        return _cuda_backend(device_index(device), threads, memory_limit_gb)
     from .cpu import CpuBackend
 
     return CpuBackend(threads or usable_cores())
 
 
 def check_device(device: str) -> None:
-    """SettingsError unless the device can be used."""
+    """SettingsError unless this is the name of a device."""
     if device not in ("auto", "cpu"):
-        raise SettingsError(f"Device {device!r} can't be used: this version computes on the CPU, choose auto or cpu.")
+        from .toolkit import device_index
+
+        device_index(device)
+
+
+def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float]) -> Backend:
+    if memory_limit_gb is not None and not memory_limit_gb > 0:
+        raise SettingsError(f"A GPU memory limit of {memory_limit_gb:g} GB leaves no memory: give a number above 0.")
+    from .pycuda_device import PycudaDevice
+
+    limit = None if memory_limit_gb is None else int(memory_limit_gb * 1e9)
+    device = PycudaDevice(index, limit)
+    try:
+        device.prepare()
+        from .cuda import CudaBackend
+
+        return CudaBackend(device, threads=threads or usable_cores())
+    except BaseException:
+        device.close()
+        raise
+
+
+def describe_devices() -> List[str]:
+    """Lines for `flexalign info`: each GPU, the parts of CUDA, what is missing and how to get it."""
+    from . import fft, toolkit
+    from .cubins import Cubins, cache_folder
+
+    found = toolkit.visible_gpus()
+    lines = [f"cpu: {usable_cores()} threads"]
+    for gpu in found:
+        memory = f"{gpu.total_bytes / 1e9:.1f} GB"
+        lines.append(f"cuda:{gpu.index}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}")
+    if found:
+        lines.append(f"driver: supports CUDA up to {toolkit.driver_version()}")
+    nvcc = toolkit.find_nvcc()
+    if nvcc:
+        lines.append(f"compiler: {nvcc}")
+    if fft.is_present():
+        lines.append(f"cuFFT: {fft.version()}")
+    compiled = bool(found) and all(Cubins(toolkit.architecture(gpu)).all_cached() for gpu in found)
+    if found:
+        lines.append(f"kernels: {'compiled' if compiled else 'compiled when first used'}, kept in {cache_folder()}")
+    lines += [f"no GPU can be used: {part}" for part in toolkit.missing_parts(compiled)]
+    return lines
 
 
 def usable_cores() -> int:

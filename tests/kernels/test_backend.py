@@ -1,4 +1,4 @@
-"""Every operation of a backend against a float64 NumPy reference. The CUDA backend joins BACKENDS when it exists."""
+"""Every operation of a backend against a float64 NumPy reference. CUDA kernels run on the CPU (tests/emulation)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from flexalign_plugin.motion.band import Band, correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import neighbour_table
+from flexalign_plugin.tests.emulation import emulated_backend
 from flexalign_plugin.tests.in_memory import Stack
 
-BACKENDS = ["cpu"]
 NY, NX, N = 150, 210, 5
 
 
-@pytest.fixture(params=BACKENDS, scope="module")
+@pytest.fixture(params=["cpu", "cuda"], scope="module")
 def backend(request):
-    return select_backend(request.param, threads=3)
+    return select_backend("cpu", threads=3) if request.param == "cpu" else emulated_backend()
+
+
+def on_host(backend: Any, spectra: Any) -> np.ndarray:
+    return spectra if isinstance(spectra, np.ndarray) else backend.device.download(spectra)
 
 
 def source(frames: np.ndarray, dark: Any = None, gain: Any = None, defects: Any = None) -> FrameSource:
@@ -79,7 +83,7 @@ def test_spectra_are_crops_of_the_corrected_frames_transform(backend):
     frames = random_frames("u1")
     gain = np.random.default_rng(3).random((NY, NX), np.float32) + 0.5
     band = Band(full=(144, 200), size=(60, 50))
-    spectra = np.asarray(backend.spectra(source(frames, gain=gain), range(1, 4), band))
+    spectra = on_host(backend, backend.spectra(source(frames, gain=gain), range(1, 4), band))
     part = (frames[1:4].astype(float) * gain)[:, 3:147, 5:205]
     full = np.fft.rfft2(part)
     expected = np.concatenate([full[:, :30, :26], full[:, -30:, :26]], axis=1)
@@ -98,7 +102,7 @@ def test_patch_spectra_apply_the_exact_shift(backend):
     spectra = spectra_of(np.stack([moved(image, s) for s in shifts]))
     corners = np.array([[10, 20], [40, 111]])
     band = Band((NY, NX), (NY, NX))
-    patches = np.asarray(backend.patch_spectra(spectra, band, shifts, corners, (64, 80)))
+    patches = on_host(backend, backend.patch_spectra(spectra, band, shifts, corners, (64, 80)))
     image = image - image.mean()
     for p, (y, x) in enumerate(corners):
         cut = image[y : y + 64, x : x + 80]

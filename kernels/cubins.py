@@ -1,0 +1,124 @@
+"""Compiled kernels, made by nvcc when first used and kept on disk for all processes of this user."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Dict, List
+
+from . import toolkit
+from .device import DeviceError
+
+logger = logging.getLogger(__name__)
+SOURCES = Path(__file__).resolve().parent
+OPTIONS = ("-std=c++17", "-lineinfo")
+
+
+def cache_folder() -> Path:
+    """FLEXALIGN_CACHE, or flexalign/ in the user's cache folder."""
+    chosen = os.environ.get("FLEXALIGN_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flexalign"
+
+
+class Cubins:
+    """Device code of every module for one architecture.
+
+    Files are named after the content of all sources, not after the compiler: a machine without nvcc can use what
+    another one compiled into the same home folder.
+
+    Parameters
+    ----------
+    architecture : "sm_90". sources : folder of the .cu and .cuh files; every .cu is a module of that name.
+    """
+
+    def __init__(self, architecture: str, sources: Path = SOURCES):
+        self._architecture = architecture
+        self._sources = sources
+        self._folder = cache_folder() / "kernels"
+        digest = hashlib.sha256("\0".join([architecture, *OPTIONS]).encode())
+        for path in sorted([*sources.glob("*.cu"), *sources.glob("*.cuh")]):
+            digest.update(path.name.encode() + path.read_bytes())
+        self._key = digest.hexdigest()[:16]
+        self._code: Dict[str, bytes] = {}
+
+    def module_names(self) -> List[str]:
+        """Names of all kernel modules: `warp` is warp.cu."""
+        return sorted(path.stem for path in self._sources.glob("*.cu"))
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}-{self._architecture}-{self._key}.cubin"
+
+    def all_cached(self) -> bool:
+        """Whether nothing needs to be compiled."""
+        return all(name in self._code or self._path(name).is_file() for name in self.module_names())
+
+    def get(self, name: str) -> bytes:
+        """Device code of a module, from memory, disk or the compiler.
+
+        Raises
+        ------
+        DeviceError : it can't be compiled; says what the compiler said.
+        """
+        if name not in self._code:
+            try:
+                self._code[name] = self._path(name).read_bytes()
+            except OSError:
+                self.compile_missing()
+        return self._code[name]
+
+    def compile_missing(self) -> None:
+        """Compile all modules that are not there, side by side."""
+        names = [n for n in self.module_names() if n not in self._code and not self._path(n).is_file()]
+        nvcc = toolkit.find_nvcc()
+        if names and nvcc is None:
+            raise DeviceError("The GPU's kernels can't be compiled: " + toolkit.NO_COMPILER + ".")
+        with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1))) as pool:
+            for name, code in zip(names, pool.map(lambda n: self._compile(n, str(nvcc)), names)):
+                self._code[name] = code
+                self._store(self._path(name), code)
+
+    def recompile(self, name: str) -> bytes:
+        """Compile a module again, since the driver refused what was kept (another driver, a damaged file)."""
+        nvcc = toolkit.find_nvcc()
+        if nvcc is None:
+            raise DeviceError(
+                f"The driver refuses the compiled kernel {self._path(name)}, and it can't be compiled again: "
+                + toolkit.NO_COMPILER
+                + "."
+            )
+        self._code[name] = self._compile(name, nvcc)
+        self._store(self._path(name), self._code[name])
+        return self._code[name]
+
+    def _compile(self, name: str, nvcc: str) -> bytes:
+        import pycuda.compiler
+        import pycuda.driver
+
+        path = self._sources / f"{name}.cu"
+        source = f'#line 1 "{path.name}"\n' + path.read_text(encoding="utf-8")
+        options = ["-arch", self._architecture, *OPTIONS, f"-I{self._sources}"]
+        try:
+            code: bytes = pycuda.compiler.compile_plain(source, options, False, nvcc, None, "cubin")
+        except pycuda.driver.CompileError as error:
+            said = (getattr(error, "stderr", "") or str(error)).strip()
+            raise DeviceError(
+                f"{nvcc} can't compile {path.name} for this GPU ({self._architecture}). If it does not know the GPU, "
+                f"install a CUDA toolkit that does, or name another with FLEXALIGN_CUDA_BIN. It said: {said}"
+            ) from error
+        return code
+
+    def _store(self, path: Path, code: bytes) -> None:
+        """Keep device code on disk if that can be done; it is in memory in any case."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as temporary:
+                temporary.write(code)
+            os.replace(temporary.name, path)
+        except OSError:
+            logger.warning("Compiled kernels can't be kept in %s: every process compiles them again.", path.parent)

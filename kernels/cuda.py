@@ -1,0 +1,366 @@
+"""The backend for CUDA devices: the operations as launches of `*.cu` kernels and transforms of a `Device`.
+
+Frames, spectra and windows stay on the device; only sums, powers, peaks and gradients come back. Whole frames are
+handled in batches that fit into memory: an operation that runs out of memory is repeated with smaller batches.
+
+As on the CPU, correlations are transformed back only near their centre (kernels/cpu.py). What differs: the warp is one
+two-dimensional interpolation with the field evaluated at every pixel, arithmetic is float32 but for the objective.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, cast
+
+import numpy as np
+
+from ..errors import FlexAlignError
+from ..motion.band import Band
+from ..motion.bspline import basis
+from ..motion.model import MotionModel
+from .backend import Backend, FrameSource
+from .cuda_frames import PIXEL_NAMES, FrameStore, native
+from .cuda_windows import CudaWindows
+from .device import Device, DeviceArray, DeviceOutOfMemory
+
+NEGLIGIBLE_WEIGHT = 3e-4
+BATCH_BYTES = 1 << 30  # larger batches gain nothing
+BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at once
+PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
+MOST_BLOCKS = 65535  # in y and z
+_Operation = TypeVar("_Operation", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
+
+
+def _fitting(operation: _Operation) -> _Operation:
+    """The method, run by `CudaBackend._fit`."""
+
+    @functools.wraps(operation)
+    def run(self: CudaBackend, *arguments: Any, **options: Any) -> Any:
+        return self._fit(lambda: operation(self, *arguments, **options))
+
+    return cast(_Operation, run)
+
+
+class CudaBackend(Backend):
+    """Operations on one CUDA device.
+
+    Parameters
+    ----------
+    device : where to compute; closed with the backend.
+    threads : of this process, read frames ahead of the device.
+    """
+
+    def __init__(self, device: Device, threads: int = 4):
+        self.device = device
+        self.name = device.name
+        self.threads = max(1, threads)
+        self._frames = FrameStore(device, self.threads)
+        self._halvings, self._divisible = 0, False
+
+    def close(self) -> None:
+        self._frames.close()
+        self.device.close()
+
+    # Batches
+
+    def _fit(self, operation: Callable[[], _Result]) -> _Result:
+        """Repeat an operation that runs out of memory: without cached frames, then with batches of half the size."""
+        self._halvings = 0
+        while True:
+            self._divisible = False
+            try:
+                return operation()
+            except DeviceOutOfMemory as error:
+                needed, free = error.needed_bytes, error.free_bytes
+            # Only now the failed attempt's arrays are gone.
+            if self._frames.release():
+                continue
+            if not self._divisible:
+                raise FlexAlignError(
+                    f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
+                    f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
+                    "on this device, choose a larger one, or compute on the CPU."
+                )
+            self._halvings += 1
+
+    def _batches(self, count: int, bytes_each: int, most: int = MOST_BLOCKS) -> Iterator[Tuple[int, int]]:
+        """(start, stop) of batches of `count` items that take `bytes_each` while they are handled."""
+        room = min(BATCH_SHARE * self.device.free_bytes(), BATCH_BYTES)
+        size = min(max(int(room) // max(bytes_each, 1) >> self._halvings, 1), count, most)
+        self._divisible = self._divisible or size > 1
+        for start in range(0, count, max(size, 1)):
+            yield start, min(start + size, count)
+
+    def _part(self, array: DeviceArray, start: int, stop: int) -> DeviceArray:
+        """Items start .. stop of an array's first axis."""
+        inner = array.shape[1:]
+        return self.device.view(array, start * int(np.prod(inner, dtype=np.int64)), (stop - start, *inner))
+
+    # Frames
+
+    @_fitting
+    def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
+        _, ny, nx = source.movie.shape
+        blocks = -(-ny * nx // PIXELS_PER_SUM)
+        total = self.device.zeros((ny, nx), np.float32)
+        partial = None
+        for k, raw in enumerate(self._frames.frames(source, frames)):
+            name = PIXEL_NAMES[np.dtype(raw.dtype).str[1:]]
+            if partial is None:
+                partial = self.device.empty((len(frames), blocks), np.float32 if name[0] == "f" else np.int32)
+            of_frame = self._part(partial, k, k + 1)
+            self.device.launch("sum_raw", f"sum_raw_{name}", (blocks,), (256,), raw, np.int64(ny * nx), total, of_frame)
+        sums = np.zeros((0, 1)) if partial is None else self.device.download(partial)  # nothing of no frames
+        return self.device.download(total), sums.sum(axis=1, dtype=np.float64) / (ny * nx)
+
+    @_fitting
+    def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
+        out = self.device.empty(raw.shape, np.float32)
+        self._frames.correct(self.device.upload(native(raw)), self._frames.corrections(source), out)
+        return self.device.download(out)
+
+    @_fitting
+    def spectra(self, source: FrameSource, frames: range, band: Band) -> DeviceArray:
+        _, ny, nx = source.movie.shape
+        (fy, fx), (by, bxh) = band.full, band.spectrum_shape
+        fxh = fx // 2 + 1
+        out = self.device.empty((1, len(frames), by, bxh), np.complex64)
+        flat = self.device.view(out, 0, (len(frames), by, bxh))
+        corrections = self._frames.corrections(source)
+        raw = self._frames.frames(source, frames)
+        each = 4 * fy * fx + 8 * fy * fxh + self.device.fft_work_bytes("r2c", fy, fx, 1)
+        for a, b in self._batches(len(frames), each):
+            images = self.device.empty((b - a, fy, fx), np.float32)
+            full = self.device.empty((b - a, fy, fxh), np.complex64)
+            for k in range(b - a):
+                image = self._part(images, k, k + 1)
+                self._frames.correct(next(raw), corrections, image, (ny - fy) // 2, (nx - fx) // 2)
+            self.device.rfft2(images, full)
+            sizes = (np.int32(v) for v in (fy, fxh, by, bxh))
+            self.device.launch(
+                "crop", "crop", (-(-bxh // 128), by, b - a), (128,), full, *sizes, self._part(flat, a, b)
+            )
+        return out
+
+    # Spectra
+
+    def _on_device(self, spectra: Any) -> DeviceArray:
+        """Spectra that were made elsewhere are uploaded."""
+        return self.device.upload(np.ascontiguousarray(spectra)) if isinstance(spectra, np.ndarray) else spectra
+
+    def _phases(self, shifts: np.ndarray, ky: np.ndarray, kx: np.ndarray) -> Tuple[DeviceArray, DeviceArray]:
+        """Factors exp(-2 pi i k s) of shifts (..., 2): (m, len(ky)) and (m, len(kx)); k in cycles per band pixel."""
+        flat = np.ascontiguousarray(shifts.reshape(-1, 2), np.float32)
+        on_device = self.device.upload(flat)
+        tables = []
+        for axis, k in enumerate((ky, kx)):
+            table = self.device.empty((len(flat), len(k)), np.complex64)
+            self.device.launch(
+                "phases", "phase_table", (len(flat), -(-len(k) // 128)), (128,),
+                self.device.view(on_device, axis, (2 * len(flat) - axis,)), np.int32(2),
+                self.device.upload(np.ascontiguousarray(k, np.float32)), np.int32(len(k)), table,
+            )  # fmt: skip
+            tables.append(table)
+        return tables[0], tables[1]
+
+    @_fitting
+    def patch_spectra(
+        self, spectra: Any, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+    ) -> DeviceArray:
+        (by, bx), (py, px) = band.size, patch
+        bxh, pxh = bx // 2 + 1, px // 2 + 1
+        n, p = spectra.shape[1], len(corners)
+        frames = self.device.view(self._on_device(spectra), 0, (n, by, bxh))
+        phase_y, phase_x = self._phases(shifts, np.fft.fftfreq(by), np.arange(bxh) / bx)
+        images = self.device.empty((n, by, bx), np.float32)
+        for a, b in self._batches(n, 8 * by * bxh + self.device.fft_work_bytes("c2r", by, bx, 1)):
+            moved = self.device.empty((b - a, by, bxh), np.complex64)
+            self.device.launch(
+                "patches", "shift_spectra", (-(-bxh // 128), by, b - a), (128,),
+                *(self._part(v, a, b) for v in (frames, phase_y, phase_x)),
+                np.int32(by), np.int32(bx), np.float32(1.0 / (by * bx)), moved,
+            )  # fmt: skip
+            self.device.irfft2(moved, self._part(images, a, b))
+        out = self.device.empty((p, n, py, pxh), np.complex64)
+        flat = self.device.view(out, 0, (p * n, py, pxh))
+        for a, b in self._batches(p, n * (4 * py * px + self.device.fft_work_bytes("r2c", py, px, 1))):
+            tiles = self.device.empty(((b - a) * n, py, px), np.float32)
+            at = self.device.upload(np.ascontiguousarray(corners[a:b], np.int32))
+            sizes = (np.int32(v) for v in (n, by, bx))
+            self.device.launch("patches", "cut", ((b - a) * n, py), (128,), images, *sizes, at, np.int32(px), tiles)
+            transformed = self._part(flat, a * n, b * n)
+            self.device.rfft2(tiles, transformed)
+            count = (b - a) * n
+            self.device.launch(
+                "patches", "clear_mean", (-(-count // 128),), (128,), transformed, np.int32(count), np.int64(py * pxh)
+            )
+        return out
+
+    @_fitting
+    def power(self, spectra: Any, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        (sy, sx), (batch, n) = size, spectra.shape[:2]
+        sxh = sx // 2 + 1
+        phases = self._phases(shifts, np.fft.fftfreq(sy), np.arange(sxh) / sx)
+        partial = self.device.empty((batch, 2, sy, sxh), np.float32)
+        mean = self.device.empty((2, sy, sxh), np.float32)
+        self.device.launch(
+            "power", "power", (-(-sxh // 128), sy, batch), (128,),
+            self._on_device(spectra), *phases, np.int32(n), np.int32(sy), np.int32(sxh), partial,
+        )  # fmt: skip
+        count = 2 * sy * sxh
+        self.device.launch(
+            "power", "mean_of_batch", (-(-count // 128),), (128,), partial, np.int32(batch), np.int64(count), mean
+        )
+        of_sum, of_each = self.device.download(mean).astype(np.float64)
+        return of_sum, of_each
+
+    @_fitting
+    def correlate(
+        self,
+        spectra: Any,
+        size: Tuple[int, int],
+        weight: np.ndarray,
+        pairs: np.ndarray,
+        radius: float,
+        step: float = 1.0,
+        shifts: Optional[np.ndarray] = None,
+        group: int = 1,
+    ) -> CudaWindows:
+        (sy, sx), (batch, n) = size, spectra.shape[:2]
+        if shifts is None:
+            shifts = np.zeros((batch, n, 2))
+        significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
+        rows = np.flatnonzero(significant.any(axis=1))
+        cols = np.flatnonzero(significant.any(axis=0))
+        half = int(np.ceil(radius / step))
+        width = 2 * half + 1
+        if not len(rows):
+            zeros = self.device.zeros((batch, len(pairs), width, width), np.float32)
+            return CudaWindows(self.device, self._fit, zeros, pairs, shifts, step)
+        out = self.device.empty((batch, len(pairs), width, width), np.float32)
+        spectra = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
+        root_weight = self.device.upload(np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32))
+        on_device = [self.device.upload(a.astype(np.int32)) for a in (rows, cols, pairs)]
+        ky, kx = np.fft.fftfreq(sy)[rows], cols / sx
+        # The real part of the inverse transform; every column kx > 0 stands for two of the full spectrum.
+        factor = np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0) / (sy * sx)
+        offsets = step * np.arange(half + 1)
+        waves_y = self.device.upload(np.exp(2j * np.pi * np.outer(ky, offsets)).astype(np.complex64))
+        waves_x = self.device.upload(
+            (factor[:, None] * np.exp(2j * np.pi * np.outer(kx, offsets))).astype(np.complex64)
+        )
+        each = 8 * n * len(rows) * len(cols) * (1 if group == 1 else 2)
+        for a, b in self._batches(batch, each):
+            members = self.device.empty((b - a, n, len(rows), len(cols)), np.complex64)
+            phases = self._phases(shifts[a:b], ky, kx)
+            self.device.launch(
+                "correlate", "weight_members", ((b - a) * n, len(rows)), (128,),
+                self._part(spectra, a, b), np.int32(sy), np.int32(sx // 2 + 1), *on_device[:2], np.int32(len(cols)),
+                root_weight, *phases, members,
+            )  # fmt: skip
+            groups = members if group == 1 else self._sum_groups(members, group)
+            self._transform(
+                groups, members, on_device[2], len(pairs), group, waves_y, waves_x, half, self._part(out, a, b)
+            )
+        return CudaWindows(self.device, self._fit, out, pairs, shifts, step)
+
+    def _sum_groups(self, members: DeviceArray, group: int) -> DeviceArray:
+        groups = self.device.empty(members.shape, np.complex64)
+        batch, n, rows, cols = members.shape
+        size = rows * cols
+        self.device.launch(
+            "correlate",
+            "sum_groups",
+            (-(-size // 128), n, batch),
+            (128,),
+            members,
+            np.int64(size),
+            np.int32(group),
+            groups,
+        )
+        return groups
+
+    def _transform(
+        self,
+        groups: DeviceArray,
+        members: DeviceArray,
+        pairs: DeviceArray,
+        n_pairs: int,
+        group: int,
+        waves_y: DeviceArray,
+        waves_x: DeviceArray,
+        half_width: int,
+        out: DeviceArray,
+    ) -> None:
+        """Fill `out` (batch, n_pairs, width, width) with the windows of all pairs (correlate.cu)."""
+        batch, n, rows, cols = members.shape
+        width = 2 * half_width + 1
+        per_thread = next((k for k in (1, 2) if half_width < 8 * k), 4)
+        for a, b in self._batches(batch * n_pairs, 8 * width * cols, most=1 << 30):
+            half = self.device.empty((b - a, width, cols), np.complex64)
+            self.device.launch(
+                "correlate", f"transform_rows_{per_thread}",
+                (b - a, -(-cols // 64), -(-(half_width + 1) // (8 * per_thread))), (32, 8),
+                groups, members, pairs, np.int32(n_pairs), np.int64(a), *(np.int32(v) for v in (n, group, rows, cols)),
+                waves_y, np.int32(half_width), half,
+            )  # fmt: skip
+            self.device.launch(
+                "correlate", "transform_columns", (b - a, -(-width // 16), -(-(half_width + 1) // 32)), (32, 4),
+                half, np.int32(cols), waves_x, np.int32(half_width), np.int64(a), out,
+            )  # fmt: skip
+
+    # Motion correction
+
+    @_fitting
+    def warp_sum(
+        self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+    ) -> List[np.ndarray]:
+        _, ny, nx = source.movie.shape
+        weights = np.atleast_2d(weights).astype(np.float32)
+        sums = self.device.zeros((len(weights), ny, nx), np.float32)
+        control, along_y, along_x = self._field(model, frames)
+        corrections = self._frames.corrections(source)
+        raw = self._frames.frames(source, frames)
+        sizes = [np.int32(v) for v in (ny, nx, *control.shape[2:])]
+        for a, b in self._batches(len(frames), 4 * ny * nx):
+            images = self.device.empty((b - a, ny, nx), np.float32)
+            for k in range(b - a):
+                self._frames.correct(next(raw), corrections, self._part(images, k, k + 1))
+            shared = [self.device.upload(v) for v in (control[a:b], np.asarray(fill[a:b], np.float32))]
+            for s in range(0, len(weights), SUMS_PER_WARP):
+                some = np.ascontiguousarray(weights[s : s + SUMS_PER_WARP, a:b])
+                self.device.launch(
+                    "warp", "warp_sum", (-(-nx // 32), -(-ny // 8)), (32, 8),
+                    images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
+                    self.device.upload(some), shared[1], np.int32(len(some)),
+                    self._part(sums, s, s + len(some)), shared=8 * 8 * control.shape[3],
+                )  # fmt: skip
+        return list(self.device.download(sums))
+
+    def _field(
+        self, model: MotionModel, frames: Sequence[int]
+    ) -> Tuple[np.ndarray, List[DeviceArray], List[DeviceArray]]:
+        """Control points of each frame's field (n, 2, ky, kx) float32, and the tables of the basis along y and x."""
+        at = np.asarray(frames) - model.first_frame
+        points = model.global_shifts_px[at][:, :, None, None]
+        if model.coefficients_px is not None:
+            in_time = basis(model.coefficients_px.shape[1], model.n_aligned - 1, at)
+            points = points + np.einsum("tl,alyx->tayx", in_time, model.coefficients_px)
+        # The kernel takes four points on each axis, for fewer the others weigh nothing.
+        ky, kx = points.shape[2:]
+        padded = np.zeros((len(at), 2, max(ky, 4), max(kx, 4)), np.float32)
+        padded[:, :, :ky, :kx] = points
+        tables = [
+            [self.device.upload(v) for v in _basis_table(k, length)] for k, length in zip((ky, kx), model.frame_shape)
+        ]
+        return padded, tables[0], tables[1]
+
+
+def _basis_table(n_points: int, length: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Four values (length, 4) float32 of the basis at each pixel and (length,) int32 of the first one's point."""
+    values = basis(n_points, length - 1, np.arange(length))
+    values = np.pad(values, ((0, 0), (0, max(4 - n_points, 0))))
+    first = np.minimum((values != 0).argmax(axis=1), values.shape[1] - 4)
+    picked = np.take_along_axis(values, first[:, None] + np.arange(4), axis=1)
+    return picked.astype(np.float32), first.astype(np.int32)

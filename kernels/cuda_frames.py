@@ -1,0 +1,154 @@
+"""Raw frames and corrections on the device: uploaded once for a movie, corrected there."""
+
+from __future__ import annotations
+
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from .backend import FrameSource
+from .device import Device, DeviceArray
+
+NULL = np.uintp(0)
+# Names that the kernels of raw.cuh carry. Other types are converted to float32 on the host.
+PIXEL_NAMES = {"u1": "u8", "i1": "i8", "u2": "u16", "i2": "i16", "f2": "f16", "f4": "f32"}
+# Float frames' worth of memory that cached raw frames leave free for everything else: a batch of frames and their
+# transforms; for each frame of the movie its cropped spectrum, patches and windows.
+SPARE_FRAMES, SPARE_OF_EACH_FRAME = 12, 0.25
+AHEAD_BYTES = 2 << 30  # of the host, for frames that are read before the device asks for them
+
+
+class DefectTable(NamedTuple):
+    """`movies.NeighbourTable` on the device, int32: y * nx + x of the defects, where each one's neighbours start."""
+
+    n: int
+    defects: DeviceArray
+    first: DeviceArray
+    neighbours: DeviceArray
+
+
+class Corrections(NamedTuple):
+    """Dark and gain (ny, nx) float32, or a null pointer, and defects."""
+
+    dark: Any
+    gain: Any
+    defects: Optional[DefectTable]
+
+
+class FrameStore:
+    """Raw frames of the current movie, kept on the device while there is room, and its corrections.
+
+    Frames are read ahead of the device by threads, since the movie may have to decode them.
+    """
+
+    def __init__(self, device: Device, readers: int):
+        self._device = device
+        self._readers = readers
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="flexalign-read")
+        self._movie: Any = None  # weak reference: a finished movie must not be kept in memory
+        self._caching = True
+        self._frames: Dict[int, DeviceArray] = {}
+        self._kept: Dict[int, Tuple[Any, Any]] = {}  # host array's id: weak reference to it, device copy
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self.release()
+        self._kept.clear()
+
+    def release(self) -> bool:
+        """Forget the cached raw frames and cache no more of this movie; False when there were none."""
+        had = bool(self._frames)
+        self._frames.clear()
+        self._caching = False
+        return had
+
+    def frames(self, source: FrameSource, wanted: Iterable[int]) -> Iterator[DeviceArray]:
+        """Raw frames (ny, nx), one after the other, in a type that `PIXEL_NAMES` knows."""
+        movie = source.movie
+        if self._movie is None or self._movie() is not movie:
+            self.release()
+            self._movie, self._caching = weakref.ref(movie), True
+        wanted = list(wanted)
+        missing = [t for t in wanted if t not in self._frames]
+        at_once = min(self._readers, max(AHEAD_BYTES // (4 * movie.shape[1] * movie.shape[2]), 1))
+        ahead: List[Future[np.ndarray]] = [self._pool.submit(_read, movie, t) for t in missing[:at_once]]
+        asked = len(ahead)
+        for t in wanted:
+            raw = self._frames.get(t)
+            if raw is None:
+                # A frame that was cached when this began may have been released since.
+                host = ahead.pop(0).result() if t in missing else _read(movie, t)
+                if t in missing and asked < len(missing):
+                    ahead.append(self._pool.submit(_read, movie, missing[asked]))
+                    asked += 1
+                raw = self._device.upload(host)
+                if self._caching and self._has_room(movie.shape):
+                    self._frames[t] = raw
+            yield raw
+
+    def _has_room(self, shape: Tuple[int, int, int]) -> bool:
+        n, ny, nx = shape
+        return self._device.free_bytes() > (SPARE_FRAMES + SPARE_OF_EACH_FRAME * n) * 4 * ny * nx
+
+    def corrections(self, source: FrameSource) -> Corrections:
+        """The source's corrections on the device; they stay there as long as the host's arrays live."""
+        table = source.defects
+        defects = None
+        if table is not None and len(table.rows):
+            defects = self._keep(table.rows, lambda rows: self._upload_defects(table, source.movie.shape[2]))
+        return Corrections(
+            NULL if source.dark is None else self._keep(source.dark, self._upload_float),
+            NULL if source.gain is None else self._keep(source.gain, self._upload_float),
+            defects,
+        )
+
+    def _keep(self, host: np.ndarray, upload: Any) -> Any:
+        """Device copy of what belongs to this very host array, as long as that lives."""
+        found = self._kept.get(id(host))
+        if found is None or found[0]() is not host:
+            key, kept = id(host), self._kept
+            found = (weakref.ref(host, lambda _: kept.pop(key, None)), upload(host))
+            kept[key] = found
+        return found[1]
+
+    def _upload_float(self, host: np.ndarray) -> DeviceArray:
+        return self._device.upload(np.ascontiguousarray(host, np.float32))
+
+    def _upload_defects(self, table: Any, nx: int) -> DefectTable:
+        flat = table.rows.astype(np.int64) * nx + table.cols
+        parts = (flat, table.indptr, table.neighbours_flat_index)
+        # An image of defects alone has no good neighbours; an array can't be empty on the device.
+        host = [np.asarray(a if len(a) else [0], np.int32) for a in parts]
+        return DefectTable(len(flat), *(self._device.upload(a) for a in host))
+
+    def correct(
+        self, raw: DeviceArray, corrections: Corrections, out: DeviceArray, top: int = 0, left: int = 0
+    ) -> None:
+        """Fill `out` (h, w) float32 with the corrected part of a raw frame that begins at (top, left)."""
+        (height, width), nx = out.shape[-2:], raw.shape[-1]
+        name = PIXEL_NAMES[np.dtype(raw.dtype).str[1:]]
+        dark, gain, defects = corrections
+        where = np.int32(top), np.int32(left)
+        self._device.launch(
+            "correct", f"correct_{name}", (-(-width // 256), height), (256,),
+            raw, np.int32(nx), dark, gain, *where, np.int32(width), out,
+        )  # fmt: skip
+        if defects is not None:
+            self._device.launch(
+                "correct", f"replace_defects_{name}", (-(-defects.n // 128),), (128,),
+                raw, np.int32(nx), dark, gain, np.int32(defects.n), defects.defects, defects.first,
+                defects.neighbours, *where, np.int32(height), np.int32(width), out,
+            )  # fmt: skip
+
+
+def native(raw: np.ndarray) -> np.ndarray:
+    """The frame, contiguous and in a type that the kernels know."""
+    if not raw.dtype.isnative:
+        raw = raw.astype(raw.dtype.newbyteorder("="))
+    return np.ascontiguousarray(raw, None if raw.dtype.str[1:] in PIXEL_NAMES else np.float32)
+
+
+def _read(movie: Any, t: int) -> np.ndarray:
+    return native(movie.frame(t))

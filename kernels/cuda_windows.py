@@ -1,0 +1,129 @@
+"""Correlation windows on a CUDA device: their peaks and the refinement's objective."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Tuple
+
+import numpy as np
+
+from .backend import Peaks, Windows
+from .device import Device, DeviceArray
+
+PEAK_RADIUS_PX = 4.0  # pixels around a maximum that belong to it and not to the noise
+
+
+class CudaWindows(Windows):
+    """Windows on the device.
+
+    Parameters
+    ----------
+    fit : runs a function and makes room for it when memory is short.
+    windows : (batch, n_pairs, width, width) float32.
+    shifts : (batch, n, 2), applied before.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        fit: Callable[[Callable[[], Any]], Any],
+        windows: DeviceArray,
+        pairs: np.ndarray,
+        shifts: np.ndarray,
+        step: float,
+    ):
+        self._device = device
+        self._fit = fit
+        self._windows = windows
+        self._pairs = pairs
+        self._shifts = shifts
+        self._step = step
+        self._objective: Optional[_Objective] = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The windows on the host."""
+        return self._device.download(self._windows)
+
+    def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
+        found: Peaks = self._fit(lambda: self._peaks(around, radius))
+        return found
+
+    def _peaks(self, around: Optional[np.ndarray], radius: Optional[float]) -> Peaks:
+        batch, n_pairs, h, w = self._windows.shape
+        offset = self._shifts[:, self._pairs[:, 1]] - self._shifts[:, self._pairs[:, 0]]
+        local = np.zeros((batch, n_pairs, 2)) if around is None else (around - offset) / self._step
+        centres = self._device.upload(np.ascontiguousarray(local + h // 2, np.float32))
+        reach = np.float32(h // 2 if radius is None else radius / self._step)
+        count, size = batch * n_pairs, (np.int32(h), np.int32(w))
+        out = self._device.empty((batch, n_pairs, 7), np.float32)
+        self._device.launch(
+            "peaks",
+            "find_peaks",
+            (count,),
+            (128,),
+            self._windows,
+            *size,
+            centres,
+            reach,
+            np.float32(PEAK_RADIUS_PX),
+            out,
+        )
+        self._device.launch(
+            "peaks", "refine_peaks", (-(-count // 64),), (64,), self._windows, np.int32(count), *size, out
+        )
+        found = self._device.download(out).astype(np.float64)
+        position = found[..., 0:2] + found[..., 2:4] - h // 2
+        return Peaks(position * self._step + offset, found[..., 4], found[..., 5], found[..., 6] != 0)
+
+    def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        if self._objective is None:
+            n = self._shifts.shape[1]
+            self._objective = self._fit(lambda: _Objective(self._device, self._windows, self._pairs, n))
+        objective = self._objective
+        value, gradient = self._fit(lambda: objective.evaluate((shifts - self._shifts) / self._step, weights))
+        return value, gradient / self._step
+
+
+class _Objective:
+    """What the evaluations of one objective share: B-spline coefficients, the pairs of each frame, the weights."""
+
+    def __init__(self, device: Device, windows: DeviceArray, pairs: np.ndarray, frames: int):
+        self._device = device
+        self._frames = frames
+        batch, n_pairs, h, w = windows.shape
+        self._coefficients = device.empty(windows.shape, np.float32)
+        for source, lines, n, line_stride, stride in ((windows, h, w, w, 1), (self._coefficients, w, h, 1, w)):
+            all_lines = batch * n_pairs * lines
+            device.launch(
+                "objective", "prefilter", (-(-all_lines // 128),), (128,),
+                source, np.int64(all_lines), np.int32(lines), np.int32(n), np.int32(line_stride), np.int32(stride),
+                self._coefficients,
+            )  # fmt: skip
+        self._pairs = device.upload(np.ascontiguousarray(pairs, np.int32))
+        # Sorted by frame, each frame's pairs in their order.
+        members = np.ascontiguousarray(pairs).ravel()
+        order = np.argsort(members, kind="stable")
+        self._entries = device.upload(order.astype(np.int32))
+        self._first = device.upload(np.searchsorted(members[order], np.arange(frames + 1)).astype(np.int32))
+        self._terms = device.empty((batch, n_pairs, 4), np.float64)
+        self._result = device.empty((batch, 1 + 2 * frames), np.float64)
+        self._weights: Optional[Tuple[np.ndarray, DeviceArray]] = None
+
+    def evaluate(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Values (batch,) and gradients (batch, frames, 2) at shifts in window samples."""
+        batch, n_pairs, h, w = self._coefficients.shape
+        if self._weights is None or not np.array_equal(self._weights[0], weights):
+            mine = np.array(weights, np.float64)
+            self._weights = mine, self._device.upload(mine)
+        at = self._device.upload(np.ascontiguousarray(shifts, np.float64))
+        n = np.int32(n_pairs), np.int32(self._frames)
+        self._device.launch(
+            "objective", "pair_terms", (-(-n_pairs // 128), batch), (128,),
+            self._coefficients, np.int32(h), np.int32(w), self._pairs, *n, at, self._weights[1], self._terms,
+        )  # fmt: skip
+        self._device.launch(
+            "objective", "sum_terms", (self._frames + 1, batch), (64,),
+            self._terms, *n, self._first, self._entries, self._result,
+        )  # fmt: skip
+        result = self._device.download(self._result)
+        return result[:, 0], result[:, 1:].reshape(batch, self._frames, 2)

@@ -1,0 +1,226 @@
+"""cuFFT through ctypes: batched 2-D transforms of real images, out of place, in a work area that the caller owns.
+
+cuFFT sits on the CUDA runtime, so the current context must be the device's primary one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import sys
+from collections import OrderedDict
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+
+from .device import DeviceArray, DeviceError, DeviceOutOfMemory
+
+KINDS = {"r2c": 0x2A, "c2r": 0x2C}
+ALLOC_FAILED = 2
+MAX_PLANS = 32  # kept at a time; a plan also holds tables on the device
+_STATUS = {
+    1: "INVALID_PLAN",
+    2: "ALLOC_FAILED",
+    3: "INVALID_TYPE",
+    4: "INVALID_VALUE",
+    5: "INTERNAL_ERROR",
+    6: "EXEC_FAILED",
+    7: "SETUP_FAILED",
+    8: "INVALID_SIZE",
+    9: "UNALIGNED_DATA",
+    11: "INVALID_DEVICE",
+    13: "NO_WORKSPACE",
+    14: "NOT_IMPLEMENTED",
+    16: "NOT_SUPPORTED",
+    17: "MISSING_DEPENDENCY",
+    18: "NVRTC_FAILURE",
+    19: "NVJITLINK_FAILURE",
+}
+_library: Any = None
+
+
+class CufftError(DeviceError):
+    """A call of cuFFT failed. `code` is its status."""
+
+    def __init__(self, function: str, code: int):
+        super().__init__(
+            f"{function} failed with CUFFT_{_STATUS.get(code, code)}. If this happens with every movie, the cuFFT "
+            "library does not fit the driver or the GPU: `flexalign info` names it, FLEXALIGN_CUDA_LIB chooses another."
+        )
+        self.code = code
+
+
+class CufftMissing(OSError):
+    """No libcufft could be loaded."""
+
+
+def candidates() -> Iterator[str]:
+    """Where libcufft may be: the user's folder, NVIDIA's wheels, the toolkit, then where the loader looks."""
+    for variable, folders in (("FLEXALIGN_CUDA_LIB", ("",)), ("CUDA_HOME", ("lib64", "lib"))):
+        for folder in folders if os.environ.get(variable) else ():
+            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), folder))
+    for path in dict.fromkeys(sys.path):
+        for wheel in ("cu13", "cu12", "cufft"):
+            yield from _newest_first(os.path.join(glob.escape(path or "."), "nvidia", wheel, "lib"))
+    for variable in ("CUDA_PATH", "CUDA_ROOT"):
+        if os.environ.get(variable):
+            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), "lib64"))
+    yield from ("libcufft.so.12", "libcufft.so.11", "libcufft.so.10")
+    yield from _newest_first("/usr/local/cuda*/lib64")
+
+
+def _newest_first(folder: str) -> List[str]:
+    """Libraries in a folder (a glob pattern): libcufft.so.10 to .19, not cuFFTW."""
+    return sorted(glob.glob(os.path.join(folder, "libcufft.so.1[0-9]")), reverse=True)
+
+
+def load() -> Any:
+    """The library, loaded once.
+
+    Raises
+    ------
+    CufftMissing : no library could be loaded; says why the likeliest one could not.
+    """
+    global _library
+    if _library is None:
+        reasons = []
+        for path in candidates():
+            try:
+                _library = ctypes.CDLL(path)
+                return _library
+            except OSError as error:
+                reasons.append(str(error))
+        raise CufftMissing(reasons[0])
+    return _library
+
+
+def is_present() -> bool:
+    """Whether a library can be loaded."""
+    try:
+        load()
+    except CufftMissing:
+        return False
+    return True
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Call a function of cuFFT and raise `CufftError` unless it succeeds."""
+    code = getattr(load(), function)(*arguments)
+    if code:
+        raise CufftError(function, code)
+
+
+def version() -> str:
+    """Version of the loaded library, "12.0.0"."""
+    number = ctypes.c_int()
+    call("cufftGetVersion", ctypes.byref(number))
+    return f"{number.value // 1000}.{number.value // 100 % 10}.{number.value % 100}"
+
+
+class Plan:
+    """`batch` transforms of (ny, nx) images, float32 <-> (ny, nx // 2 + 1) complex64, without a work area.
+
+    Attributes
+    ----------
+    work_bytes : exact size of the work area that it needs.
+    """
+
+    def __init__(self, kind: str, ny: int, nx: int, batch: int):
+        self._kind = kind
+        self._handle: Optional[ctypes.c_int] = _new_handle()
+        work = ctypes.c_size_t()
+        try:
+            call("cufftMakePlanMany64", self._handle, *_layout(kind, ny, nx, batch), ctypes.byref(work))
+        except CufftError:
+            self.close()
+            raise
+        self.work_bytes = work.value
+
+    def execute(self, source: int, target: int, work: int, stream: int) -> None:
+        """Transform the images at address `source`. Nothing is scaled; c2r destroys its input."""
+        call("cufftSetStream", self._handle, ctypes.c_void_p(stream))
+        if self.work_bytes:
+            call("cufftSetWorkArea", self._handle, ctypes.c_void_p(work))
+        function = "cufftExecR2C" if self._kind == "r2c" else "cufftExecC2R"
+        call(function, self._handle, ctypes.c_void_p(source), ctypes.c_void_p(target))
+
+    def close(self) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            call("cufftDestroy", handle)
+
+
+def work_bytes(kind: str, ny: int, nx: int, batch: int) -> int:
+    """Work area of a plan, exact, without making it."""
+    handle, work = _new_handle(), ctypes.c_size_t()
+    try:
+        call("cufftGetSizeMany64", handle, *_layout(kind, ny, nx, batch), ctypes.byref(work))
+    finally:
+        call("cufftDestroy", handle)
+    return work.value
+
+
+def _new_handle() -> ctypes.c_int:
+    handle = ctypes.c_int()
+    call("cufftCreate", ctypes.byref(handle))
+    call("cufftSetAutoAllocation", handle, ctypes.c_int(0))
+    return handle
+
+
+def _layout(kind: str, ny: int, nx: int, batch: int) -> Tuple[Any, ...]:
+    """Arguments rank, n, inembed, istride, idist, onembed, ostride, odist, type, batch of the plan functions."""
+    long = ctypes.c_longlong
+
+    def rows_of(width: int) -> Tuple[Any, ...]:
+        return (long * 2)(ny, width), long(1), long(ny * width)
+
+    real, half = rows_of(nx), rows_of(nx // 2 + 1)
+    source, target = (real, half) if kind == "r2c" else (half, real)
+    return (ctypes.c_int(2), (long * 2)(ny, nx), *source, *target, ctypes.c_int(KINDS[kind]), long(batch))
+
+
+class Transforms:
+    """Plans of one device, kept by shape, which share one work area: they run one after the other.
+
+    Parameters
+    ----------
+    allocate : (bytes) -> DeviceArray, raises DeviceOutOfMemory. free_bytes : memory that is free.
+    """
+
+    def __init__(self, allocate: Callable[[int], DeviceArray], free_bytes: Callable[[], int]):
+        self._allocate = allocate
+        self._free_bytes = free_bytes
+        self._plans: OrderedDict[Tuple[str, int, int, int], Plan] = OrderedDict()
+        self._work: Optional[DeviceArray] = None
+
+    def execute(self, kind: str, ny: int, nx: int, batch: int, source: int, target: int, stream: int) -> None:
+        """Queue transforms on a stream. Raises DeviceOutOfMemory when the work area does not fit."""
+        plan = self._plan(kind, ny, nx, batch)
+        if plan.work_bytes > (0 if self._work is None else self._work.nbytes):
+            self._work = None  # the old one first: both together may not fit
+            self._work = self._allocate(plan.work_bytes)
+        plan.execute(source, target, 0 if self._work is None else self._work.pointer, stream)
+
+    def _plan(self, *key: Any) -> Plan:
+        plan = self._plans.get(key)
+        if plan is None:
+            try:
+                plan = Plan(*key)
+            except CufftError as error:
+                if error.code != ALLOC_FAILED:
+                    raise
+                raise DeviceOutOfMemory(work_bytes(*key), self._free_bytes()) from error
+            self._plans[key] = plan
+            if len(self._plans) > MAX_PLANS:
+                self._plans.popitem(last=False)[1].close()
+        self._plans.move_to_end(key)
+        return plan
+
+    def release_work(self) -> None:
+        """Give the work area back; the next transform makes a new one."""
+        self._work = None
+
+    def close(self) -> None:
+        for plan in self._plans.values():
+            plan.close()
+        self._plans.clear()
+        self._work = None

@@ -1,0 +1,263 @@
+"""A GPU, through pycuda and cuFFT.
+
+One stream does all work in order. Copies from the host run on streams of their own through pairs of pinned buffers, so
+that the next frame travels while the last one is computed: work that is queued after a copy waits for it on the
+device, not here. Memory comes from a pool, since giving memory back to the driver would wait for all work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..errors import SettingsError
+from . import fft, toolkit
+from .cubins import Cubins
+from .device import Device, DeviceArray, DeviceError
+from .pycuda_memory import Block, PinnedPair, Pool
+
+DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory than this must be asked for
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+
+
+class PycudaDevice(Device):
+    """One GPU, used through its primary context, which cuFFT shares.
+
+    Parameters
+    ----------
+    index : number of the GPU among those that CUDA_VISIBLE_DEVICES leaves visible.
+    memory_limit_bytes : most memory that arrays may take; all of the GPU's when None.
+
+    Raises
+    ------
+    SettingsError : the GPU does not exist, or a part that it needs is missing; says which and how to get it.
+    DeviceError : the GPU is there but can't be used.
+    """
+
+    def __init__(self, index: int = 0, memory_limit_bytes: Optional[int] = None):
+        info = _usable(index)
+        import pycuda.driver as driver
+
+        self._driver = driver
+        self.name = f"{info.name} (cuda:{index})"
+        self.total_bytes = info.total_bytes
+        self.compute_capability = info.compute_capability
+        self._pool = Pool(driver, memory_limit_bytes)
+        self._lock = threading.RLock()
+        self._modules: Dict[str, Any] = {}
+        self._functions: Dict[Tuple[str, str], Any] = {}
+        self._uploads: Dict[int, PinnedPair] = {}
+        self._open = False
+        try:
+            driver.init()
+            self._context = driver.Device(index).retain_primary_context()
+            self._cubins = Cubins(toolkit.architecture(info))
+            with self._current():
+                self._stream = driver.Stream()
+                self._downloads = PinnedPair(driver, self._stream)
+        except driver.Error as error:
+            raise DeviceError(f"{self.name} can't be used: {error}. Does nvidia-smi show it in order?") from error
+        self._transforms = fft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
+        self._open = True
+        _close_at_exit(self)
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make this thread own the device; failures of the driver become `DeviceError`."""
+        driver = self._driver
+        with self._lock:
+            self._context.push()
+            try:
+                yield
+            except driver.Error as error:
+                raise DeviceError(f"{self.name} failed: {error}") from error
+            finally:
+                driver.Context.pop()
+
+    # Memory
+
+    def free_bytes(self) -> int:
+        with self._current():
+            return self._pool.free_bytes()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        return self._new(shape, dtype)[0]
+
+    def _new(self, shape: Sequence[int], dtype: Any) -> Tuple[DeviceArray, Block]:
+        array = DeviceArray(0, shape, dtype, None)
+        with self._current():
+            hold = _Hold(self, self._pool.allocate(max(array.nbytes, 1)))
+        return DeviceArray(hold.block.pointer, shape, dtype, hold), hold.block
+
+    def _recycle(self, block: Block) -> None:
+        """A block's last array is gone; the work that uses it may still be queued."""
+        if self._open:
+            with self._current():
+                self._pool.recycle(block, self._now(self._stream))
+
+    def _now(self, stream: Any) -> Any:
+        """Event that happens when all that is queued on a stream is done."""
+        return self._driver.Event(self._driver.event_flags.DISABLE_TIMING).record(stream)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        array = self.empty(shape, dtype)
+        if array.nbytes:
+            with self._current():
+                self._driver.memset_d8_async(array.pointer, 0, array.nbytes, self._stream)
+        return array
+
+    # Copies
+
+    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
+        host = np.ascontiguousarray(host).reshape(host.shape)
+        if out is not None and out.nbytes != host.nbytes:
+            raise ValueError(f"An array of {host.nbytes} bytes does not fill one of {out.nbytes}.")
+        with self._current():
+            if stream not in self._uploads:
+                self._uploads[stream] = PinnedPair(self._driver, self._driver.Stream())
+            copies = self._uploads[stream]
+            if out is None:
+                array, block = self._new(host.shape, host.dtype)
+                before = block.last_use
+            else:
+                array, before = out, self._now(self._stream)
+            if before is not None:
+                copies.stream.wait_for_event(before)
+            copies.to_device(array.pointer, host)
+            self._stream.wait_for_event(self._now(copies.stream))
+        return array
+
+    def download(self, array: DeviceArray) -> np.ndarray:
+        host = np.empty(array.shape, array.dtype)
+        with self._current():
+            self._downloads.to_host(host, array.pointer)
+        return host
+
+    # Work
+
+    def prepare(self) -> None:
+        """Have all kernels compiled; they are otherwise when first used.
+
+        Raises
+        ------
+        DeviceError : the compiler is missing or refuses.
+        """
+        with self._current():
+            if not self._cubins.all_cached():
+                self._cubins.compile_missing()
+
+    def launch(
+        self, module: str, kernel: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0
+    ) -> None:
+        blocks, threads = (tuple(int(n) for n in (*size, 1, 1)[:3]) for size in (grid, block))
+        if any(not 0 < n <= most for n, most in zip(blocks, MOST_BLOCKS)):
+            raise ValueError(f"{kernel}: a grid of {blocks} blocks can't be launched.")
+        values = [np.uintp(a.pointer) if isinstance(a, DeviceArray) else a for a in args]
+        with self._current():
+            function = self._function(module, kernel)
+            if shared > DEFAULT_SHARED_BYTES:
+                function.set_attribute(self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+            try:
+                function(*values, grid=blocks, block=threads, stream=self._stream, shared=shared)
+            except self._driver.Error as error:
+                raise DeviceError(f"{self.name} failed in {kernel} of {module}.cu: {error}") from error
+
+    def _function(self, module: str, kernel: str) -> Any:
+        if (module, kernel) not in self._functions:
+            if module not in self._modules:
+                self._modules[module] = self._load(module)
+            self._functions[module, kernel] = self._modules[module].get_function(kernel)
+        return self._functions[module, kernel]
+
+    def _load(self, module: str) -> Any:
+        code = self._cubins.get(module)
+        try:
+            return self._driver.module_from_buffer(code)
+        except self._driver.Error:
+            return self._driver.module_from_buffer(self._cubins.recompile(module))
+
+    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
+        self._transform("r2c", real, out, real.shape)
+
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
+        self._transform("c2r", spectrum, out, out.shape)
+
+    def _transform(self, kind: str, source: DeviceArray, target: DeviceArray, images: Tuple[int, ...]) -> None:
+        *leading, ny, nx = images
+        half = (*leading, ny, nx // 2 + 1)
+        real, spectrum = (source, target) if kind == "r2c" else (target, source)
+        if spectrum.shape != half or real.dtype != np.float32 or spectrum.dtype != np.complex64:
+            raise ValueError(f"{kind}: {real.shape} {real.dtype} and {spectrum.shape} {spectrum.dtype} don't fit.")
+        with self._current():
+            batch = int(np.prod(leading, dtype=np.int64))
+            self._transforms.execute(kind, ny, nx, batch, source.pointer, target.pointer, self._stream.handle)
+
+    def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
+        with self._current():
+            return fft.work_bytes(kind, ny, nx, batch)
+
+    def synchronize(self) -> None:
+        with self._current():
+            self._stream.synchronize()
+            for copies in self._uploads.values():
+                copies.stream.synchronize()
+
+    def close(self) -> None:
+        if not self._open:
+            return
+        self.synchronize()
+        with self._current():
+            self._transforms.close()
+            self._open = False
+            self._functions.clear()
+            self._modules.clear()
+            self._uploads.clear()
+            del self._downloads, self._stream
+            self._pool.release_held()
+        self._context.detach()
+
+
+class _Hold:
+    """A block's owner, shared by an array and its views: the pool has the block back when the last of them is gone."""
+
+    def __init__(self, device: PycudaDevice, block: Block):
+        self._device = device
+        self.block = block
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._device._recycle(self.block)
+
+
+def _usable(index: int) -> toolkit.GpuInfo:
+    """The GPU of this number, if all that the backend needs is there."""
+    found = toolkit.visible_gpus()
+    if found and index >= len(found):
+        names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in found)
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        note = f" (CUDA_VISIBLE_DEVICES={hidden} hides others)" if hidden is not None else ""
+        raise SettingsError(f"There is no GPU cuda:{index}: {names}{note}. Numbers start at 0.")
+    compiled = bool(found) and Cubins(toolkit.architecture(found[index])).all_cached()
+    missing = toolkit.missing_parts(compiled)
+    if missing:
+        raise SettingsError(f"GPU cuda:{index} can't be used: " + "; ".join(missing) + ".")
+    return found[index]
+
+
+def _close_at_exit(device: PycudaDevice) -> None:
+    """Close it before pycuda's own objects go, in whatever order the interpreter drops them."""
+    reference = weakref.ref(device)
+
+    def close() -> None:
+        left = reference()
+        if left is not None:
+            left.close()
+
+    atexit.register(close)

@@ -1,0 +1,131 @@
+"""Memory of a GPU and pinned memory of the host. All methods need the GPU's context to be current in the thread."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from .device import DeviceOutOfMemory
+
+CHUNK_BYTES = 8 << 20  # of a pinned buffer: 0.3 ms on the bus, much longer than starting a copy takes
+
+
+class Block:
+    """A piece of device memory. `last_use` is the event after which a free one may be overwritten."""
+
+    def __init__(self, memory: Any, nbytes: int):
+        self.memory = memory
+        self.pointer = int(memory)
+        self.nbytes = nbytes
+        self.last_use: Optional[Any] = None
+
+
+class Pool:
+    """Blocks of device memory, kept for reuse: giving memory back to the driver waits for all work.
+
+    pycuda's own pool knows neither a limit nor when a free block's last use ends, which copies beside the work need.
+
+    Parameters
+    ----------
+    driver : pycuda.driver. limit_bytes : most memory to take from the driver, or None.
+    """
+
+    def __init__(self, driver: Any, limit_bytes: Optional[int]):
+        self._driver = driver
+        self._limit = limit_bytes
+        self._held: Dict[int, List[Block]] = {}
+        self.held_bytes = self.active_bytes = 0
+
+    def free_bytes(self) -> int:
+        """What `allocate` can give: the driver's free memory and free blocks, within the limit."""
+        free = int(self._driver.mem_get_info()[0]) + self.held_bytes
+        return free if self._limit is None else max(0, min(free, self._limit - self.active_bytes))
+
+    def allocate(self, nbytes: int) -> Block:
+        """Block of at least `nbytes`; raises DeviceOutOfMemory."""
+        # Sizes are rounded up by at most 1/16, so that arrays of almost the same size use the same blocks.
+        step = max(256, 1 << max(nbytes.bit_length() - 5, 0))
+        size = -(-nbytes // step) * step
+        if self._held.get(size):
+            block = self._held[size].pop()
+            self.held_bytes -= size
+        else:
+            block = self._new_block(size)
+        self.active_bytes += size
+        return block
+
+    def _new_block(self, size: int) -> Block:
+        block = self._take(size)
+        if block is None:
+            self.release_held()
+            block = self._take(size)
+        if block is None:
+            raise DeviceOutOfMemory(size, self.free_bytes())
+        return block
+
+    def _take(self, size: int) -> Optional[Block]:
+        """Block from the driver, or None when it has no such memory or the limit forbids it."""
+        if self._limit is not None and self.active_bytes + self.held_bytes + size > self._limit:
+            return None
+        try:
+            return Block(self._driver.mem_alloc(size), size)
+        except self._driver.MemoryError:
+            return None
+
+    def recycle(self, block: Block, last_use: Any) -> None:
+        """Take a block back whose content is not needed after the event `last_use`."""
+        block.last_use = last_use
+        self._held.setdefault(block.nbytes, []).append(block)
+        self.active_bytes -= block.nbytes
+        self.held_bytes += block.nbytes
+
+    def release_held(self) -> None:
+        """Give all free blocks back to the driver."""
+        for blocks in self._held.values():
+            for block in blocks:
+                block.memory.free()
+        self._held.clear()
+        self.held_bytes = 0
+
+
+class PinnedPair:
+    """Two pinned buffers in front of one stream: one is copied by the bus while the host fills or reads the other."""
+
+    def __init__(self, driver: Any, stream: Any):
+        self._driver = driver
+        self.stream = stream
+        self._buffers: List[np.ndarray] = [driver.pagelocked_empty((CHUNK_BYTES,), np.uint8) for _ in range(2)]
+        self._done = [driver.Event(driver.event_flags.DISABLE_TIMING) for _ in range(2)]
+        self._next = 0
+
+    def to_device(self, pointer: int, host: np.ndarray) -> None:
+        """Copy a contiguous array; returns when the host array may be changed."""
+        source = host.reshape(-1).view(np.uint8)
+        for start in range(0, len(source), CHUNK_BYTES):
+            part = source[start : start + CHUNK_BYTES]
+            k, self._next = self._next, 1 - self._next
+            self._done[k].synchronize()
+            pinned = self._buffers[k][: len(part)]
+            pinned[:] = part
+            self._driver.memcpy_htod_async(pointer + start, pinned, self.stream)
+            self._done[k].record(self.stream)
+
+    def to_host(self, host: np.ndarray, pointer: int) -> None:
+        """Fill a contiguous array; returns when it is complete."""
+        target = host.reshape(-1).view(np.uint8)
+        coming: Optional[Tuple[int, np.ndarray]] = None
+        for start in range(0, len(target), CHUNK_BYTES):
+            part = target[start : start + CHUNK_BYTES]
+            k, self._next = self._next, 1 - self._next
+            self._driver.memcpy_dtoh_async(self._buffers[k][: len(part)], pointer + start, self.stream)
+            self._done[k].record(self.stream)
+            if coming is not None:
+                self._finish(*coming)
+            coming = k, part
+        if coming is not None:
+            self._finish(*coming)
+
+    def _finish(self, k: int, part: np.ndarray) -> None:
+        self._done[k].synchronize()
+        part[:] = self._buffers[k][: len(part)]

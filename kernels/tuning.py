@@ -1,0 +1,281 @@
+"""Fast sizes of Fourier transforms, measured once on each kind of GPU (Strelak 2020, section 3.4).
+
+How fast a transform is depends on its size in ways that can't be foretold. So sizes near the wanted one that have only
+the factors 2, 3, 5 and 7 are timed: up to 10 % smaller for frames, which lose a margin, up to 10 % larger for
+correlation images, which are sampled more finely. The rows' length is searched first, then the columns'. Frames take
+the size with the least time for each pixel: a margin is not given up for a time that is shorter by no more than that.
+
+What was found is kept in a file that all processes share. It is replaced as a whole under a lock, and a file that is
+damaged or not ours is put aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from ..motion.band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
+from .cubins import cache_folder
+from .device import Device, DeviceOutOfMemory
+
+FORMAT, VERSION = "flexalign-fft-sizes", 1
+REPEATS, ROUNDS = 4, 3
+WORTH = 0.03  # a size must be this much better to be taken instead of one closer to what is wanted
+MEMORY_SHARE = 0.8  # of the free memory, taken by a timed batch at most
+Size = Tuple[int, int]
+Measure = Callable[[Device, str, int, int, int], float]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Result of one search.
+
+    Attributes
+    ----------
+    size : (ny, nx) to use. default_size : what is used without a search, the next size with small factors.
+    seconds, default_seconds : time of one transform of these sizes. search_seconds : what the search took.
+    """
+
+    size: Size
+    default_size: Size
+    seconds: float
+    default_seconds: float
+    search_seconds: float
+
+    def movies_to_pay_back(self, transforms_per_movie: int) -> Optional[int]:
+        """Movies after which the search has saved the time that it took; None when it saves nothing."""
+        saved = (self.default_seconds - self.seconds) * transforms_per_movie
+        return math.ceil(self.search_seconds / saved) if saved > 0 else None
+
+
+def default_file() -> Path:
+    """FLEXALIGN_TUNING_FILE, or fft_sizes.json in the cache folder."""
+    chosen = os.environ.get("FLEXALIGN_TUNING_FILE")
+    return Path(chosen).expanduser() if chosen else cache_folder() / "fft_sizes.json"
+
+
+def candidates(n: int, larger: bool) -> List[int]:
+    """Even sizes without a prime factor above 7 within 10 % of n, the closest first; n itself where there is none."""
+    most = math.floor(n * MAX_FFT_SIZE_CHANGE)
+    sizes = range(n + n % 2, n + most + 1, 2) if larger else range(n - n % 2, n - most - 1, -2)
+    found = [size for size in sizes if is_fft_friendly(size)]
+    return found or [fft_size_above(n) if larger else fft_size_below(n)]
+
+
+def time_transform(device: Device, kind: str, ny: int, nx: int, batch: int) -> float:
+    """Seconds that one of `batch` transforms takes; the fastest of a few rounds. Raises DeviceOutOfMemory."""
+    real = device.zeros((batch, ny, nx), np.float32)
+    spectrum = device.zeros((batch, ny, nx // 2 + 1), np.complex64)
+
+    def run() -> None:
+        if kind == "r2c":
+            device.rfft2(real, spectrum)
+        else:
+            device.irfft2(spectrum, real)
+
+    run()  # makes the plan
+    device.synchronize()
+    rounds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(REPEATS):
+            run()
+        device.synchronize()
+        rounds.append(time.perf_counter() - start)
+    return min(rounds) / (REPEATS * batch)
+
+
+class Tuner:
+    """Sizes for the transforms of one device, searched for when first needed.
+
+    Parameters
+    ----------
+    device : where to measure. path : file of the results, `default_file()` when None.
+    enabled : False takes default sizes and neither measures nor reads the file.
+    measure : as `time_transform`.
+    """
+
+    def __init__(
+        self, device: Device, path: Optional[Path] = None, enabled: bool = True, measure: Measure = time_transform
+    ):
+        self._device = device
+        self._path = default_file() if path is None else Path(path)
+        self._enabled = enabled
+        self._measure = measure
+        self._known: Dict[str, Tuned] = {}
+
+    def frame_size(self, ny: int, nx: int, frames: int) -> Size:
+        """(ny, nx) of the part of a frame to transform, for movies of so many frames."""
+        if not self._enabled:
+            return fft_size_below(ny), fft_size_below(nx)
+        return self.tune("r2c", ny, nx, frames, larger=False).size
+
+    def correlation_size(self, ny: int, nx: int, images: int) -> Size:
+        """(ny, nx) of a correlation image of at least this size, for movies with so many of them."""
+        if not self._enabled:
+            return fft_size_above(ny), fft_size_above(nx)
+        return self.tune("c2r", ny, nx, images, larger=True).size
+
+    def tune(self, kind: str, ny: int, nx: int, count: int, larger: bool, again: bool = False) -> Tuned:
+        """Fastest size for a transform, known or searched for now.
+
+        Parameters
+        ----------
+        kind : "r2c" or "c2r". ny, nx : wanted size. count : transforms for each movie, which are done in batches.
+        larger : whether larger sizes are tried, else smaller ones. again : search even if a result is known.
+        """
+        key = self._key(kind, ny, nx, count)
+        if again or key not in self._known:
+            with _locked(self._path):
+                # Another process may have searched while this one waited.
+                found = None if again else read_file(self._path).get(key)
+                if found is None:
+                    found = self._search(kind, ny, nx, count, larger)
+                    logger.info("%s", describe(key, found, count))
+                    _add(self._path, key, found)
+            self._known[key] = found
+        return self._known[key]
+
+    def _key(self, kind: str, ny: int, nx: int, count: int) -> str:
+        """Device, transform, size, batch and class of free memory (the power of two below it)."""
+        model = re.sub(r" \(cuda:\d+\)$", "", self._device.name)
+        gib = 2.0 ** math.floor(math.log2(max(self._device.free_bytes(), 1) / 2**30))
+        return f"{model} | {kind} | {ny} x {nx} | batch {count} | {gib:g} GiB free"
+
+    def _search(self, kind: str, ny: int, nx: int, count: int, larger: bool) -> Tuned:
+        start = time.perf_counter()
+        rows, columns = candidates(ny, larger), candidates(nx, larger)
+        default = rows[0], columns[0]
+        times: Dict[Size, float] = {}
+
+        def cost(size: Size) -> float:
+            if size not in times:
+                times[size] = self._time(kind, *size, count)
+            return times[size] if larger else times[size] / (size[0] * size[1])
+
+        def fastest(sizes: List[Size]) -> Size:
+            enough = min(map(cost, sizes)) / (1 - WORTH)
+            return next(size for size in sizes if cost(size) <= enough)
+
+        best = fastest([(default[0], x) for x in columns])
+        best = fastest([(y, best[1]) for y in rows])
+        if not math.isfinite(times[default]):  # even one transform does not fit: the backend will say so
+            best = default
+        return Tuned(best, default, times[best], times[default], time.perf_counter() - start)
+
+    def _time(self, kind: str, ny: int, nx: int, count: int) -> float:
+        """Seconds of one transform in the largest batch up to `count` that fits; infinite when none does."""
+        one = 4 * ny * nx + 8 * ny * (nx // 2 + 1)
+        free = MEMORY_SHARE * self._device.free_bytes()
+        batch = max(1, count)
+        while batch > 1 and batch * one + self._device.fft_work_bytes(kind, ny, nx, batch) > free:
+            batch //= 2
+        while True:
+            try:
+                return self._measure(self._device, kind, ny, nx, batch)
+            except DeviceOutOfMemory:
+                if batch == 1:
+                    return math.inf
+            batch //= 2
+
+
+def describe(key: str, tuned: Tuned, transforms_per_movie: int) -> str:
+    """What a search found and when it has paid for itself, in one sentence."""
+    (ny, nx), (dy, dx) = tuned.size, tuned.default_size
+    movies = tuned.movies_to_pay_back(transforms_per_movie)
+    if movies is None:
+        return f"{key}: {ny} x {nx} is the fastest size; the search took {tuned.search_seconds:.1f} s."
+    return (
+        f"{key}: {ny} x {nx} takes {1e3 * tuned.seconds:.3g} ms instead of {1e3 * tuned.default_seconds:.3g} ms of "
+        f"{dy} x {dx}; the search took {tuned.search_seconds:.1f} s, which {movies} movies pay back."
+    )
+
+
+def tune(device: Device, shape: Tuple[int, int, int], path: Optional[Path] = None, again: bool = True) -> str:
+    """Search the size for the frames of movies of `shape` (n, ny, nx) and tell the outcome (`flexalign tune`)."""
+    n, ny, nx = shape
+    tuner = Tuner(device, path)
+    found = tuner.tune("r2c", ny, nx, n, larger=False, again=again)
+    return describe(tuner._key("r2c", ny, nx, n), found, n)
+
+
+def read_file(path: Path) -> Dict[str, Tuned]:
+    """All results of a file; none when it does not exist, is damaged or is not ours. Bad entries are left out."""
+    content = _content(path)
+    entries = content.get("sizes", {}) if content else {}
+    found = {}
+    for key, entry in entries.items() if isinstance(entries, dict) else ():
+        tuned = _parse(key, entry)
+        if tuned is not None:
+            found[key] = tuned
+    return found
+
+
+def _content(path: Path) -> Dict[str, Any]:
+    """A file's content, empty unless it is ours."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == (FORMAT, VERSION)
+    return content if ours else {}
+
+
+def _parse(key: str, entry: Any) -> Optional[Tuned]:
+    """One entry of a file, if its size is one that a search for this key can have found."""
+    wanted = re.search(r"\| (\d+) x (\d+) \|", key)
+    try:
+        size, default = (tuple(int(n) for n in entry[name]) for name in ("size", "default_size"))
+        times = [float(entry[name]) for name in ("seconds", "default_seconds", "search_seconds")]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if wanted is None or len(size) != 2 or len(default) != 2:
+        return None
+    for n, w in zip(size, wanted.groups()):
+        # Sizes without a friendly one within 10 % are only made even.
+        if n % 2 or abs(n - int(w)) > MAX_FFT_SIZE_CHANGE * int(w) + 2:
+            return None
+    return Tuned((size[0], size[1]), (default[0], default[1]), *times)
+
+
+def _add(path: Path, key: str, tuned: Tuned) -> None:
+    """Add a result to the file; the lock is held. Results are only lost, never wrong, where it can't be written."""
+    entries = {**read_file(path), key: tuned}
+    content = {"format": FORMAT, "version": VERSION, "sizes": {k: asdict(t) for k, t in sorted(entries.items())}}
+    try:
+        if path.exists() and not _content(path):
+            aside = path.with_name(path.name + ".old")
+            os.replace(path, aside)
+            logger.warning("%s is damaged or no file of FFT sizes: it is now %s and a new one is begun.", path, aside)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", encoding="utf-8", delete=False) as temporary:
+            json.dump(content, temporary, indent=1)
+        os.replace(temporary.name, path)
+    except OSError as error:
+        logger.warning("FFT sizes can't be kept in %s (%s): they are searched for again next time.", path, error)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time, also so that searches do not disturb each other's times."""
+    lock: Any = contextlib.nullcontext()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(path.name + ".lock"), "a")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # free again when the file is closed or the process ends
+    except OSError as error:
+        logger.warning("%s can't be locked (%s): searching for FFT sizes without.", path, error)
+    with lock:
+        yield

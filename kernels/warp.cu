@@ -1,0 +1,85 @@
+// Weighted sums of frames that are resampled once through the motion field (cubic B-spline without its prefilter).
+//
+//     sums[s][y][x] += sum_k weight[s][k] * sum_{a,b} beta(..) frame_k(y - sy_k(y, x) + a, x - sx_k(y, x) + b)
+//     (sy, sx)_k(y, x) = sum_{m,n} By[y][m] Bx[x][n] control[k][.][m][n]
+//
+// The basis is tabulated: four values for each row and each column and the first control point that they belong to.
+#define BLOCK_ROWS 8
+#define MOST_SUMS 4
+
+// Cubic B-spline weights at -1 .. 2 for the fraction f.
+__device__ __forceinline__ void cubic(float f, float *w) {
+    const float g = 1 - f;
+    w[0] = g * g * g * (1.f / 6);
+    w[1] = (4 + f * f * (3 * f - 6)) * (1.f / 6);
+    w[3] = f * f * f * (1.f / 6);
+    w[2] = 1 - w[0] - w[1] - w[3];
+}
+
+// B-spline sum of a frame at (row - 1 .. row + 2, column - 1 .. column + 2); `fill` outside the frame.
+__device__ __forceinline__ float sample(const float *frame, int ny, int nx, int row, int column, const float *wy,
+                                        const float *wx, float fill) {
+    float sum = 0;
+    if (row >= 1 && column >= 1 && row < ny - 2 && column < nx - 2) {
+        const float *v = frame + (size_t)(row - 1) * nx + column - 1;
+#pragma unroll
+        for (int a = 0; a < 4; a++, v += nx) sum += wy[a] * (wx[0] * v[0] + wx[1] * v[1] + wx[2] * v[2] + wx[3] * v[3]);
+        return sum;
+    }
+#pragma unroll
+    for (int a = 0; a < 4; a++)
+#pragma unroll
+        for (int b = 0; b < 4; b++) {
+            const int y = row - 1 + a, x = column - 1 + b;
+            const bool inside = y >= 0 && x >= 0 && y < ny && x < nx;
+            sum += wy[a] * wx[b] * (inside ? frame[(size_t)y * nx + x] : fill);
+        }
+    return sum;
+}
+
+// frames: (count, ny, nx) corrected. control: (count, 2, ky, kx) shifts (sy, sx), ky and kx at least 4.
+// basis_y, first_y: (ny); basis_x, first_x: (nx). weights: (n_sums, count). fill: (count). sums: (n_sums, ny, nx).
+// Launch: (ceil(nx / 32), ceil(ny / 8)) blocks of (32, 8) threads, one pixel of all sums each; shared memory
+// 8 * kx * 8 bytes for the field's control points at the block's rows.
+// Bytes per pixel: 4 for each frame (its 16 taps come from L1), 8 for each sum.
+extern "C" __global__ void __launch_bounds__(32 * BLOCK_ROWS)
+    warp_sum(const float *__restrict__ frames, int count, int ny, int nx, const float *__restrict__ control, int ky,
+             int kx, const float4 *__restrict__ basis_y, const int *__restrict__ first_y,
+             const float4 *__restrict__ basis_x, const int *__restrict__ first_x, const float *__restrict__ weights,
+             const float *__restrict__ fill, int n_sums, float *__restrict__ sums) {
+    extern __shared__ float2 along_row[];  // [BLOCK_ROWS][kx]
+    const int x = blockIdx.x * 32 + threadIdx.x, y = blockIdx.y * BLOCK_ROWS + threadIdx.y;
+    const bool mine = x < nx && y < ny;
+    const float4 by = basis_y[min(y, ny - 1)], bx = basis_x[min(x, nx - 1)];
+    const int m0 = first_y[min(y, ny - 1)], n0 = first_x[min(x, nx - 1)];
+    // Frames are added one by one to what is there: the result does not depend on how they are batched.
+    float total[MOST_SUMS] = {};
+#pragma unroll
+    for (int s = 0; s < MOST_SUMS; s++)
+        if (mine && s < n_sums) total[s] = sums[((size_t)s * ny + y) * nx + x];
+    for (int k = 0; k < count; k++) {
+        __syncthreads();
+        const float *cy = control + (size_t)k * 2 * ky * kx + m0 * kx, *cx = cy + ky * kx;
+        for (int n = threadIdx.x; n < kx; n += 32)
+            along_row[threadIdx.y * kx + n] = make_float2(
+                by.x * cy[n] + by.y * cy[n + kx] + by.z * cy[n + 2 * kx] + by.w * cy[n + 3 * kx],
+                by.x * cx[n] + by.y * cx[n + kx] + by.z * cx[n + 2 * kx] + by.w * cx[n + 3 * kx]);
+        __syncthreads();
+        if (!mine) continue;
+        const float2 *d = along_row + threadIdx.y * kx + n0;
+        const float py = -(bx.x * d[0].x + bx.y * d[1].x + bx.z * d[2].x + bx.w * d[3].x);
+        const float px = -(bx.x * d[0].y + bx.y * d[1].y + bx.z * d[2].y + bx.w * d[3].y);
+        const float fy = floorf(py), fx = floorf(px);
+        float wy[4], wx[4];
+        cubic(py - fy, wy);
+        cubic(px - fx, wx);
+        const float v = sample(frames + (size_t)k * ny * nx, ny, nx, y + (int)fy, x + (int)fx, wy, wx, fill[k]);
+#pragma unroll
+        for (int s = 0; s < MOST_SUMS; s++)
+            if (s < n_sums) total[s] += weights[s * count + k] * v;
+    }
+    if (!mine) return;
+#pragma unroll
+    for (int s = 0; s < MOST_SUMS; s++)
+        if (s < n_sums) sums[((size_t)s * ny + y) * nx + x] = total[s];
+}

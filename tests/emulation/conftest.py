@@ -1,0 +1,38 @@
+"""`gpu_device`: the real `PycudaDevice`, on a GPU where there is one, or in a process that runs on the test driver."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import pytest
+
+
+def _skip_reason() -> str:
+    """Why this process has no device; empty when it has."""
+    folder = os.environ.get("FLEXALIGN_TEST_DRIVER")
+    if folder:
+        # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
+        ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
+        from flexalign_plugin.kernels import fft
+        from flexalign_plugin.tests.emulation.driver.cufft import NumpyCufft
+
+        fft.call = NumpyCufft()
+        fft.load = lambda: None
+        return ""
+    from flexalign_plugin.kernels import toolkit
+
+    missing = toolkit.missing_parts()
+    return f"no GPU here ({'; '.join(missing)}); test_on_driver.py runs this on the test driver" if missing else ""
+
+
+@pytest.fixture(scope="session")
+def gpu_device():
+    reason = _skip_reason()
+    if reason:
+        pytest.skip(reason)
+    from flexalign_plugin.kernels.pycuda_device import PycudaDevice
+
+    device = PycudaDevice(0)
+    yield device
+    device.close()

@@ -1,0 +1,60 @@
+"""NumPy in the place of cuFFT, on the test driver's memory: replaces `kernels.fft.call`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Dict
+
+import numpy as np
+
+from flexalign_plugin.kernels.fft import KINDS, CufftError
+
+NO_WORKSPACE = 13
+
+
+class NumpyCufft:
+    """Computes what the plans of `kernels.fft` ask for; takes a work area as cuFFT does."""
+
+    def __init__(self) -> None:
+        self.plans: Dict[int, Dict[str, Any]] = {}
+        self.made = 0
+
+    def __call__(self, function: str, *arguments: Any) -> None:
+        values = [getattr(a, "value", a) for a in arguments]
+        if function == "cufftCreate":
+            self.made += 1
+            self.plans[self.made] = {}
+            arguments[0]._obj.value = self.made
+        elif function == "cufftGetVersion":
+            arguments[0]._obj.value = 12345
+        elif function in ("cufftMakePlanMany64", "cufftGetSizeMany64"):
+            handle, _, size, source, _, _, target, _, _, kind, batch, _ = values
+            ny, nx = size
+            self.plans[handle] = dict(batch=batch, size=(ny, nx), source=tuple(source), target=tuple(target), kind=kind)
+            arguments[-1]._obj.value = 8 * batch * ny * (nx // 2 + 1)
+        elif function == "cufftSetWorkArea":
+            self.plans[values[0]]["work"] = values[1]
+        elif function == "cufftDestroy":
+            del self.plans[values[0]]
+        elif function in ("cufftExecR2C", "cufftExecC2R"):
+            plan = self.plans[values[0]]
+            if not plan.get("work"):
+                raise CufftError(function, NO_WORKSPACE)
+            self._execute(plan, *values[1:])
+
+    def _execute(self, plan: Dict[str, Any], source: int, target: int) -> None:
+        forward = plan["kind"] == KINDS["r2c"]
+        types = (np.float32, np.complex64) if forward else (np.complex64, np.float32)
+        images = _at(source, (plan["batch"], *plan["source"]), types[0])
+        out = _at(target, (plan["batch"], *plan["target"]), types[1])
+        if forward:
+            out[...] = np.fft.rfft2(images)
+        else:
+            out[...] = np.fft.irfft2(images, plan["size"], norm="forward")
+            images[...] = np.nan  # cuFFT may leave anything there
+
+
+def _at(address: int, shape: Any, dtype: Any) -> np.ndarray:
+    count = int(np.prod(shape))
+    memory = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(address)
+    return np.frombuffer(memory, dtype, count).reshape(shape)

@@ -1,0 +1,44 @@
+"""The tests of the pycuda device and of the backend on it, run on the test driver in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flexalign_plugin.tests.emulation import driver
+
+HERE = Path(__file__).resolve().parent
+TESTS = ("test_pycuda_device.py", "test_pycuda_backend.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with the test driver, and for what is compiled."""
+    missing = driver.what_is_missing()
+    if missing:
+        pytest.skip(f"the real pycuda can't run on the test driver: {missing}")
+    path = tmp_path_factory.mktemp("driver")
+    driver.build(path)
+    return path
+
+
+@pytest.mark.parametrize("order", ["0", "3"], ids=["threads in order", "threads shuffled"])
+def test_pycuda_on_the_test_driver(folder, order):
+    environment = {
+        **os.environ,
+        "FLEXALIGN_TEST_DRIVER": str(folder),
+        "FLEXALIGN_CUDA_BIN": str(folder / "bin"),
+        "FLEXALIGN_CACHE": str(folder / "cache"),
+        "CUEMU_MODE": order,
+        "CUEMU_MEM": str(512 << 20),
+    }
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in TESTS)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, f"{' '.join(command)} failed; its output is above"
+    assert " skipped" not in done.stdout.splitlines()[-1]
