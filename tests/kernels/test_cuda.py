@@ -168,7 +168,7 @@ def test_warp_is_exact(points):
 def test_whole_alignment_agrees_with_the_cpu():
     """Shifts to 0.02 px (found: 1e-5) and the micrograph to 1e-3 of its contrast.
 
-    The field is as steep as strong motion makes it, up to 2 px over 1000: the steeper, the more differs the CPU's warp, which
+    The field is as steep as strong motion makes it, up to 2 px over 1000: the steeper, the more the CPU differs, which
     takes a field that is linear over 32 px and resamples along one axis after the other.
     """
     phantom = particle_phantom((6, 1024, 768), pixel_size_A=2.5, local_px=0.7, seed=8)
