@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin import cli
+from flexalign_plugin.commands.align import settings_of
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.movies.writers import write_mrc_movie
@@ -38,7 +39,7 @@ def run(*words, cwd=None) -> subprocess.CompletedProcess:
 
 
 def parsed(*words) -> Settings:
-    return cli.settings_of(cli.build_parser().parse_args(["align", "m.mrc", "--output", "o", *words]))
+    return settings_of(cli.build_parser().parse_args(["align", "m.mrc", "--output", "o", *words]))
 
 
 @pytest.fixture(scope="module")

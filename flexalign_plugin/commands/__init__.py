@@ -1,0 +1,8 @@
+"""The commands of `flexalign`, one module each: `add(commands)` gives it its parser and the function that runs it.
+
+Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
+"""
+
+from . import align, info, phantom
+
+COMMANDS = (align, phantom, info)

@@ -1,0 +1,125 @@
+"""`flexalign align`: the options, which are the fields of `Settings`, and what they become."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+from typing import Any, Callable, Dict
+
+from ..errors import SettingsError
+from ..settings import Settings
+from .values import SOME_FAILED, SUCCESS, count, positive
+
+# Headings in `flexalign align --help`: each stands before the setting named and those that follow it.
+HEADINGS = {
+    "pixel_size": "microscope",
+    "gain": "gain, dark and defects",
+    "n_frames": "EER movies",
+    "align_frame0": "frames and micrograph",
+    "max_res_for_correlation": "alignment",
+    "do_local_alignment": "local alignment",
+    "do_save_ave_mic": "what is written",
+}
+KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
+YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "align",
+        help="align movies and write motion-corrected micrographs",
+        description="Align movies (MRC, MRC.BZ2, MRC.GZ, TIFF, EER) and write the results directly into one folder.",
+        epilog="Exit status: 0 every movie succeeded, 1 some failed (see failed.tsv in the output folder), "
+        "2 wrong options, 130 interrupted.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,  # a script must not change its meaning when an option is added
+    )
+    option = parser.add_argument
+    option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
+    option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
+    option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
+    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
+    option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
+    option("--quiet", action="store_true", help="say only what failed")
+    group: Any = parser
+    for name, setting in Settings.__dataclass_fields__.items():
+        if name in HEADINGS:
+            group = parser.add_argument_group(HEADINGS[name])
+        _add_setting(group, name, setting)
+    parser.set_defaults(run=_align)
+
+
+def _add_setting(group: Any, name: str, setting: Any) -> None:
+    """Option of one field of `Settings`. Not given, it leaves no trace: a settings file may have the value."""
+    flag = "--" + name.replace("_", "-")
+    kind = str(setting.type).replace("Optional[", "").rstrip("]")
+    what, choices = setting.metadata["help"].rstrip("."), setting.metadata["choices"]
+    metavar = None if choices else setting.metadata["metavar"] or METAVARS[kind]
+    common = {"dest": name, "default": argparse.SUPPRESS}
+    if kind == "bool":
+        default = f"yes; {flag.replace('--', '--no-', 1)} for no" if setting.default else "no"
+        what = f"{what} (default: {default})".replace("%", "%%")
+        group.add_argument(flag, nargs="?", const=True, type=_yes_or_no, metavar=metavar, help=what, **common)
+        negation = flag.replace("--", "--no-", 1)
+        group.add_argument(negation, action="store_const", const=False, help=argparse.SUPPRESS, **common)
+        return
+    if name == "pixel_size":
+        what += " (required)"
+    elif setting.default is not None:
+        what += f" (default: {setting.default:g})" if kind == "float" else f" (default: {setting.default})"
+    group.add_argument(flag, type=KINDS[kind], choices=choices, metavar=metavar, help=what.replace("%", "%%"), **common)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in YES:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return YES[text.lower()]
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Defaults, overruled by the settings file, overruled by the options that were given."""
+    values = _settings_file(args.settings) if args.settings else {}
+    given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
+    for name in ("gain", "dark", "defect_file", "defect_map"):
+        if given.get(name):  # so that the result's settings serve from any folder
+            given[name] = os.path.abspath(given[name])
+    values.update(given)
+    if "pixel_size" not in values:
+        raise SettingsError("The pixel size is not known: give it with --pixel-size, in Angstrom.")
+    return Settings.from_dict(values)
+
+
+def _settings_file(path: str) -> Dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: is no JSON file ({error}): give the _motion.json of a result.") from error
+    values = values.get("settings", values) if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: holds no settings: give the _motion.json of a result.")
+    try:
+        return Settings.from_dict(values).to_dict()
+    except (SettingsError, TypeError) as error:  # a text where a number belongs can't even be compared
+        raise SettingsError(f"{path}: {error} Give the _motion.json of a result.") from error
+
+
+def _align(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    # The aligner has threads of its own; must be set before NumPy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from ..align_movies import align_movies
+    from ..report import Report
+
+    # A queue ends jobs with this signal: clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    report = Report(json_lines=args.json, quiet=args.quiet)
+    failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout)
+    return SOME_FAILED if failed else SUCCESS

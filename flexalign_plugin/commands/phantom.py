@@ -1,0 +1,92 @@
+"""`flexalign phantom`: movies with a known motion."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..errors import SettingsError
+from .values import SUCCESS, count, positive, whole
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "phantom",
+        help="make movies with a known motion",
+        description="Make movies with a known motion; the truth is written beside each, as <name>_truth.json.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--output", required=True, metavar="DIR", help="folder for the movies, made if it is missing")
+    option("--kind", choices=("particles", "grid"), default="particles", help="random structure or the paper's grid")
+    option(
+        "--size", nargs=2, type=count, metavar=("NX", "NY"), default=(4096, 4096), help="size of the frames in pixels"
+    )
+    option("--frames", type=count, metavar="N", default=30, help="frames in a movie")
+    option("--format", choices=("mrc", "tiff", "eer"), default="mrc", help="format of the movie")
+    option("--compression", choices=("none", "lzw", "deflate", "zstd"), default="none", help="of TIFF movies")
+    option("--hardware-frames", type=count, metavar="N", default=8, help="EER: hardware frames in each frame")
+    gains = ("none", "auto", "mrc", "tiff", "gain")
+    option("--gain", choices=gains, default="none", help="uneven detector, faulty pixels; format of the gain file")
+    option("--movies", type=count, metavar="N", default=1, help="number of movies, with consecutive seeds")
+    option("--name", default="phantom", help="start of the file names")
+    option("--seed", type=whole, metavar="N", default=1, help="of structure, motion and noise")
+    option("--pixel-size", type=positive, metavar="A", default=1.0, help="pixel size in Angstrom")
+    option = parser.add_argument_group("particles only").add_argument
+    option("--dose", type=positive, metavar="D", default=1.0, help="electrons per pixel and frame")
+    option("--contrast", type=positive, metavar="C", default=0.15, help="rms of the structure relative to its mean")
+    option("--band-limit", type=positive, metavar="A", default=10.0, help="finest structure in Angstrom")
+    option("--drift", type=float, metavar="PX", default=9.0, help="length of the common drift")
+    option("--local", type=float, metavar="PX", default=6.0, help="largest local motion on each axis")
+    option("--defocus", type=float, metavar="A", default=0.0, help="underfocus, for Thon rings; 0: no microscope")
+    option = parser.add_argument_group("grid only").add_argument
+    option("--doming", type=float, metavar="D", default=1.0, help="multiple of the paper's doming; 0: drift only")
+    parser.set_defaults(run=_phantom)
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    if args.compression != "none" and args.format != "tiff":
+        raise SettingsError(f"--compression {args.compression} is for TIFF only: add --format tiff or leave it out.")
+    from ..micrographs.files import output_error, prepare_folder
+    from ..phantom_files import with_detector, write_phantom
+
+    prepare_folder(args.output)
+    for i in range(args.movies):
+        name = args.name if args.movies == 1 else f"{args.name}_{i + 1:04d}"
+        try:
+            phantom = _made(args, args.seed + i)
+            if args.gain != "none":
+                phantom = with_detector(phantom, args.seed)  # one detector for all movies of a call
+            files = write_phantom(
+                phantom, args.output, name, args.format, args.compression, args.gain, args.hardware_frames
+            )
+        except ValueError as error:
+            raise SettingsError(f"No such phantom: {error}.") from error
+        except OSError as error:
+            raise output_error(os.path.join(args.output, name), error) from error
+        for what, path in files.items():
+            print(f"{what}: {path}")
+    if args.format == "eer":
+        print(f"align with: --n-frames {args.frames}")
+    return SUCCESS
+
+
+def _made(args: argparse.Namespace, seed: int) -> Any:
+    from ..phantom import grid_phantom, particle_phantom
+
+    shape = (args.frames, args.size[1], args.size[0])
+    if args.kind == "grid":
+        return grid_phantom(shape, args.doming, args.pixel_size, seed)
+    return particle_phantom(
+        shape,
+        pixel_size_A=args.pixel_size,
+        dose=args.dose,
+        contrast=args.contrast,
+        band_limit_A=args.band_limit,
+        drift_px=args.drift,
+        local_px=args.local,
+        seed=seed,
+        defocus_A=args.defocus,
+    )
