@@ -24,7 +24,7 @@ from benchmark_movies import ROOT
 
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.micrographs.resampling import interpolation_power, whiten
+from flexalign_plugin.micrographs.resampling import plain_mix
 from flexalign_plugin.motion import MotionModel
 
 matplotlib.use("Agg")
@@ -102,8 +102,8 @@ def sums(movie: NoiseMovie, model: MotionModel, backend: Any) -> Tuple[np.ndarra
         for name, order in zip(METHODS[1:], (3, 1)):
             total[name] += scipy.ndimage.map_coordinates(frame, at, order=order, mode="nearest")
     source = FrameSource(movie, None, None, None)
-    (warped,) = backend.warp_sum(source, model, frames, np.ones((1, n)), np.zeros(n))
-    total["FlexAlign"] = whiten(warped, interpolation_power(model, frames))
+    warped = backend.warp_sum(source, model, frames, np.ones((1, n)), np.zeros(n))
+    (total["FlexAlign"],) = backend.mix(warped, [plain_mix(model, frames)])
     return total.pop("exact"), total
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import MovieError
 from .kernels.backend import FrameSource
-from .micrographs.resampling import fourier_bin, interpolation_power, whiten
+from .micrographs.resampling import fourier_bin, plain_mix
 from .motion.band import correlation_band, fft_size_below
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
@@ -228,15 +228,16 @@ def _correct_motion(
     """Micrograph as written; full unbinned mean; the aligned movie if asked for."""
     weights = np.full((1, len(summed)), 1.0 / len(summed))
     filled = fill[summed.start - aligned.start : summed.stop - aligned.start]
-    (total,) = backend.warp_sum(source, model, summed, weights, filled)
-    full = whiten(total, interpolation_power(model, summed))
+    total = backend.warp_sum(source, model, summed, weights, filled)
+    (full,) = backend.mix(total, [plain_mix(model, summed)])
     micrograph = fourier_bin(full[window], settings.bin_factor)
     frames = None
     if settings.do_save_movie:
         frames = np.empty((len(aligned), *micrograph.shape), np.float32)
         for k, t in enumerate(aligned):
-            (one,) = backend.warp_sum(source, model, [t], np.ones((1, 1)), fill[k : k + 1])
-            frames[k] = fourier_bin(whiten(one, interpolation_power(model, [t]))[window], settings.bin_factor)
+            one = backend.warp_sum(source, model, [t], np.ones((1, 1)), fill[k : k + 1])
+            (image,) = backend.mix(one, [plain_mix(model, [t])])
+            frames[k] = fourier_bin(image[window], settings.bin_factor)
     return micrograph, full, frames
 
 

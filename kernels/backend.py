@@ -51,6 +51,26 @@ class Peaks:
     on_rim: np.ndarray
 
 
+@dataclass(frozen=True)
+class Mix:
+    """How one image is made of sums of resampled frames: each sum filtered by radial frequency, then whitened.
+
+    Both tables are indexed by `floor(f * n_radial / sqrt(1/2))`, f the radial frequency in cycles per pixel.
+
+    Attributes
+    ----------
+    factors : (n_radial, n_sums) float32, what each sum's spectrum is multiplied with.
+    power : (n_radial, 4, 4) float32, mean power C of the interpolation: the total is divided by the root of
+        `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LOST where that is smaller (micrographs/resampling.py).
+    """
+
+    factors: np.ndarray
+    power: np.ndarray
+
+
+LOST = 1e-3  # mean power of the interpolation below which nothing can be restored (half a pixel off, at Nyquist)
+
+
 class Windows(ABC):
     """The central parts of the correlation images of pairs (i, j), which stay on the device.
 
@@ -155,8 +175,8 @@ class Backend(ABC):
     @abstractmethod
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
-    ) -> List[np.ndarray]:
-        """Weighted sums of frames resampled once through the motion model.
+    ) -> Any:
+        """Weighted sums of frames resampled once through the motion model. All sums are made in one pass.
 
         Parameters
         ----------
@@ -166,5 +186,9 @@ class Backend(ABC):
 
         Returns
         -------
-        n_sums arrays (ny, nx) float32, convolved with the cubic B-spline: `whiten` takes that out.
+        (n_sums, ny, nx) float32, opaque, convolved with the cubic B-spline: `mix` takes that out.
         """
+
+    @abstractmethod
+    def mix(self, sums: Any, mixes: Sequence[Mix]) -> List[np.ndarray]:
+        """Images (ny, nx) float32 made of sums from `warp_sum`, one for each of `mixes`."""

@@ -17,8 +17,8 @@ import scipy.fft
 
 from ..motion.band import Band
 from ..motion.model import MotionModel
-from . import cpu_correlation, cpu_frames, cpu_warp
-from .backend import Backend, FrameSource, Peaks, Windows
+from . import cpu_correlation, cpu_frames, cpu_mix, cpu_warp
+from .backend import Backend, FrameSource, Mix, Peaks, Windows
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
 PRODUCT_BYTES = 8 << 20
@@ -224,7 +224,7 @@ class CpuBackend(Backend):
 
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
-    ) -> List[np.ndarray]:
+    ) -> np.ndarray:
         _, ny, nx = source.movie.shape
         weights = np.ascontiguousarray(np.atleast_2d(weights), np.float32)
         sums = np.zeros((len(weights), ny, nx), np.float32)
@@ -236,7 +236,10 @@ class CpuBackend(Backend):
                 _warp_block(source, raw, mesh, y0, y1, weights[:, k], fill[k], sums)
 
             self._run(add, *self._row_blocks(ny))
-        return list(sums)
+        return sums
+
+    def mix(self, sums: np.ndarray, mixes: Sequence[Mix]) -> List[np.ndarray]:
+        return [cpu_mix.mix_one(sums, mix, self.threads, self._run) for mix in mixes]
 
 
 def _correct_block(

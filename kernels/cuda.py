@@ -10,6 +10,7 @@ two-dimensional interpolation with the field evaluated at every pixel, arithmeti
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
@@ -18,7 +19,8 @@ from ..errors import FlexAlignError
 from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
-from .backend import Backend, FrameSource
+from .backend import Backend, FrameSource, Mix
+from .cpu_mix import mix_one
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_windows import CudaWindows
 from .device import Device, DeviceArray, DeviceOutOfMemory
@@ -315,7 +317,7 @@ class CudaBackend(Backend):
     @_fitting
     def warp_sum(
         self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
-    ) -> List[np.ndarray]:
+    ) -> DeviceArray:
         _, ny, nx = source.movie.shape
         weights = np.atleast_2d(weights).astype(np.float32)
         sums = self.device.zeros((len(weights), ny, nx), np.float32)
@@ -336,7 +338,12 @@ class CudaBackend(Backend):
                     self.device.upload(some), shared[1], np.int32(len(some)),
                     self._part(sums, s, s + len(some)), shared=8 * 8 * control.shape[3],
                 )  # fmt: skip
-        return list(self.device.download(sums))
+        return sums
+
+    def mix(self, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
+        on_host = self.device.download(sums)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return [mix_one(on_host, mix, self.threads, lambda f, n: list(pool.map(f, n))) for mix in mixes]
 
     def _field(
         self, model: MotionModel, frames: Sequence[int]

@@ -3,8 +3,8 @@
 Frames are summed after interpolation with the cubic B-spline without its prefilter (`kernels` warp). A shift by the
 fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta3(k + f) exp(-i w k). The usual prefilter
 1 / B_0 restores frames of whole-pixel shifts and leaves the others blurred: white noise comes out coloured. Here the
-sum is divided by the root of the mean of |B_f|^2 over the fractions that really occurred. Noise that was white in
-the frames is white in the sum, up to Nyquist, and a movie without motion comes out unchanged.
+sum is divided by the root of the mean of |B_f|^2 over the fractions that really occurred (`Backend.mix`). Noise that
+was white in the frames is white in the sum, up to Nyquist, and a movie without motion comes out unchanged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Optional, Sequence, Tuple
 import numpy as np
 import scipy.fft
 
+from ..kernels.backend import Mix
 from ..motion.model import MotionModel
 
 _MESH = 33
-# Mean power below which the interpolation has left nothing to restore (Nyquist, when all frames lie half a pixel off).
-LOST = 1e-3
 
 
 def interpolation_power(model: MotionModel, frames: Sequence[int], weights: Optional[np.ndarray] = None) -> np.ndarray:
@@ -42,17 +41,9 @@ def interpolation_power(model: MotionModel, frames: Sequence[int], weights: Opti
     return total / w2.sum()
 
 
-def whiten(image: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """Divide the spectrum of (ny, nx) float32 by the root of the interpolation's mean power; float32."""
-    ny, nx = image.shape
-    spectrum = scipy.fft.rfft2(image)
-    wy = 2 * np.pi * scipy.fft.fftfreq(ny)
-    wx = 2 * np.pi * np.arange(nx // 2 + 1) / nx
-    order = np.arange(4)
-    mean_power = np.cos(np.outer(wy, order)).astype(np.float32) @ power.astype(np.float32)
-    mean_power = mean_power @ np.cos(np.outer(order, wx)).astype(np.float32)
-    spectrum /= np.sqrt(np.maximum(mean_power, LOST))
-    return scipy.fft.irfft2(spectrum, s=(ny, nx), overwrite_x=True)
+def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
+    """The image of one sum of frames of equal weights, whitened."""
+    return Mix(np.ones((1, 1), np.float32), interpolation_power(model, frames).astype(np.float32)[None])
 
 
 def binned_size(n: int, factor: float) -> Tuple[int, int]:

@@ -9,7 +9,8 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import FrameSource
+from flexalign_plugin.kernels.backend import LOST, FrameSource, Mix
+from flexalign_plugin.micrographs.resampling import plain_mix
 from flexalign_plugin.motion.band import Band, correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
@@ -25,8 +26,8 @@ def backend(request):
     return select_backend("cpu", threads=3) if request.param == "cpu" else emulated_backend()
 
 
-def on_host(backend: Any, spectra: Any) -> np.ndarray:
-    return spectra if isinstance(spectra, np.ndarray) else backend.device.download(spectra)
+def on_host(backend: Any, opaque: Any) -> np.ndarray:
+    return opaque if isinstance(opaque, np.ndarray) else backend.device.download(opaque)
 
 
 def source(frames: np.ndarray, dark: Any = None, gain: Any = None, defects: Any = None) -> FrameSource:
@@ -219,7 +220,7 @@ def test_warp_against_two_dimensional_interpolation(backend):
     frames = (100 * smooth_image(limit=0.06)[None] + np.zeros((N, 1, 1))).astype(np.float32)
     model = random_model()
     weights = np.random.default_rng(8).random((2, N))
-    out = backend.warp_sum(source(frames), model, range(N), weights, np.zeros(N))
+    out = on_host(backend, backend.warp_sum(source(frames), model, range(N), weights, np.zeros(N)))
     y, x = np.mgrid[:NY, :NX]
     inside = np.s_[15:-15, 15:-15]
     for w, image in zip(weights, out):
@@ -243,7 +244,7 @@ def test_warp_through_a_linear_field_is_exact(backend):
     coefficients[0, 0] = 0.12 * ramp[:, None] + 0.15 * ramp
     coefficients[1, 0] = -0.15 * ramp[:, None] + 0.1 * ramp
     model = MotionModel((NY, NX), 1, 0, np.array([[2.3, -4.6]]), coefficients, 1.0)
-    (out,) = backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1))
+    (out,) = on_host(backend, backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1)))
     y, x = np.mgrid[:NY, :NX]
     sy, sx = model.shift(0, y, x)
     expected = map_coordinates(frames[0].astype(float), [y - sy, x - sx], order=3, prefilter=False)
@@ -254,7 +255,7 @@ def test_warp_by_whole_pixels_moves_content_by_the_shift(backend):
     frames = np.zeros((1, NY, NX), np.uint8)
     frames[0, 60, 80] = 100
     model = MotionModel((NY, NX), 1, 0, np.array([[5.0, -7.0]]), None, 1.0)
-    (out,) = backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1))
+    (out,) = on_host(backend, backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1)))
     kernel = np.array([1, 4, 1]) / 6
     np.testing.assert_allclose(out[64:67, 72:75], 100 * np.outer(kernel, kernel), rtol=1e-5)
     assert abs(out.sum() - 100) < 1e-3
@@ -264,8 +265,37 @@ def test_warp_fills_what_a_frame_does_not_cover(backend):
     frames = np.full((2, NY, NX), 8, np.uint8)
     for shift in ([200.0, 0.0], [-30.5, 12.25], [0.0, -500.0]):
         model = MotionModel((NY, NX), 2, 0, np.array([[0.0, 0.0], shift]), None, 1.0)
-        (out,) = backend.warp_sum(source(frames), model, [0, 1], np.full((1, 2), 0.5), np.full(2, 8.0))
+        (out,) = on_host(
+            backend, backend.warp_sum(source(frames), model, [0, 1], np.full((1, 2), 0.5), np.full(2, 8.0))
+        )
         np.testing.assert_allclose(out, 8.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ny,nx", [(NY, NX), (150, 210), (33, 31)])
+def test_mix_against_its_definition(backend, ny, nx):
+    """Three sums filtered by random tables (5 and 1 radial steps) and whitened, against NumPy in double precision."""
+    rng = np.random.default_rng(12)
+    frames = rng.standard_normal((3, ny, nx)).astype(np.float32)
+    model = MotionModel((ny, nx), 3, 0, np.zeros((3, 2)), None, 1.0)
+    sums = backend.warp_sum(source(frames), model, range(3), np.eye(3), np.zeros(3))
+    blurred = on_host(backend, sums).astype(np.float64)
+    fy, fx = np.fft.fftfreq(ny)[:, None], np.arange(nx // 2 + 1) / nx
+    order = np.arange(4)
+    mixes, expected = [], []
+    for steps in (5, 1):
+        factors = rng.uniform(-1, 1, (steps, 3)).astype(np.float32)
+        power = np.zeros((steps, 4, 4), np.float32)
+        power[:, 0, 0], power[:, 1, 0], power[:, 0, 3] = rng.uniform(2, 3, steps), 0.5, rng.uniform(0, 1, steps)
+        power[0, 0, 0] -= 1.5  # brings some frequencies down to the floor
+        mixes.append(Mix(factors, power))
+        step = np.minimum((np.hypot(fy, fx) * steps * np.sqrt(2)).astype(int), steps - 1)
+        cosines = [np.cos(2 * np.pi * f[..., None] * order) for f in (fy, fx[None])]
+        mean = np.einsum("yxlm,yal,bxm->yx", power[step].astype(float), *cosines)
+        mixed = np.einsum("yxs,syx->yx", factors[step], np.fft.rfft2(blurred)) / np.sqrt(np.maximum(mean, LOST))
+        expected.append(np.fft.irfft2(mixed, (ny, nx)))
+    for image, right in zip(backend.mix(sums, mixes), expected):
+        assert image.dtype == np.float32
+        np.testing.assert_allclose(image, right, atol=2e-5 * np.abs(right).max())
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
@@ -277,8 +307,9 @@ def test_results_do_not_depend_on_the_number_of_threads():
         backend = select_backend("cpu", threads=threads)
         spectra = backend.spectra(source(frames), range(N), band)
         windows = backend.correlate(spectra, band.size, lowpass(band, 1.0, 10.0), all_pairs(N), 6)
-        (total,) = backend.warp_sum(source(frames), model, range(N), np.ones((1, N)), np.zeros(N))
-        bytes_of.append((spectra.tobytes(), windows.values.tobytes(), total.tobytes()))
+        total = backend.warp_sum(source(frames), model, range(N), np.ones((1, N)), np.zeros(N))
+        (image,) = backend.mix(total, [plain_mix(model, range(N))])
+        bytes_of.append((spectra.tobytes(), windows.values.tobytes(), total.tobytes(), image.tobytes()))
     assert bytes_of[0] == bytes_of[1] == bytes_of[2]
 
 

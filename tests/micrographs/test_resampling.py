@@ -7,7 +7,7 @@ import pytest
 
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.micrographs.resampling import binned_size, fourier_bin, interpolation_power, whiten
+from flexalign_plugin.micrographs.resampling import binned_size, fourier_bin, plain_mix
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.tests.in_memory import Stack
 
@@ -18,8 +18,9 @@ def mean_of(frames, shifts, coefficients=None):
     model = MotionModel((NY, NX), len(frames), 0, np.asarray(shifts, float), coefficients, 1.0)
     n = len(frames)
     source = FrameSource(Stack(frames), None, None, None)
-    (total,) = select_backend("cpu", 2).warp_sum(source, model, range(n), np.full((1, n), 1 / n), np.zeros(n))
-    return whiten(total, interpolation_power(model, range(n)))
+    backend = select_backend("cpu", 2)
+    total = backend.warp_sum(source, model, range(n), np.full((1, n), 1 / n), np.zeros(n))
+    return backend.mix(total, [plain_mix(model, range(n))])[0]
 
 
 def radial(power):
