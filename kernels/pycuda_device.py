@@ -143,15 +143,21 @@ class PycudaDevice(Device):
     # Work
 
     def prepare(self) -> None:
-        """Have all kernels compiled; they are otherwise when first used.
+        """Have all kernels compiled, which are otherwise when first used, and see that cuFFT computes.
 
         Raises
         ------
-        DeviceError : the compiler is missing or refuses.
+        DeviceError : the compiler is missing or refuses, or cuFFT does not fit the driver or the GPU.
         """
         with self._current():
             if not self._cubins.all_cached():
                 self._cubins.compile_missing()
+            impulse = np.zeros((1, 8, 8), np.float32)
+            impulse[0, 0, 0] = 1
+            spectrum = self.empty((1, 8, 5), np.complex64)
+            self.rfft2(self.upload(impulse), spectrum)
+            if not np.allclose(self.download(spectrum), 1):
+                raise DeviceError(f"{self.name}: cuFFT computes wrong transforms. FLEXALIGN_CUDA_LIB chooses another.")
 
     def launch(
         self, module: str, kernel: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0

@@ -10,7 +10,8 @@ import pytest
 from flexalign_plugin import kernels
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import tuning
+from flexalign_plugin.kernels import fft, tuning
+from flexalign_plugin.kernels.device import DeviceError
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
@@ -50,6 +51,13 @@ def test_auto_takes_the_cpu_when_a_part_is_missing_and_says_so_once(gpu_device, 
     assert [r.levelname for r in caplog.records if "the compiler is missing" in r.message] == ["DEBUG"]
     with pytest.raises(SettingsError, match="GPU cuda:0 can't be used: the compiler is missing"):
         kernels.select_backend("cuda:0")
+
+
+def test_a_wrong_cufft_is_noticed(gpu_device, monkeypatch):
+    monkeypatch.setattr(fft.Plan, "execute", lambda *arguments: None)
+    with pytest.raises(DeviceError, match="wrong transforms"):
+        kernels.select_backend("cuda:0")
+    assert kernels.select_backend("auto").name == "cpu"
 
 
 def test_devices_are_described(gpu_device):
