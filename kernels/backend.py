@@ -55,12 +55,13 @@ class Peaks:
 class Mix:
     """How one image is made of sums of resampled frames: each sum filtered by radial frequency, then whitened.
 
-    Both tables are indexed by `floor(f * n_radial / sqrt(1/2))`, f the radial frequency in cycles per pixel.
+    Tables of n entries are indexed by `floor(f * n / sqrt(1/2))`, at most n - 1; f is the radial frequency in
+    cycles per pixel.
 
     Attributes
     ----------
-    factors : (n_radial, n_sums) float32, what each sum's spectrum is multiplied with.
-    power : (n_radial, 4, 4) float32, mean power C of the interpolation: the total is divided by the root of
+    factors : (n_factors, n_sums) float32, what each sum's spectrum is multiplied with.
+    power : (n_power, 4, 4) float32, mean power C of the interpolation: the total is divided by the root of
         `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LOST where that is smaller (micrographs/resampling.py).
     """
 

@@ -10,7 +10,6 @@ two-dimensional interpolation with the field evaluated at every pixel, arithmeti
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
@@ -20,8 +19,8 @@ from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
 from .backend import Backend, FrameSource, Mix
-from .cpu_mix import mix_one
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
+from .cuda_mix import mix_images
 from .cuda_windows import CudaWindows
 from .device import Device, DeviceArray, DeviceOutOfMemory
 
@@ -340,10 +339,13 @@ class CudaBackend(Backend):
                 )  # fmt: skip
         return sums
 
+    @_fitting
     def mix(self, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
-        on_host = self.device.download(sums)
-        with ThreadPoolExecutor(self.threads) as pool:
-            return [mix_one(on_host, mix, self.threads, lambda f, n: list(pool.map(f, n))) for mix in mixes]
+        _, ny, nx = sums.shape
+        images: List[np.ndarray] = []
+        for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
+            images += mix_images(self.device, sums, mixes[a:b])
+        return images
 
     def _field(
         self, model: MotionModel, frames: Sequence[int]

@@ -22,12 +22,6 @@ for _name, _test in vars(suite).items():
         globals()[_name] = _test
 
 
-class Movie(suite.Stack):
-    """Frames in memory with what the aligner asks of a movie."""
-
-    path, notes = "memory.mrc", ()
-
-
 @pytest.fixture(scope="module")
 def backend(gpu_device):
     selected = kernels.select_backend("cuda:0", threads=2)
@@ -35,20 +29,8 @@ def backend(gpu_device):
     selected.close()
 
 
-def test_auto_takes_the_gpu(gpu_device):
-    selected = kernels.select_backend("auto", threads=3)
-    assert selected.name == gpu_device.name
-    assert selected.threads == 3
-    selected.close()
-
-
-def test_auto_takes_the_cpu_when_a_part_is_missing_and_says_so_once(gpu_device, monkeypatch, caplog):
+def test_a_gpu_without_all_parts_is_refused(gpu_device, monkeypatch):
     monkeypatch.setattr(kernels.toolkit, "missing_parts", lambda compiled=False: ["the compiler is missing"])
-    monkeypatch.setattr(kernels, "_why_no_gpu", None)
-    with caplog.at_level("DEBUG"):
-        assert kernels.select_backend("auto").name == "cpu"
-        assert kernels.select_backend("auto").name == "cpu"
-    assert [r.levelname for r in caplog.records if "the compiler is missing" in r.message] == ["DEBUG"]
     with pytest.raises(SettingsError, match="GPU cuda:0 can't be used: the compiler is missing"):
         kernels.select_backend("cuda:0")
 
@@ -57,7 +39,6 @@ def test_a_wrong_cufft_is_noticed(gpu_device, monkeypatch):
     monkeypatch.setattr(fft.Plan, "execute", lambda *arguments: None)
     with pytest.raises(DeviceError, match="wrong transforms"):
         kernels.select_backend("cuda:0")
-    assert kernels.select_backend("auto").name == "cpu"
 
 
 def test_devices_are_described(gpu_device):
@@ -75,7 +56,7 @@ def test_whole_alignment_agrees_with_the_cpu(gpu_device, limit_gb):
     results = []
     for selected in (kernels.select_backend("cpu", 2), kernels.select_backend("cuda:0", 2, limit_gb)):
         settings = Settings(pixel_size=2.5, do_plots=False)
-        results.append(align(Movie(frames), settings, selected, Corrections(None, gain, None, [])))
+        results.append(align(suite.Stack(frames), settings, selected, Corrections(None, gain, None, [])))
         selected.close()
     cpu, gpu = results
     assert gpu.model.is_local
