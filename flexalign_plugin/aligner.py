@@ -26,7 +26,7 @@ from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
 from .motion_correction import Images, MovedFrames, correct_motion
-from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table
+from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table, replace_defects
 from .result import MovieResult
 from .settings import Settings
 
@@ -137,20 +137,21 @@ def _look_at_sum(
             "check the recording, or leave these frames out of the range to align."
         )
     total /= len(aligned)
-    mean = backend.correct(plain, total)
+    mean = total if plain.dark is None and plain.gain is None else backend.correct(plain, total)
     defects = corrections.defects
     if settings.remove_hot_pixels:
         hot = find_hot_pixels(mean, defects)
-        if hot.any():
-            notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
+        count = np.count_nonzero(hot)
+        if count:
+            notes.append(f"{count} hot or dead pixels were found in the movie and replaced.")
         defects = hot if defects is None else hot | defects
     if defects is not None and defects.any():
         source = dataclasses.replace(plain, defects=neighbour_table(defects))
-        mean = backend.correct(source, total)
+        replace_defects(mean, source.defects)
     else:
         source = plain
     dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
-    level = float(total.mean()) - dark
+    level = float(means.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     return source, mean, fill
 

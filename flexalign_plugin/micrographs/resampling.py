@@ -32,12 +32,9 @@ def frame_powers(model: MotionModel, frames: Sequence[int]) -> np.ndarray:
     (n, 4, 4) float64 coefficients C of `|B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
     """
     ny, nx = model.frame_shape
-    y, x = np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH)
-    powers = np.zeros((len(frames), 4, 4))
-    for k, t in enumerate(frames):
-        along_y, along_x = (_autocorrelation(s - np.floor(s)) for s in model.frame_field(t, y, x))
-        powers[k] = along_y @ along_x.T / along_y.shape[1]
-    return powers
+    shifts = model.fields(frames, np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH))
+    along_y, along_x = _autocorrelation(np.moveaxis(shifts - np.floor(shifts), 1, 0).reshape(2, len(frames), -1))
+    return np.einsum("tlp,tmp->tlm", along_y, along_x, optimize=True) / along_y.shape[2]
 
 
 def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
@@ -80,8 +77,10 @@ def fourier_bin(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _autocorrelation(shift_fraction: np.ndarray) -> np.ndarray:
-    """(4, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts of m shifts."""
-    f = 1.0 - shift_fraction.ravel()
+    """(..., 4, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts (..., m) of shifts."""
+    f = 1.0 - shift_fraction
     g = 1.0 - f
-    w = np.stack([g**3, 3 * f**3 - 6 * f**2 + 4, 3 * g**3 - 6 * g**2 + 4, f**3]) / 6
-    return np.stack([(w * w).sum(axis=0)] + [2 * (w[: 4 - lag] * w[lag:]).sum(axis=0) for lag in (1, 2, 3)])
+    f3, g3 = f * f * f, g * g * g
+    w = np.stack([g3, 3 * f3 - 6 * f * f + 4, 3 * g3 - 6 * g * g + 4, f3]) / 6
+    lags = [(w * w).sum(axis=0)] + [2 * (w[: 4 - lag] * w[lag:]).sum(axis=0) for lag in (1, 2, 3)]
+    return np.stack(lags, axis=-2)
