@@ -17,7 +17,7 @@ import numpy as np
 from .errors import MovieError
 from .kernels.backend import FrameSource
 from .micrographs.frc import halves_figures
-from .motion.band import correlation_band, fft_size_below
+from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
@@ -69,8 +69,8 @@ def align(
     with clock.stage("read and sum", 0.02):
         source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes)
     with clock.stage("spectra", 0.08):
-        image = (fft_size_below(ny), fft_size_below(nx))
-        band = correlation_band(image, settings.pixel_size, settings.max_res_for_correlation)
+        correlated = backend.frame_fft_size(ny, nx, len(aligned))
+        band = correlation_band(correlated, settings.pixel_size, settings.max_res_for_correlation)
         spectra = backend.spectra(source, aligned, band)
         frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
     with clock.stage("global alignment", 0.3):
@@ -92,7 +92,11 @@ def align(
         images=images,
         micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
-        quality={**_quality(overall, local, model, source), **_halves(images, model, settings)},
+        quality={
+            "correlated_area_px": list(correlated),
+            **_quality(overall, local, model, source),
+            **_halves(images, model, settings),
+        },
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,

@@ -22,10 +22,10 @@ from .backend import Backend, FrameSource, Mix
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_mix import mix_images
 from .cuda_windows import CudaWindows
-from .device import Device, DeviceArray, DeviceOutOfMemory
+from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory
+from .tuning import Tuner
 
 NEGLIGIBLE_WEIGHT = 3e-4
-BATCH_BYTES = 1 << 30  # larger batches gain nothing
 BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at once
 PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
 MOST_BLOCKS = 65535  # in y and z
@@ -50,10 +50,12 @@ class CudaBackend(Backend):
     ----------
     device : where to compute; closed with the backend.
     threads : of this process, read frames ahead of the device.
+    tuner : finds the fastest size of the frames' transforms; the usual size is taken when None.
     """
 
-    def __init__(self, device: Device, threads: int = 4):
+    def __init__(self, device: Device, threads: int = 4, tuner: Optional[Tuner] = None):
         self.device = device
+        self._tuner = tuner
         self.name = device.name
         self.threads = max(1, threads)
         self._frames = FrameStore(device, self.threads)
@@ -99,6 +101,11 @@ class CudaBackend(Backend):
         return self.device.view(array, start * int(np.prod(inner, dtype=np.int64)), (stop - start, *inner))
 
     # Frames
+
+    def frame_fft_size(self, ny: int, nx: int, n_frames: int) -> Tuple[int, int]:
+        if self._tuner is None:
+            return super().frame_fft_size(ny, nx, n_frames)
+        return self._tuner.frame_size(ny, nx, n_frames)
 
     @_fitting
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:

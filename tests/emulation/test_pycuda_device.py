@@ -94,15 +94,21 @@ def test_held_memory_is_given_to_arrays_of_other_sizes(device):
 def test_a_memory_limit_is_kept(gpu_device):
     from flexalign_plugin.kernels.pycuda_device import PycudaDevice
 
-    limited = PycudaDevice(0, memory_limit_bytes=64 << 20)
+    limited = PycudaDevice(0, memory_limit_bytes=(64 << 20) + gpu_device.context_bytes)
     try:
         assert limited.free_bytes() == 64 << 20
         first = limited.empty((40 << 20,), np.uint8)
         assert limited.free_bytes() <= 24 << 20
         with pytest.raises(DeviceOutOfMemory):
             limited.empty((32 << 20,), np.uint8)
+        assert limited.peak_bytes == (40 << 20) + limited.context_bytes
         first.free()
         limited.empty((48 << 20,), np.uint8)
+        assert (48 << 20) <= limited.peak_bytes - limited.context_bytes <= 64 << 20  # the first is not kept beside it
+        limited.reset_peak()
+        gc.collect()
+        limited.upload(np.zeros(5, np.uint8))
+        assert limited.peak_bytes <= (64 << 20) + limited.context_bytes
     finally:
         limited.close()
 
@@ -166,7 +172,7 @@ def test_transforms_share_a_work_area_and_refuse_wrong_shapes(device):
 def test_a_work_area_that_does_not_fit_is_out_of_memory(device):
     from flexalign_plugin.kernels.pycuda_device import PycudaDevice
 
-    limited = PycudaDevice(0, memory_limit_bytes=1 << 20)
+    limited = PycudaDevice(0, memory_limit_bytes=(1 << 20) + device.context_bytes)
     try:
         real = limited.empty((1, 300, 302), np.float32)
         spectrum = limited.empty((1, 300, 152), np.complex64)
