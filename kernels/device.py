@@ -84,7 +84,7 @@ class Device(ABC):
 
     Attributes
     ----------
-    name : as the user knows it, "NVIDIA H200". total_bytes : its memory.
+    name : as the user knows it, "NVIDIA H200". total_bytes : its memory, or this process's limit.
     peak_bytes : most memory that was held at once since the start or the last `reset_peak`.
     """
 
@@ -95,6 +95,10 @@ class Device(ABC):
     @abstractmethod
     def reset_peak(self) -> None:
         """Begin a new `peak_bytes` with what is held now."""
+
+    @abstractmethod
+    def release_unused(self) -> None:
+        """Give back what is only kept for reuse, when other sizes will be needed from now on."""
 
     @abstractmethod
     def free_bytes(self) -> int:

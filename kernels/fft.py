@@ -219,11 +219,8 @@ class Transforms:
         self._plans.move_to_end(key)
         return plan
 
-    def release_work(self) -> None:
-        """Give the work area back; the next transform makes a new one."""
-        self._work = None
-
     def close(self) -> None:
+        """Give everything back; what is needed again is made again."""
         for plan in self._plans.values():
             plan.close()
         self._plans.clear()

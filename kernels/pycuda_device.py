@@ -49,7 +49,7 @@ class PycudaDevice(Device):
 
         self._driver = driver
         self.name = f"{info.name} (cuda:{index})"
-        self.total_bytes = info.total_bytes
+        self.total_bytes = min(info.total_bytes, memory_limit_bytes or info.total_bytes)
         self.compute_capability = info.compute_capability
         self._pool = Pool(driver, memory_limit_bytes)
         self._lock = threading.RLock()
@@ -62,7 +62,7 @@ class PycudaDevice(Device):
             self._context = driver.Device(index).retain_primary_context()
             self._cubins = Cubins(toolkit.architecture(info))
             with self._current():
-                used = self.total_bytes - self._pool.driver_free_bytes()
+                used = info.total_bytes - self._pool.driver_free_bytes()
                 self.context_bytes = _context_bytes.setdefault(index, max(min(used, MOST_CONTEXT_BYTES), 0))
                 self._pool.take_other(self.context_bytes)
                 self._stream = driver.Stream()
@@ -94,6 +94,14 @@ class PycudaDevice(Device):
 
     def reset_peak(self) -> None:
         self._pool.peak_bytes = self._pool.taken_bytes
+
+    def release_unused(self) -> None:
+        self.synchronize()
+        with self._current():
+            before = self._pool.driver_free_bytes()
+            self._transforms.close()
+            self._pool.take_other(before - self._pool.driver_free_bytes())
+            self._pool.release_held()
 
     def free_bytes(self) -> int:
         with self._current():

@@ -172,6 +172,7 @@ class Tuner:
 
         best = fastest([(default[0], x) for x in columns])
         best = fastest([(y, best[1]) for y in rows])
+        self._device.release_unused()
         if not math.isfinite(times[default]):  # even one transform does not fit: the backend will say so
             best = default
         return Tuned(best, default, times[best], times[default], time.perf_counter() - start)

@@ -49,6 +49,9 @@ class EmulatedDevice(Device):
     def reset_peak(self) -> None:
         self.peak_bytes = self.used_bytes
 
+    def release_unused(self) -> None:
+        """Nothing is kept."""
+
     def free_bytes(self) -> int:
         return self.total_bytes - self.used_bytes
 

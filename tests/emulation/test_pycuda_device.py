@@ -75,6 +75,19 @@ def test_memory_is_free_again_when_the_last_view_is_gone(device):
     assert device.free_bytes() == before
 
 
+def test_what_is_kept_for_reuse_can_be_given_back(device):
+    spectrum = device.empty((1, 96, 49), np.complex64)
+    device.rfft2(device.zeros((1, 96, 96), np.float32), spectrum)
+    device.empty((3 << 20,), np.uint8).free()
+    gc.collect()
+    device.release_unused()
+    device.reset_peak()
+    assert device.peak_bytes < device.context_bytes + (300 << 20)
+    images = np.random.default_rng(0).random((1, 96, 96), np.float32)
+    device.rfft2(device.upload(images), spectrum)  # with a new plan and work area
+    np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), atol=1e-2)
+
+
 def test_too_much_is_told_and_leaves_the_device_usable(device):
     with pytest.raises(DeviceOutOfMemory) as error:
         device.empty((1 << 20, 1 << 20), np.float64)
