@@ -196,7 +196,7 @@ def _define_alignment(form: Any) -> None:
     _add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=local, **advanced)
     _add(group, "autoControlPoints", "Choose control points automatically?", condition=local, **advanced)
     line = group.addLine(
-        "Control points",
+        "Control points (override knots)",
         condition=f"{local} and not autoControlPoints",
         help="Number of control points of the spline along the image's axes and in time, at least 3 each. More follow "
         "the motion more closely and are noisier.",
