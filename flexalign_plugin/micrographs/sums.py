@@ -79,6 +79,7 @@ def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
     for name in images_of(settings):
         weights = _normalised(*wanted[name])
         factors = weights @ np.linalg.pinv(shared)
+        factors[:, np.abs(factors).max(axis=0) < NOTHING] = 0  # saves transforms
         mixes[name] = _mix(np.pad(factors, ((0, 0), (0, len(groups)))), weights, powers)
     names = [f"group {k + 1}" for k in range(len(groups))]
     for k, name in enumerate(names):
