@@ -11,8 +11,12 @@ import pytest
 
 from flexalign_plugin.tests.emulation import driver
 
-HERE = Path(__file__).resolve().parent
-TESTS = ("test_pycuda_device.py", "test_pycuda_backend.py")
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = (
+    "emulation/test_pycuda_device.py",
+    "emulation/test_pycuda_backend.py",
+    "kernels/test_cuda.py::test_every_operation_agrees_with_the_cpu",
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +35,14 @@ def test_pycuda_on_the_test_driver(folder, order):
     environment = {
         **os.environ,
         "FLEXALIGN_TEST_DRIVER": str(folder),
+        "FLEXALIGN_TEST_DEVICE": "cuda:0",
         "FLEXALIGN_CUDA_BIN": str(folder / "bin"),
         "FLEXALIGN_CACHE": str(folder / "cache"),
         "CUEMU_MODE": order,
         "CUEMU_MEM": str(512 << 20),
     }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in TESTS)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(ROOT / name) for name in TESTS)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout)
     assert done.returncode == 0, f"{' '.join(command)} failed; its output is above"

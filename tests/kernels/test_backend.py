@@ -1,4 +1,7 @@
-"""Every operation of a backend against a float64 NumPy reference. CUDA kernels run on the CPU (tests/emulation)."""
+"""Every operation of a backend against a float64 NumPy reference.
+
+CUDA kernels run on the CPU (tests/emulation), or on the GPU that FLEXALIGN_TEST_DEVICE names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from flexalign_plugin.motion.band import Band, correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import neighbour_table
-from flexalign_plugin.tests.emulation import emulated_backend
+from flexalign_plugin.tests.emulation import cuda_backend
 from flexalign_plugin.tests.in_memory import Stack
 
 NY, NX, N = 150, 210, 5
@@ -23,7 +26,7 @@ NY, NX, N = 150, 210, 5
 
 @pytest.fixture(params=["cpu", "cuda"], scope="module")
 def backend(request):
-    return select_backend("cpu", threads=3) if request.param == "cpu" else emulated_backend()
+    return select_backend("cpu", threads=3) if request.param == "cpu" else cuda_backend()
 
 
 def on_host(backend: Any, opaque: Any) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""The CUDA backend against the CPU backend, and what only it does: memory, batches, launches. No GPU is needed."""
+"""The CUDA backend against the CPU backend, and what only it does: memory, batches, launches.
+
+No GPU is needed;
+where FLEXALIGN_TEST_DEVICE names one, the comparisons with the CPU run on it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import Corrections, neighbour_table
 from flexalign_plugin.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tests.emulation import emulated_backend
+from flexalign_plugin.tests.emulation import cuda_backend, emulated_backend
 from flexalign_plugin.tests.in_memory import Stack
 
 NY, NX, N = 100, 140, 4
@@ -75,10 +79,10 @@ def on_cuda():
     return every_operation(emulated_backend(), corrected_source())
 
 
-def test_every_operation_agrees_with_the_cpu(on_cuda):
+def test_every_operation_agrees_with_the_cpu():
     """To float32 rounding, but for the sums, whose resampling differs (`test_warp_is_exact`)."""
     on_cpu = every_operation(select_backend("cpu", threads=2), corrected_source())
-    for k, (a, b) in enumerate(zip(on_cpu[:-3], on_cuda)):
+    for k, (a, b) in enumerate(zip(on_cpu[:-3], every_operation(cuda_backend(), corrected_source()))):
         if a.dtype == bool:
             np.testing.assert_array_equal(a, b)
             continue
@@ -172,7 +176,7 @@ def test_whole_alignment_agrees_with_the_cpu():
     gain = (1 + 0.1 * rng.random(bad.shape)).astype(np.float32)
     results = [
         align(Stack(frames), Settings(pixel_size=2.5, do_plots=False), backend, Corrections(None, gain, bad, []))
-        for backend in (select_backend("cpu", threads=2), emulated_backend())
+        for backend in (select_backend("cpu", threads=2), cuda_backend())
     ]
     a, b = results
     assert a.model.is_local and b.model.is_local

@@ -7,6 +7,7 @@ pycuda.driver: tests run on it in a process of their own (test_on_driver.py).
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import re
@@ -62,6 +63,19 @@ def build(folder: Path) -> None:
     nvcc.parent.mkdir()
     nvcc.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "nvcc.py"}" "$@"\n')
     nvcc.chmod(0o755)
+
+
+def load(folder: str) -> None:
+    """Make this process use the driver that `build` left in a folder, and NumPy in the place of cuFFT."""
+    # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
+    ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
+    from flexalign_plugin.kernels import fft
+
+    from .cufft import NumpyCufft
+
+    if not isinstance(fft.call, NumpyCufft):
+        fft.call = NumpyCufft()
+        fft.load = lambda: None
 
 
 def _output(command: list, text: str = "") -> str:
