@@ -103,10 +103,10 @@ def settings_for(shape: Shape) -> Settings:
     return Settings(pixel_size=0.5 if shape[2] > SUPER_RESOLUTION else 1.0, do_plots=False, do_compute_psd=False)
 
 
-def speeds_of(backend: Any, nbytes: int = COPIED_BYTES) -> Roads:
+def speeds_of(backend: Any) -> Roads:
     """Bytes a second of a copy within the device's memory, reading and writing counted, and of copies from and to the
     host; the fastest of a few."""
-    device = getattr(backend, "device", None)
+    device, nbytes = getattr(backend, "device", None), COPIED_BYTES
     if device is None:
         source, target = np.ones((2, nbytes // 4), np.float32)
         copied = _fastest(lambda: np.copyto(target, source), lambda: None)
