@@ -61,7 +61,7 @@ class Mix:
     Attributes
     ----------
     factors : (n_factors, n_sums) float32, what each sum's spectrum is multiplied with.
-    power : (n_power, 4, 4) float32, mean power C of the interpolation: the total is divided by the root of
+    power : (n_power, 6, 6) float32, mean power C of the interpolation: the total is divided by the root of
         `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LOST where that is smaller (micrographs/resampling.py).
     """
 
@@ -69,7 +69,7 @@ class Mix:
     power: np.ndarray
 
 
-LOST = 1e-3  # mean power of the interpolation below which nothing can be restored (half a pixel off, at Nyquist)
+LOST = 1e-4  # mean power of the interpolation below which nothing can be restored (half a pixel off, at Nyquist)
 
 
 class Windows(ABC):
@@ -191,7 +191,7 @@ class Backend(ABC):
 
         Returns
         -------
-        (n_sums, ny, nx) float32, opaque, convolved with the cubic B-spline: `mix` takes that out.
+        (n_sums, ny, nx) float32, opaque, convolved with the quintic B-spline: `mix` takes that out.
         """
 
     @abstractmethod

@@ -52,7 +52,7 @@ def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[
 
 
 def _cosines(frequency: np.ndarray) -> np.ndarray:
-    """(n, 4) float32: a frequency in cycles per pixel and the cosines of one, two and three times its angle."""
-    table = np.cos(2 * np.pi * np.outer(frequency, np.arange(4)))
+    """(n, 6) float32: a frequency in cycles per pixel and the cosines of one to five times its angle."""
+    table = np.cos(2 * np.pi * np.outer(frequency, np.arange(6)))
     table[:, 0] = frequency
     return table.astype(np.float32)
