@@ -150,6 +150,12 @@ class MeteredBackend:
         moved = used * (4 * ny * nx + 16 * half) + len(mixes) * (16 * half + 4 * ny * nx)
         return self._meter.run("filter and whitening", moved, lambda: self._backend.mix(sums, mixes))
 
+    def fourier_crop(self, image: np.ndarray, size: Any) -> Any:
+        moved = 4 * image.size + 24 * image.shape[0] * (size[1] // 2 + 1) + 16 * size[0] * (size[1] // 2 + 1)
+        return self._meter.run(
+            "binning", moved + 4 * size[0] * size[1], lambda: self._backend.fourier_crop(image, size)
+        )
+
 
 class MeteredWindows:
     """Another backend's windows under a `Meter`."""

@@ -75,7 +75,7 @@ def correct_motion(moved: MovedFrames, summed: range, window: Tuple[slice, slice
     """
 
     def finished(image: np.ndarray) -> np.ndarray:
-        return fourier_bin(image[window], settings.output_binning)
+        return fourier_bin(image[window], settings.output_binning, moved.backend)
 
     plan = plan_sums(settings, moved.model, summed)
     made = {}

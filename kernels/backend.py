@@ -197,3 +197,7 @@ class Backend(ABC):
     @abstractmethod
     def mix(self, sums: Any, mixes: Sequence[Mix]) -> List[np.ndarray]:
         """Images (ny, nx) float32 made of sums from `warp_sum`, one for each of `mixes`."""
+
+    @abstractmethod
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: its highest frequencies cut off."""

@@ -238,6 +238,9 @@ class CpuBackend(Backend):
             self._run(add, *self._row_blocks(ny))
         return sums
 
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        return cpu_mix.fourier_crop(image, size, self.threads)
+
     def mix(self, sums: np.ndarray, mixes: Sequence[Mix]) -> List[np.ndarray]:
         return [cpu_mix.mix_one(sums, mix, self.threads, self._run) for mix in mixes]
 

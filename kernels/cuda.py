@@ -20,7 +20,7 @@ from ..motion.bspline import basis
 from ..motion.model import MotionModel
 from .backend import Backend, FrameSource, Mix
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
-from .cuda_mix import mix_images
+from .cuda_mix import crop_image, mix_images
 from .cuda_windows import CudaWindows
 from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory
 from .tuning import Tuner
@@ -353,6 +353,10 @@ class CudaBackend(Backend):
         for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
             images += mix_images(self.device, sums, mixes[a:b])
         return images
+
+    @_fitting
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        return crop_image(self.device, image, size)
 
     def _field(
         self, model: MotionModel, frames: Sequence[int]

@@ -305,6 +305,19 @@ def test_mix_against_its_definition(backend, ny, nx):
         np.testing.assert_allclose(image, right, atol=2e-5 * np.abs(right).max())
 
 
+@pytest.mark.parametrize("shape, size", [((90, 120), (45, 60)), ((91, 77), (64, 50)), ((40, 64), (40, 33))])
+def test_fourier_crop_keeps_the_low_frequencies(backend, shape, size):
+    image = np.random.default_rng(3).standard_normal(shape).astype(np.float32) + 2
+    full, out = np.fft.fft2(image), np.zeros(size, complex)
+    ky, kx = (np.fft.fftfreq(n, 1 / n).astype(int) for n in size)
+    keep = [np.abs(k) * 2 < n if n < m else np.ones(n, bool) for k, n, m in zip((ky, kx), size, shape)]
+    out[np.ix_(*keep)] = full[np.ix_(ky[keep[0]], kx[keep[1]])]
+    expected = np.fft.ifft2(out).real * (np.prod(size) / np.prod(shape))
+    cropped = backend.fourier_crop(image, size)
+    assert cropped.dtype == np.float32
+    np.testing.assert_allclose(cropped, expected, atol=2e-6)
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     frames = random_frames("u1")
     model = random_model()
