@@ -156,6 +156,12 @@ class MeteredBackend:
             "binning", moved + 4 * size[0] * size[1], lambda: self._backend.fourier_crop(image, size)
         )
 
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> Any:
+        tile = len(window)
+        moved = 4 * image.size + len(rows) * len(columns) * (4 * tile * tile + 24 * tile * (tile // 2 + 1))
+        arguments = (image, rows, columns, window)
+        return self._meter.run("power spectra of images", moved, lambda: self._backend.tile_power(*arguments))
+
 
 class MeteredWindows:
     """Another backend's windows under a `Meter`."""

@@ -200,4 +200,18 @@ class Backend(ABC):
 
     @abstractmethod
     def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: its highest frequencies cut off."""
+        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: the highest frequencies go."""
+
+    @abstractmethod
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Sum of the power spectra of tiles of an image (ny, nx) float32, each freed of its mean and tapered.
+
+        Parameters
+        ----------
+        rows, columns : int, where tiles begin; there is one at each row and column.
+        window : (tile,) taper along both axes.
+
+        Returns
+        -------
+        (tile, tile) float64, unnormalised, frequency zero at [0, 0].
+        """

@@ -65,6 +65,12 @@ def crop_image(device: Device, image: np.ndarray, size: Tuple[int, int]) -> np.n
     return device.download(out)[0]
 
 
+def whole_spectrum(half: np.ndarray, nx: int) -> np.ndarray:
+    """Power (ny, nx) of a real image from that of the columns (ny, nx // 2 + 1)."""
+    mirrored = np.roll(half[::-1, 1 : (nx + 1) // 2][:, ::-1], 1, axis=0)
+    return np.concatenate([half, mirrored], axis=1)
+
+
 def _cosines(frequency: np.ndarray) -> np.ndarray:
     """(n, 6) float32: a frequency in cycles per pixel and the cosines of one to five times its angle."""
     table = np.cos(2 * np.pi * np.outer(frequency, np.arange(6)))

@@ -318,6 +318,21 @@ def test_fourier_crop_keeps_the_low_frequencies(backend, shape, size):
     np.testing.assert_allclose(cropped, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("tile", [32, 31])
+def test_power_of_tiles(backend, tile):
+    rng = np.random.default_rng(4)
+    image = (1000 + rng.standard_normal((90, 120))).astype(np.float32)
+    rows, columns, window = np.array([0, 20, 58]), np.array([0, 17, 40, 60, 88]), np.hanning(tile)
+    expected = np.zeros((tile, tile))
+    for y in rows:
+        for x in columns:
+            part = image[y : y + tile, x : x + tile].astype(float)
+            expected += np.abs(np.fft.fft2((part - part.mean()) * np.outer(window, window))) ** 2
+    found = backend.tile_power(image, rows, columns, window)
+    assert (found.shape, found.dtype) == ((tile, tile), np.float64)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.mean())
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     frames = random_frames("u1")
     model = random_model()
