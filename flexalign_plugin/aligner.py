@@ -17,6 +17,7 @@ import numpy as np
 from .errors import MovieError
 from .kernels.backend import FrameSource
 from .micrographs.frc import halves_figures
+from .micrographs.psd import power_spectrum
 from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
@@ -84,6 +85,10 @@ def align(
     warnings += _doubts(overall, len(aligned), settings)
     with clock.stage("motion correction", 0.65):
         images = correct_motion(MovedFrames(backend, source, model, fill), summed, window, settings)
+    spectra = None
+    if settings.do_compute_psd:
+        with clock.stage("power spectra", 0.9):
+            spectra = power_spectrum(images.full, backend=backend), power_spectrum(uncorrected, backend=backend)
     return MovieResult(
         movie=movie.path,
         settings=settings,
@@ -92,6 +97,7 @@ def align(
         images=images,
         micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
+        spectra=spectra,
         quality={
             "correlated_area_px": list(correlated),
             **_quality(overall, local, model, source),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class MovieResult:
     images : micrographs and aligned movie.
     micrograph_pixel_size_A : pixel size of the micrographs.
     uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
+    spectra : power spectra of `images.full` and `uncorrected` from `psd.power_spectrum`; None unless asked for.
     quality : figures of the fit (see docs/outputs.md), JSON-ready.
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
@@ -36,6 +37,7 @@ class MovieResult:
     images: Images
     micrograph_pixel_size_A: float
     uncorrected: np.ndarray
+    spectra: Optional[Tuple[np.ndarray, np.ndarray]] = None
     quality: Dict[str, Any] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)

@@ -63,7 +63,9 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
         small = pictures.thumbnail(images.micrograph) if settings.do_plots else None
         if settings.do_compute_psd:
-            corrected, uncorrected = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
+            if result.spectra is None:
+                result.spectra = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
+            corrected, uncorrected = result.spectra
             with new("psd", "_psd.mrc") as path:
                 write_mrc(
                     path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean", summed)
