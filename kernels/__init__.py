@@ -64,8 +64,8 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
 
 
 def describe_devices() -> List[str]:
-    """Lines for `flexalign info`: each GPU, the parts of CUDA, what is missing and how to get it."""
-    from . import fft, toolkit
+    """Lines for `flexalign info`: GPUs, parts of CUDA, tuned FFT sizes, what is missing and how to get it."""
+    from . import fft, toolkit, tuning
     from .cubins import Cubins, cache_folder
 
     found = toolkit.visible_gpus()
@@ -83,6 +83,8 @@ def describe_devices() -> List[str]:
     compiled = bool(found) and all(Cubins(toolkit.architecture(gpu)).all_cached() for gpu in found)
     if found:
         lines.append(f"kernels: {'compiled' if compiled else 'compiled when first used'}, kept in {cache_folder()}")
+    for key, tuned in tuning.read_file(tuning.default_file()).items():
+        lines.append(f"tuned FFT: {key}: {tuned.size[0]} x {tuned.size[1]}")
     lines += [f"no GPU can be used: {part}" for part in toolkit.missing_parts(compiled)]
     return lines
 

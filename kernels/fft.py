@@ -55,15 +55,14 @@ class CufftMissing(OSError):
 
 def candidates() -> Iterator[str]:
     """Where libcufft may be: the user's folder, NVIDIA's wheels, the toolkit, then where the loader looks."""
-    for variable, folders in (("FLEXALIGN_CUDA_LIB", ("",)), ("CUDA_HOME", ("lib64", "lib"))):
-        for folder in folders if os.environ.get(variable) else ():
-            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), folder))
+    if os.environ.get("FLEXALIGN_CUDA_LIB"):
+        yield from _newest_first(glob.escape(os.environ["FLEXALIGN_CUDA_LIB"]))
     for path in dict.fromkeys(sys.path):
         for wheel in ("cu13", "cu12", "cufft"):
             yield from _newest_first(os.path.join(glob.escape(path or "."), "nvidia", wheel, "lib"))
-    for variable in ("CUDA_PATH", "CUDA_ROOT"):
+    for variable, folder in (("CUDA_HOME", "lib64"), ("CUDA_PATH", "lib64"), ("CUDA_ROOT", "lib64"), ("CUDA_LIB", "")):
         if os.environ.get(variable):
-            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), "lib64"))
+            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), folder))
     yield from ("libcufft.so.12", "libcufft.so.11", "libcufft.so.10")
     yield from _newest_first("/usr/local/cuda*/lib64")
 
