@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import MovieError
 from .kernels.backend import FrameSource
-from .micrographs.resampling import fourier_bin, plain_mix
+from .micrographs.frc import halves_figures
 from .motion.band import correlation_band, fft_size_below
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
@@ -25,6 +25,7 @@ from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
+from .motion_correction import Images, MovedFrames, correct_motion
 from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table
 from .result import MovieResult
 from .settings import Settings
@@ -59,6 +60,8 @@ def align(
     window = settings.crop_window(ny, nx, movie.path)
     notes, warnings = list(movie.notes), []
 
+    if settings.do_apply_dose_filter and not settings.is_dose_weighted:
+        notes.append("No dose weighting: the dose per frame is not known.")
     with clock.stage("references", 0.0):
         if corrections is None:
             corrections = load_corrections(movie, settings)
@@ -80,18 +83,16 @@ def align(
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     warnings += _doubts(overall, len(aligned), settings)
     with clock.stage("motion correction", 0.65):
-        micrograph, full, corrected = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
+        images = correct_motion(MovedFrames(backend, source, model, fill), summed, window, settings)
     return MovieResult(
         movie=movie.path,
         settings=settings,
         model=model,
         summed_frames=summed,
-        micrograph=micrograph,
-        micrograph_pixel_size_A=settings.pixel_size * settings.bin_factor,
+        images=images,
+        micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
-        aligned=full,
-        aligned_movie=corrected,
-        quality=_quality(overall, local, model, source),
+        quality={**_quality(overall, local, model, source), **_halves(images, model, settings)},
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,
@@ -215,30 +216,20 @@ def motion_model(
     return MotionModel(frame_shape, n_frames, first, shifts, coefficients, pixel_size_A)
 
 
-def _correct_motion(
-    backend: Any,
-    source: FrameSource,
-    model: MotionModel,
-    aligned: range,
-    summed: range,
-    fill: np.ndarray,
-    window: Tuple[slice, slice],
-    settings: Settings,
-) -> Tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
-    """Micrograph as written; full unbinned mean; the aligned movie if asked for."""
-    weights = np.full((1, len(summed)), 1.0 / len(summed))
-    filled = fill[summed.start - aligned.start : summed.stop - aligned.start]
-    total = backend.warp_sum(source, model, summed, weights, filled)
-    (full,) = backend.mix(total, [plain_mix(model, summed)])
-    micrograph = fourier_bin(full[window], settings.bin_factor)
-    frames = None
-    if settings.do_save_movie:
-        frames = np.empty((len(aligned), *micrograph.shape), np.float32)
-        for k, t in enumerate(aligned):
-            one = backend.warp_sum(source, model, [t], np.ones((1, 1)), fill[k : k + 1])
-            (image,) = backend.mix(one, [plain_mix(model, [t])])
-            frames[k] = fourier_bin(image[window], settings.bin_factor)
-    return micrograph, full, frames
+def _halves(images: Images, model: MotionModel, settings: Settings) -> Dict[str, Any]:
+    """How well the means of even and odd frames agree, if they were made."""
+    if images.even is None or images.odd is None:
+        return {}
+    pixel_size = settings.pixel_size * settings.output_binning
+    return halves_figures(images.even, images.odd, pixel_size, max(_border(model)) / settings.output_binning)
+
+
+def _border(model: MotionModel) -> Tuple[float, float, float, float]:
+    """Widths in pixels, on the sides of the first and last row and column, that not all frames cover."""
+    ny, nx = model.frame_shape
+    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
+    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    return max(sy.max(), 0), max(-sy.min(), 0), max(sx.max(), 0), max(-sx.min(), 0)
 
 
 def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
@@ -272,9 +263,7 @@ def _quality(
     overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel, source: FrameSource
 ) -> Dict[str, Any]:
     """Figures of the fit, documented in docs/outputs.md."""
-    ny, nx = model.frame_shape
-    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
-    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    border = _border(model)
     figures: Dict[str, Any] = {
         "reference_frame": overall.reference + model.first_frame + 1,
         "pairs_rejected": overall.rejected,
@@ -282,10 +271,7 @@ def _quality(
         "pair_residual_px": overall.residual_px,
         "pair_significance": overall.significance,
         "uncovered_border_px": {
-            "top_row_side": float(max(sy.max(), 0)),
-            "last_row_side": float(max(-sy.min(), 0)),
-            "left": float(max(sx.max(), 0)),
-            "right": float(max(-sx.min(), 0)),
+            name: float(width) for name, width in zip(("top_row_side", "last_row_side", "left", "right"), border)
         },
         "pixels_replaced": 0 if source.defects is None else len(source.defects.rows),
     }

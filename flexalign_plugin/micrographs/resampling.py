@@ -9,7 +9,7 @@ was white in the frames is white in the sum, up to Nyquist, and a movie without 
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 import scipy.fft
@@ -20,30 +20,29 @@ from ..motion.model import MotionModel
 _MESH = 33
 
 
-def interpolation_power(model: MotionModel, frames: Sequence[int], weights: Optional[np.ndarray] = None) -> np.ndarray:
-    """Mean power of the interpolation's transfer function over frames and places.
+def frame_powers(model: MotionModel, frames: Sequence[int]) -> np.ndarray:
+    """Power of the interpolation's transfer function in each frame, mean over places.
 
     Parameters
     ----------
-    frames : 0-based frames that were summed. weights : their weights in the sum, equal when None.
+    frames : (n,) 0-based frames of the movie.
 
     Returns
     -------
-    (4, 4) float64 coefficients C of `mean |B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
+    (n, 4, 4) float64 coefficients C of `|B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
     """
     ny, nx = model.frame_shape
     y, x = np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH)
-    w2 = np.ones(len(frames)) if weights is None else np.asarray(weights, float) ** 2
-    total = np.zeros((4, 4))
-    for t, w in zip(frames, w2):
+    powers = np.zeros((len(frames), 4, 4))
+    for k, t in enumerate(frames):
         along_y, along_x = (_autocorrelation(s - np.floor(s)) for s in model.frame_field(t, y, x))
-        total += w * along_y @ along_x.T / along_y.shape[1]
-    return total / w2.sum()
+        powers[k] = along_y @ along_x.T / along_y.shape[1]
+    return powers
 
 
 def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
     """The image of one sum of frames of equal weights, whitened."""
-    return Mix(np.ones((1, 1), np.float32), interpolation_power(model, frames).astype(np.float32)[None])
+    return Mix(np.ones((1, 1), np.float32), frame_powers(model, frames).mean(axis=0, keepdims=True).astype(np.float32))
 
 
 def binned_size(n: int, factor: float) -> Tuple[int, int]:

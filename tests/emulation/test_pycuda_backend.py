@@ -74,7 +74,7 @@ def test_whole_alignment_agrees_with_the_cpu(gpu_device, limit_gb):
     y, x = np.linspace(0, 1023, 9), np.linspace(0, 767, 9)
     for t in range(6):
         np.testing.assert_allclose(gpu.model.frame_field(t, y, x), cpu.model.frame_field(t, y, x), atol=0.02)
-    assert np.sqrt(np.mean((gpu.micrograph - cpu.micrograph) ** 2)) < 1e-3 * cpu.micrograph.std()
+    assert np.sqrt(np.mean((gpu.images.micrograph - cpu.images.micrograph) ** 2)) < 1e-3 * cpu.images.micrograph.std()
 
 
 def test_sizes_are_tuned_on_the_device(gpu_device, tmp_path):

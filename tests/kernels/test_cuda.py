@@ -188,4 +188,4 @@ def test_whole_alignment_agrees_with_the_cpu():
     y, x = np.linspace(0, 1023, 9), np.linspace(0, 767, 9)
     for t in range(6):
         np.testing.assert_allclose(a.model.frame_field(t, y, x), b.model.frame_field(t, y, x), atol=1e-3)
-    assert np.sqrt(np.mean((a.micrograph - b.micrograph) ** 2)) < 1e-3 * a.micrograph.std()
+    assert np.sqrt(np.mean((a.images.micrograph - b.images.micrograph) ** 2)) < 1e-3 * a.images.micrograph.std()
