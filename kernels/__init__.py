@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def select_backend(
-    device: str = "auto", threads: Optional[int] = None, memory_limit_gb: Optional[float] = None
+    device: str = "auto", threads: Optional[int] = None, memory_limit_gb: Optional[float] = None, tune: bool = True
 ) -> Backend:
     """Backend for a device name.
 
@@ -22,6 +22,7 @@ def select_backend(
         has been tried on real hardware.
     threads : CPU threads; all that this process may use when None.
     memory_limit_gb : most of a GPU's memory that may be used, in GB; all of it when None.
+    tune : whether a GPU searches the fastest size of a frame's transform when it meets a new size of frames.
 
     Raises
     ------
@@ -44,6 +45,16 @@ def check_device(device: str) -> None:
         from .toolkit import device_index
 
         device_index(device)
+
+
+def check_usable(device: str) -> None:
+    """SettingsError unless this is the name of a device that can be used here; says what is missing."""
+    check_device(device)
+    if device not in ("auto", "cpu"):
+        from .pycuda_device import usable_gpu
+        from .toolkit import device_index
+
+        usable_gpu(device_index(device))
 
 
 def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float]) -> Backend:

@@ -15,7 +15,6 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Typ
 
 import numpy as np
 
-from ..errors import FlexAlignError
 from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
@@ -23,7 +22,7 @@ from .backend import Backend, FrameSource, Mix
 from .cpu_mix import mix_one
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_windows import CudaWindows
-from .device import Device, DeviceArray, DeviceOutOfMemory
+from .device import Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 
 NEGLIGIBLE_WEIGHT = 3e-4
 BATCH_BYTES = 1 << 30  # larger batches gain nothing
@@ -79,7 +78,7 @@ class CudaBackend(Backend):
             if self._frames.release():
                 continue
             if not self._divisible:
-                raise FlexAlignError(
+                raise DeviceTooSmall(
                     f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
                     f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
                     "on this device, choose a larger one, or compute on the CPU."

@@ -42,7 +42,7 @@ class PycudaDevice(Device):
     """
 
     def __init__(self, index: int = 0, memory_limit_bytes: Optional[int] = None):
-        info = _usable(index)
+        info = usable_gpu(index)
         import pycuda.driver as driver
 
         self._driver = driver
@@ -236,8 +236,8 @@ class _Hold:
             self._device._recycle(self.block)
 
 
-def _usable(index: int) -> toolkit.GpuInfo:
-    """The GPU of this number, if all that the backend needs is there."""
+def usable_gpu(index: int) -> toolkit.GpuInfo:
+    """The GPU of this number; SettingsError says what is missing if it can't be used."""
     found = toolkit.visible_gpus()
     if found and index >= len(found):
         names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in found)

@@ -22,6 +22,11 @@ HEADINGS = {
     "do_local_alignment": "local alignment",
     "do_save_ave_mic": "what is written",
 }
+DEVICE_HELP = (
+    "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
+    "part has been tried on hardware (default: auto)"
+)
+FAILURE_HELP = "what a movie does that no GPU can align: fail (error) or go to the cpu (default: error)"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
 YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
@@ -41,7 +46,10 @@ def add(commands: Any) -> None:
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
     option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
+    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
+    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
@@ -116,10 +124,18 @@ def _align(args: argparse.Namespace) -> int:
     # The aligner has threads of its own; must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ..align_movies import align_movies
+    from ..devices import Compute, device_names
     from ..report import Report
 
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout)
+    compute = Compute(
+        device_names(args.device),
+        args.threads,
+        args.gpu_memory,
+        tune_fft=not args.no_fft_tuning,
+        cpu_instead=args.on_device_failure == "cpu",
+    )
+    failed = align_movies(args.movies, args.output, settings, report, compute, args.timeout)
     return SOME_FAILED if failed else SUCCESS
