@@ -20,7 +20,8 @@ HEADINGS = {
     "align_frame0": "frames and micrograph",
     "max_res_for_correlation": "alignment",
     "do_local_alignment": "local alignment",
-    "do_save_ave_mic": "what is written",
+    "do_apply_dose_filter": "what is written",
+    "low_memory": "how it is computed",
 }
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
@@ -29,6 +30,7 @@ DEVICE_HELP = (
 FAILURE_HELP = "what a movie does that no GPU can align: fail (error) or go to the cpu (default: error)"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
+DENOISER_PAIRS = 200
 YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -52,6 +54,16 @@ def add(commands: Any) -> None:
     option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--only-process", type=count, metavar="N", help="align only the first N movies")
+    option(
+        "--denoiser-pairs",
+        type=count,
+        nargs="?",
+        const=DENOISER_PAIRS,
+        default=0,
+        metavar="N",
+        help=f"split even and odd frames of the first N movies only, to train a denoiser (N: {DENOISER_PAIRS})",
+    )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
     option("--quiet", action="store_true", help="say only what failed")
     group: Any = parser
@@ -99,7 +111,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     values.update(given)
     if "pixel_size" not in values:
         raise SettingsError("The pixel size is not known: give it with --pixel-size, in Angstrom.")
-    return Settings.from_dict(values)
+    settings = Settings.from_dict(values)
+    if given.get("do_apply_dose_filter") and not settings.is_dose_weighted:
+        raise SettingsError("Dose weighting needs the dose of a frame: give it with --dose-per-frame, in e/A^2.")
+    return settings
 
 
 def _settings_file(path: str) -> Dict[str, Any]:
@@ -137,5 +152,6 @@ def _align(args: argparse.Namespace) -> int:
         tune_fft=not args.no_fft_tuning,
         cpu_instead=args.on_device_failure == "cpu",
     )
-    failed = align_movies(args.movies, args.output, settings, report, compute, args.timeout)
+    movies = args.movies[: args.only_process]
+    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs)
     return SOME_FAILED if failed else SUCCESS
