@@ -125,17 +125,15 @@ class WorkerPool:
         with self._lock:
             now = time.monotonic()
             usable = [lane for lane in self._lanes if lane.rests_until <= now]
-            while self._queue and not self._closed:
-                item = self._queue[0]
-                if not usable:
-                    result = self._without_gpu(self._queue.popleft(), self._resting(item.job))
-                    refused += [(item, result)] if result is not None else []
-                    continue
-                others = [lane for lane in usable if lane is not item.failed_on]
-                lane = max(others or usable, key=lambda lane: lane.room)
-                if not lane.room:
-                    break
-                self._send(self._queue.popleft(), lane)
+            while self._queue and not usable:
+                item = self._queue.popleft()
+                result = self._without_gpu(item, self._resting(item.job))
+                refused += [(item, result)] if result is not None else []
+            following = self._next(usable)
+            while following is not None:
+                self._queue.remove(following[0])
+                self._send(*following)
+                following = self._next(usable)
             while self._for_cpu and not self._closed:
                 if self._cpu is None:
                     self._cpu = self._lane("cpu", self._compute.threads)
@@ -145,6 +143,14 @@ class WorkerPool:
         for item, result in refused:
             if _begins(item):
                 item.future.set_result(result)
+
+    def _next(self, usable: List[_Lane]) -> Optional[Tuple[_Item, _Lane]]:
+        """The first movie that a device with room may take: not the one that it failed on, if there is another."""
+        for lane in sorted(usable, key=lambda lane: -lane.room):
+            for item in self._queue if lane.room else ():
+                if item.failed_on is not lane or len(usable) == 1:
+                    return item, lane
+        return None
 
     def _send(self, item: _Item, lane: _Lane) -> None:
         if _begins(item):
