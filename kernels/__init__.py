@@ -33,7 +33,7 @@ def select_backend(
     if device not in ("auto", "cpu"):
         from .toolkit import device_index
 
-        return _cuda_backend(device_index(device), threads, memory_limit_gb)
+        return _cuda_backend(device_index(device), threads, memory_limit_gb, tune)
     from .cpu import CpuBackend
 
     return CpuBackend(threads or usable_cores())
@@ -57,7 +57,7 @@ def check_usable(device: str) -> None:
         usable_gpu(device_index(device))
 
 
-def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float]) -> Backend:
+def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float], tune: bool) -> Backend:
     if memory_limit_gb is not None and not memory_limit_gb > 0:
         raise SettingsError(f"A GPU memory limit of {memory_limit_gb:g} GB leaves no memory: give a number above 0.")
     from .pycuda_device import PycudaDevice
@@ -67,8 +67,9 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
     try:
         device.prepare()
         from .cuda import CudaBackend
+        from .tuning import Tuner
 
-        return CudaBackend(device, threads=threads or usable_cores())
+        return CudaBackend(device, threads or usable_cores(), Tuner(device) if tune else None)
     except BaseException:
         device.close()
         raise
