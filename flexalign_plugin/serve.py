@@ -9,6 +9,7 @@ import argparse
 import faulthandler
 import importlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -137,6 +138,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
+    logger = logging.getLogger(__package__)
+    logger.addHandler(logging.StreamHandler())  # what the search for FFT sizes found, for the parent's log
+    logger.setLevel(logging.INFO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _stop)
     parser = argparse.ArgumentParser(prog="python -m flexalign_plugin.worker", description=__doc__)

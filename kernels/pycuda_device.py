@@ -78,13 +78,15 @@ class PycudaDevice(Device):
         """Make this thread own the device; failures of the driver become `DeviceError`."""
         driver = self._driver
         with self._lock:
-            self._context.push()
             try:
-                yield
+                self._context.push()
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(driver.Error):  # after a fault even this fails; the fault is what is told
+                        driver.Context.pop()
             except driver.Error as error:
                 raise DeviceError(f"{self.name} failed: {error}") from error
-            finally:
-                driver.Context.pop()
 
     # Memory
 
@@ -264,7 +266,8 @@ class _Hold:
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            self._device._recycle(self.block)
+            with contextlib.suppress(DeviceError):  # after a fault memory is free when the process ends
+                self._device._recycle(self.block)
 
 
 def usable_gpu(index: int) -> toolkit.GpuInfo:

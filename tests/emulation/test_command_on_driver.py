@@ -44,6 +44,7 @@ def flexalign(tmp_path_factory):
         FLEXALIGN_CACHE=str(compiler.CACHE),  # kernels that the other tests compiled serve again
         FLEXALIGN_TUNING_FILE=str(folder / "sizes.json"),
         CUEMU_MEM=str(256 << 20),
+        CUEMU_FAULT=str(folder / "fault"),
     )
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     assert cli.main([*PHANTOM.split(), "--output", str(folder)]) == 0
@@ -96,6 +97,25 @@ def test_a_movie_too_large_for_the_gpu_goes_as_the_user_chose(flexalign, instead
     assert "not enough memory for this movie" in told
     assert ("FAILED m_0001.mrc: " in told) if status else ("warning: Computed on the CPU, because the GPU" in told)
     assert os.path.exists(flexalign.folder / f"small_{instead}" / "m_0001_aligned_mic.mrc") == (status == 0)
+
+
+def test_a_gpu_that_fails_is_used_again_by_a_fresh_process(flexalign):
+    """After a fault every call of the driver fails, as on a real GPU."""
+    (flexalign.folder / "fault").touch()
+    done = flexalign(f"align m_0001.mrc m_0002.mrc --output again {ALIGN} --device cuda:0 --no-fft-tuning")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("(it is started anew)") == 1 and "cuda:0 failed: " in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert "2 movies aligned" in done.stdout and "warning" not in done.stdout
+
+
+def test_sizes_are_tuned_at_first_use_which_the_log_tells(flexalign):
+    words = f"align m_0001.mrc --output tuned {ALIGN} --device cuda:0"
+    first, second = flexalign(words), flexalign(words)
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert "r2c | 256 x 320 | batch 5" in first.stderr and "the search took" in first.stderr
+    assert "the search took" not in second.stderr
+    assert "256 x 320 | batch 5" in (flexalign.folder / "sizes.json").read_text()
 
 
 def test_a_gpu_that_does_not_exist_is_told_before_anything_is_done(flexalign):
