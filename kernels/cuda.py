@@ -14,7 +14,6 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Typ
 
 import numpy as np
 
-from ..errors import FlexAlignError
 from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
@@ -22,7 +21,7 @@ from .backend import Backend, FrameSource, Mix
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_mix import crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
-from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory
+from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 from .tuning import Tuner
 
 NEGLIGIBLE_WEIGHT = 3e-4
@@ -80,7 +79,7 @@ class CudaBackend(Backend):
             if self._frames.release():
                 continue
             if not self._divisible:
-                raise FlexAlignError(
+                raise DeviceTooSmall(
                     f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
                     f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
                     "on this device, choose a larger one, or compute on the CPU."

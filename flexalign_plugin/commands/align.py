@@ -23,6 +23,11 @@ HEADINGS = {
     "do_apply_dose_filter": "what is written",
     "low_memory": "how it is computed",
 }
+DEVICE_HELP = (
+    "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
+    "part has been tried on hardware (default: auto)"
+)
+FAILURE_HELP = "what a movie does that no GPU can align: fail (error) or go to the cpu (default: error)"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
 DENOISER_PAIRS = 200
@@ -43,7 +48,10 @@ def add(commands: Any) -> None:
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
     option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
+    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
+    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
     option("--only-process", type=count, metavar="N", help="align only the first N movies")
@@ -131,19 +139,19 @@ def _align(args: argparse.Namespace) -> int:
     # The aligner has threads of its own; must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ..align_movies import align_movies
+    from ..devices import Compute, device_names
     from ..report import Report
 
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    failed = align_movies(
-        args.movies[: args.only_process],
-        args.output,
-        settings,
-        report,
-        args.device,
+    compute = Compute(
+        device_names(args.device),
         args.threads,
-        args.timeout,
-        args.denoiser_pairs,
+        args.gpu_memory,
+        tune_fft=not args.no_fft_tuning,
+        cpu_instead=args.on_device_failure == "cpu",
     )
+    movies = args.movies[: args.only_process]
+    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs)
     return SOME_FAILED if failed else SUCCESS
