@@ -13,6 +13,7 @@ from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
 
 from .jobs import Job, JobResult, run_job, unique_root, write_failures
 from .kernels import check_device
+from .micrographs.corrected_star import write_corrected_micrographs
 from .micrographs.files import prepare_folder
 from .report import Report
 from .settings import Settings
@@ -30,8 +31,12 @@ def align_movies(
     device: str = "auto",
     threads: Optional[int] = None,
     timeout_s: Optional[float] = None,
+    optics: Optional[Tuple[float, float]] = (2.7, 0.1),
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
+
+    At the end RELION's list of all micrographs in the folder is written, unless `optics` (spherical aberration in mm,
+    amplitude contrast) is None.
 
     Raises
     ------
@@ -62,6 +67,9 @@ def align_movies(
         report.close()
         if failures:
             write_failures(failures_path, failures)
+    if optics is not None:
+        for problem in write_corrected_micrographs(output_dir, *optics):
+            report.log(problem)
     report.end(failed, failures_path)
     return failed
 

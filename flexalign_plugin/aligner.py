@@ -92,10 +92,16 @@ def align(
         images=images,
         micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
-        quality={**_quality(overall, local, model, source), **_halves(images, model, settings)},
+        quality={
+            **_quality(overall, local, model),
+            **_defects(corrections, source),
+            **_halves(images, model, settings),
+        },
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,
+        defects_px=_defects_px(source),
+        hardware_frames=movie.hardware_frames_per_frame,
     )
 
 
@@ -259,9 +265,19 @@ def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
     return doubts
 
 
-def _quality(
-    overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel, source: FrameSource
-) -> Dict[str, Any]:
+def _defects_px(source: FrameSource) -> np.ndarray:
+    table = source.defects
+    return np.zeros((0, 2), np.int32) if table is None else np.stack([table.rows, table.cols], axis=1)
+
+
+def _defects(corrections: Corrections, source: FrameSource) -> Dict[str, Any]:
+    """How many pixels are replaced, and how many each source marks."""
+    replaced = len(_defects_px(source))
+    known = 0 if corrections.defects is None else int(np.count_nonzero(corrections.defects))
+    return {"pixels_replaced": replaced, "defects": {**corrections.counts, "hot_or_dead": replaced - known}}
+
+
+def _quality(overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel) -> Dict[str, Any]:
     """Figures of the fit, documented in docs/outputs.md."""
     border = _border(model)
     figures: Dict[str, Any] = {
@@ -273,7 +289,6 @@ def _quality(
         "uncovered_border_px": {
             name: float(width) for name, width in zip(("top_row_side", "last_row_side", "left", "right"), border)
         },
-        "pixels_replaced": 0 if source.defects is None else len(source.defects.rows),
     }
     if local is not None:
         figures.update(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class MovieResult:
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
+    defects_px : (n, 2) int32, row and column of the pixels that were replaced in every frame.
+    hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
     """
 
     movie: str
@@ -40,3 +42,5 @@ class MovieResult:
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    hardware_frames: Optional[int] = None

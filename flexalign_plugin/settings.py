@@ -60,7 +60,9 @@ class Settings:
         GAIN_ROW_ORDERS,
     )
     defect_file: Optional[str] = option(
-        None, "Text file of defects, one rectangle 'x y width height' a line.", metavar="FILE"
+        None,
+        "Text file of defects: one rectangle 'x y width height' a line, or SerialEM's list of camera defects.",
+        metavar="FILE",
     )
     defect_map: Optional[str] = option(None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE")
     remove_hot_pixels: bool = option(True, "Find hot and dead pixels in the movie itself and replace them.")

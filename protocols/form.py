@@ -151,7 +151,7 @@ def _define_correction(form: Any) -> None:
     )
     group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
     _add(group, "removeHotPixels", "Find hot and dead pixels?")
-    _add(group, "defectFile", "Defect list", "x and y of the lower left pixel, counted from 0.")
+    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
     _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 

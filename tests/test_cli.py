@@ -158,7 +158,7 @@ def test_one_movie_of_each_format_is_aligned_well(movies, tmp_path, root, ending
     assert done.returncode == 0, done.stderr
     assert f"[1/1] {movie}" in done.stdout
     assert {root + ending for ending in WRITTEN} <= set(os.listdir(out))
-    assert not [f for f in os.listdir(out) if not f.startswith(root)]
+    assert [f for f in os.listdir(out) if not f.startswith(root)] == ["corrected_micrographs.star"]
     truth = Truth.load(movies / f"{root}_truth.json")
     error = field_rms_error(MotionModel.load(out / f"{root}_motion.json"), truth)
     assert error.rms_px < 0.5 < 1.5 < error.nothing_px

@@ -44,6 +44,13 @@ def add(commands: Any) -> None:
     option("--device", default="auto", help="auto or cpu (default: auto)")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--spherical-aberration", type=float, default=2.7, metavar="MM", help="for RELION's list (default: 2.7)")
+    option("--amplitude-contrast", type=float, default=0.1, metavar="W", help="for RELION's list (default: 0.1)")
+    option(
+        "--no-corrected-star",
+        action="store_true",
+        help="don't write RELION's list corrected_micrographs.star at the end, which holds all results in the folder",
+    )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
     option("--quiet", action="store_true", help="say only what failed")
     group: Any = parser
@@ -121,5 +128,6 @@ def _align(args: argparse.Namespace) -> int:
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout)
+    optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
+    failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout, optics)
     return SOME_FAILED if failed else SUCCESS

@@ -89,8 +89,12 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
         fit = star.fit_polynomial(model) if model.is_local else None
         if fit is not None:
             result.quality.update(relion_fit_rms_px=fit.rms_px, relion_fit_max_px=fit.max_px)
+            result.warnings += star.residual_warning(fit, settings.pixel_size)
         with new("shifts_star", "_shifts.star") as path:
-            _write_text(path, star.star_text(model, settings, result.movie, PROGRAM, fit))
+            text = star.star_text(
+                model, settings, result.movie, PROGRAM, fit, result.defects_px, result.hardware_frames
+            )
+            _write_text(path, text)
         # Last, and so the last to appear: where this file is, the others are complete.
         with new("motion", "_motion.json") as path:
             _write_text(path, json_text(result_to_dict(result)))

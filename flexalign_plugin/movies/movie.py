@@ -24,10 +24,12 @@ class Movie:
     dtype : native byte order, of the arrays that `frame` returns.
     memory_mapped : frames come straight from the page cache, so that keeping copies of them is of no use.
     notes : what the user may want to know about this file.
+    hardware_frames_per_frame : of an EER movie; None for other movies.
     """
 
     kind = ""
     memory_mapped = False
+    hardware_frames_per_frame: Optional[int] = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
         self.path = path
