@@ -36,16 +36,16 @@ class Corrections:
     dark : float32, subtracted from the raw frame.
     gain : float32, multiplied with the difference; 1 at defects.
     defects : bool, pixels to be replaced by their good neighbours.
+    notes : what was done to the files that the user may want to know.
     counts : pixels that each source marks as defects, a pixel of two sources in both: `gain`, `gain_list`,
         `defect_map`, `defect_file`; only the sources there are.
-    notes : what was done to the files that the user may want to know.
     """
 
     dark: Optional[np.ndarray] = None
     gain: Optional[np.ndarray] = None
     defects: Optional[np.ndarray] = None
-    counts: Dict[str, int] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
+    counts: Dict[str, int] = field(default_factory=dict)
 
 
 def load_corrections(movie: Movie, settings: Settings) -> Corrections:
@@ -80,7 +80,7 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
             f"{movie.path}: {n_defects / defects.size:.0%} of its pixels are marked as defects by gain, defect map and "
             f"defect file together, more than {MAX_DEFECT_FRACTION:.0%}: check these files."
         )
-    return Corrections(dark, gain, defects if n_defects else None, counts, notes)
+    return Corrections(dark, gain, defects if n_defects else None, notes, counts)
 
 
 def _defect_file(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:

@@ -28,7 +28,7 @@ BAND = Band((96, 128), (60, 80))
 class Stack:
     """An array as a movie."""
 
-    path, notes = "memory.mrc", ()
+    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
 
     def __init__(self, frames: np.ndarray):
         self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
