@@ -3,6 +3,6 @@
 Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
 """
 
-from . import align, info, phantom, trace
+from . import align, info, phantom, tilt_series, trace
 
-COMMANDS = (align, trace, phantom, info)
+COMMANDS = (align, tilt_series, trace, phantom, info)

@@ -53,12 +53,17 @@ def add(commands: Any) -> None:
     )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
     option("--quiet", action="store_true", help="say only what failed")
+    add_settings(parser)
+    parser.set_defaults(run=_align)
+
+
+def add_settings(parser: Any) -> None:
+    """An option for each field of `Settings`; `settings_of` reads them."""
     group: Any = parser
     for name, setting in Settings.__dataclass_fields__.items():
         if name in HEADINGS:
             group = parser.add_argument_group(HEADINGS[name])
         _add_setting(group, name, setting)
-    parser.set_defaults(run=_align)
 
 
 def _add_setting(group: Any, name: str, setting: Any) -> None:
