@@ -56,8 +56,8 @@ def _resample_row(row, base, s0, slope, x0, length, out):
 
 
 @_jit
-def _resample_column(source, row, s0, slope, x0, length, scale, out):
-    """out[x0 + k] += scale * B-spline sum over rows of `source` at row - shift(k)."""
+def _resample_column(source, row, s0, slope, x0, length, out):
+    """out[x0 + k] = 6 times the B-spline sum over rows of `source` at row - shift(k)."""
     k = 0
     while k < length:
         m, end = _split(s0, slope, length, k)
@@ -75,8 +75,14 @@ def _resample_column(source, row, s0, slope, x0, length, scale, out):
             w3 = f * f * f
             w1 = np.float32(4) + f * f * (np.float32(3) * f - np.float32(6))
             w2 = np.float32(6) - w0 - w1 - w3
-            dst[i] += scale * (w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i])
+            dst[i] = w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i]
         k = end
+
+
+@_jit
+def _add(row, scale, out):
+    for x in range(len(row)):
+        out[x] += scale * row[x]
 
 
 @_jit
@@ -101,6 +107,7 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
     nx = rows.shape[1] - 2 * pad
     nodes = mesh.shape[2]
     sy = np.empty(nodes)
+    moved = np.empty(nx, np.float32)
     for r in range(h):
         # The source row y lands on output row y + sy: take sx there.
         y = float(first_row + r)
@@ -120,15 +127,12 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
             _resample_row(rows[r], pad, a, (b - a) / spacing, x0, length, buffer[r])
     for y in range(y0, y1):
         _mesh_row(mesh[0], float(y), spacing, sy)
+        for n in range(nodes - 1):
+            x0 = n * spacing
+            length = min(spacing, nx - x0)
+            if length <= 0:
+                break
+            _resample_column(buffer, y - first_row, sy[n], (sy[n + 1] - sy[n]) / spacing, x0, length, moved)
         for s in range(sums.shape[0]):
-            if scales[s] == 0:
-                continue
-            for n in range(nodes - 1):
-                x0 = n * spacing
-                length = min(spacing, nx - x0)
-                if length <= 0:
-                    break
-                slope = (sy[n + 1] - sy[n]) / spacing
-                _resample_column(
-                    buffer, y - first_row, sy[n], slope, x0, length, scales[s] * np.float32(1 / 6), sums[s, y]
-                )
+            if scales[s] != 0:
+                _add(moved, scales[s] * np.float32(1 / 6), sums[s, y])

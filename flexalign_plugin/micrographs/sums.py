@@ -49,7 +49,7 @@ class Plan:
     def needed(self, name: str) -> Plan:
         """Plan of one image alone, with the sums that it is made of."""
         mix = self.mixes[name]
-        used = np.abs(mix.factors).max(axis=0) > NOTHING
+        used = mix.factors.any(axis=0)
         alone = Mix(np.ascontiguousarray(mix.factors[:, used]), mix.power)
         return Plan(self.frames, self.sums[used], {name: alone}, self.groups)
 
@@ -79,6 +79,7 @@ def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
     for name in images_of(settings):
         weights = _normalised(*wanted[name])
         factors = weights @ np.linalg.pinv(shared)
+        factors[:, np.abs(factors).max(axis=0) < NOTHING] = 0  # saves transforms
         mixes[name] = _mix(np.pad(factors, ((0, 0), (0, len(groups)))), weights, powers)
     names = [f"group {k + 1}" for k in range(len(groups))]
     for k, name in enumerate(names):
