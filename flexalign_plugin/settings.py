@@ -72,6 +72,10 @@ class Settings:
     )
     eer_sampling: int = option(1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS)
 
+    flip_tiff: bool = option(
+        False, "Turn TIFF movies upside down when they are read, as RELION and IMOD do; for polishing in RELION."
+    )
+
     align_frame0: int = option(1, "First frame to align; the first frame is 1.")
     align_frame_n: int = option(0, "Last frame to align; 0 means the last of the movie.")
     use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.")

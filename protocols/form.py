@@ -95,6 +95,14 @@ def _define_frames(form: Any) -> None:
     _add(line, "sumFrame0", "from")
     _add(line, "sumFrameN", "to")
 
+    _add(
+        form,
+        "flipTiff",
+        "Turn TIFF movies upside down?",
+        "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
+        "other programs of Scipion are to read the same movies.",
+        expertLevel=LEVEL_ADVANCED,
+    )
     group = form.addGroup("EER movies", condition=ONLY_EER)
     _add(
         group,

@@ -8,7 +8,8 @@ import pytest
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import MovieError, SettingsError
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.movies import Corrections
+from flexalign_plugin.movies import Corrections, open_movie
+from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
 from flexalign_plugin.phantom import field_rms_error, particle_phantom
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.tests.in_memory import Stack
@@ -185,3 +186,21 @@ def test_progress_tells_the_stages_in_order(frames):
     )
     assert [s for s, _ in told][:2] == ["references", "read and sum"]
     assert all(a[1] < b[1] for a, b in zip(told, told[1:]))
+
+
+def test_tiff_turned_upside_down_gives_what_the_mrc_movie_gives(tmp_path):
+    """The same picture as RELION reads it from either file: bytes, shifts and replaced pixels are the same."""
+    frames = np.random.default_rng(5).poisson(4.0, (5, 128, 160)).astype(np.uint8)
+    frames[:, 10, 20] = 200
+    write_mrc_movie(str(tmp_path / "a.mrc"), frames)
+    write_tiff_movie(str(tmp_path / "a.tif"), frames[:, ::-1])
+    wanted = settings(flip_tiff=True, do_local_alignment=False)
+    results = []
+    for name in ("a.mrc", "a.tif"):
+        with open_movie(str(tmp_path / name), wanted) as movie:
+            results.append(align(movie, wanted, select_backend("cpu", threads=1)))
+    a, b = results
+    np.testing.assert_array_equal(a.images.micrograph, b.images.micrograph)
+    np.testing.assert_array_equal(a.model.global_shifts_px, b.model.global_shifts_px)
+    assert [10, 20] in a.defects_px.tolist() and a.quality["defects"] == {"hot_or_dead": len(a.defects_px)}
+    np.testing.assert_array_equal(a.defects_px, b.defects_px)

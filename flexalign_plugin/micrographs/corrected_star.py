@@ -26,8 +26,10 @@ OPTICS_COLUMNS = (
     "rlnAmplitudeContrast",
     "rlnMicrographPixelSize",
 )
+MIRRORED = "# Micrographs of TIFF movies are mirror images of RELION's frames: to polish, align with --flip-tiff.\n"
 # RELION's column: the file's ending.
 FILE_COLUMNS = {
+    "rlnMicrographName": "_aligned_mic_DW.mrc",  # or the next one
     "rlnMicrographNameNoDW": "_aligned_mic.mrc",
     "rlnMicrographNameEven": "_aligned_mic_EVN.mrc",
     "rlnMicrographNameOdd": "_aligned_mic_ODD.mrc",
@@ -60,15 +62,17 @@ def write_corrected_micrographs(
     optics: List[Tuple[str, ...]] = []
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
+    mirrored = False
     for name in names:
         try:
             row = _row(folder, name[: -len(MOTION_ENDING)])
-        except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
             path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
             problems.append(f"{path}: is left out of {CORRECTED_NAME}, since it is no complete result ({reason}).")
             continue
         if not row:
             continue
+        mirrored = bool(row.pop("mirrored", "")) or mirrored
         group = tuple(row.pop(key) for key in ("original_pixel_size", "pixel_size", "voltage"))
         if group not in optics:
             optics.append(group)
@@ -81,11 +85,11 @@ def write_corrected_micrographs(
         (f"opticsGroup{i}", str(i), original, voltage, *constants, pixel)
         for i, (original, pixel, voltage) in enumerate(optics, 1)
     ]
-    order = ["rlnMicrographName", *FILE_COLUMNS, *FIGURE_COLUMNS, "rlnOpticsGroup"]
+    order = [*FILE_COLUMNS, *FIGURE_COLUMNS, "rlnOpticsGroup"]
     columns = [column for column in order if any(column in row for row in rows)]
     text = "\n".join(
         [
-            "# version 30001\n",
+            "# version 30001\n" + (MIRRORED if mirrored else ""),
             star_loop("optics", OPTICS_COLUMNS, groups),
             star_loop("micrographs", columns, [[row.get(column, "None") for column in columns] for row in rows]),
         ]
@@ -100,16 +104,28 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     start = os.path.join(folder, root)
     with open(start + MOTION_ENDING, encoding="utf-8") as file:
         result = json.load(file)
+    parsed = Settings.from_dict(result["settings"])
     settings, quality, binned = result["settings"], result["quality"], float(result["micrograph"]["pixel_size_A"])
     pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])
-    row = {column: start + ending for column, ending in FILE_COLUMNS.items() if os.path.exists(start + ending)}
-    weighted = start + "_aligned_mic_DW.mrc"
-    if Settings.from_dict(settings).is_dose_weighted and os.path.exists(weighted):
-        row["rlnMicrographName"] = weighted
-    elif "rlnMicrographNameNoDW" in row:
+    # Files that an earlier run with other settings left are not of this result.
+    unwanted = {
+        "rlnMicrographName": not parsed.is_dose_weighted,
+        "rlnMicrographNameNoDW": parsed.is_dose_weighted and not parsed.do_save_unweighted_mic,
+        "rlnMicrographNameEven": not parsed.split_even_odd,
+        "rlnMicrographNameOdd": not parsed.split_even_odd,
+        "rlnCtfPowerSpectrum": not parsed.do_save_ps,
+    }
+    row = {
+        column: start + ending
+        for column, ending in FILE_COLUMNS.items()
+        if os.path.exists(start + ending) and not unwanted.get(column)
+    }
+    if "rlnMicrographName" not in row:
+        if "rlnMicrographNameNoDW" not in row:
+            return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    else:
-        return {}
+    if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
+        row["mirrored"] = "yes"
     for column, figure in FIGURE_COLUMNS.items():
         if quality.get(figure) is not None:
             row[column] = f"{quality[figure]:.6f}"

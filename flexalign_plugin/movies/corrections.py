@@ -23,7 +23,7 @@ from .reading import first_bytes, open_movie
 
 MAX_DEFECT_FRACTION = 0.1
 DM_STARTS = (b"\0\0\0\3", b"\0\0\0\4")  # DigitalMicrograph's version number
-TOP_ROW_FIRST = ("TIFF", "EER", "DM")
+TOP_ROW_FIRST = ("TIFF", "EER", "DM")  # files as they are stored
 ZOOMS = (2, 4)  # an EER movie rendered at 16K needs its 4K gain enlarged by 4
 
 
@@ -270,11 +270,14 @@ def _oriented(
 
 def _rows_like(movie: Movie, image: np.ndarray, kind: str, row_order: str, what: str, notes: List[str]) -> np.ndarray:
     """The image with its rows in the movie's order."""
-    differ = (kind in TOP_ROW_FIRST) != (movie.kind in TOP_ROW_FIRST)
+    differ = (kind in TOP_ROW_FIRST) != movie.top_row_first
     if row_order == "same" or (row_order == "auto" and not differ):
         return image
+    turned = " turned upside down" if movie.kind in TOP_ROW_FIRST and not movie.top_row_first else ""
     reason = (
-        f"{kind} and {movie.kind} files store their rows in opposite order" if row_order == "auto" else "as asked for"
+        f"{kind} and {movie.kind} files{turned} store their rows in opposite order"
+        if row_order == "auto"
+        else "as asked for"
     )
     notes.append(f"{what}: flipped upside-down first, {reason}.")
     return np.ascontiguousarray(np.flipud(image))

@@ -104,6 +104,7 @@ class EerMovie(Movie):
     """
 
     kind = "EER"
+    top_row_first = True
     hardware_frames_per_frame: int
 
     def __init__(self, path: str, file: Any, pages: List[TiffPageInfo], settings: Settings, notes: List[str]) -> None:
