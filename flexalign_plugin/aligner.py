@@ -17,7 +17,7 @@ import numpy as np
 from .errors import MovieError
 from .kernels.backend import FrameSource
 from .micrographs.frc import halves_figures
-from .motion.band import correlation_band, fft_size_below
+from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
@@ -26,7 +26,7 @@ from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
 from .motion_correction import Images, MovedFrames, correct_motion
-from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table
+from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table, replace_defects
 from .result import MovieResult
 from .settings import Settings
 
@@ -69,8 +69,8 @@ def align(
     with clock.stage("read and sum", 0.02):
         source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes)
     with clock.stage("spectra", 0.08):
-        image = (fft_size_below(ny), fft_size_below(nx))
-        band = correlation_band(image, settings.pixel_size, settings.max_res_for_correlation)
+        correlated = backend.frame_fft_size(ny, nx, len(aligned))
+        band = correlation_band(correlated, settings.pixel_size, settings.max_res_for_correlation)
         spectra = backend.spectra(source, aligned, band)
         frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
     with clock.stage("global alignment", 0.3):
@@ -93,6 +93,7 @@ def align(
         micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
         quality={
+            "correlated_area_px": list(correlated),
             **_quality(overall, local, model),
             **_defects(corrections, source),
             **_halves(images, model, settings),
@@ -143,20 +144,21 @@ def _look_at_sum(
             "check the recording, or leave these frames out of the range to align."
         )
     total /= len(aligned)
-    mean = backend.correct(plain, total)
+    mean = total if plain.dark is None and plain.gain is None else backend.correct(plain, total)
     defects = corrections.defects
     if settings.remove_hot_pixels:
         hot = find_hot_pixels(mean, defects)
-        if hot.any():
-            notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
+        count = np.count_nonzero(hot)
+        if count:
+            notes.append(f"{count} hot or dead pixels were found in the movie and replaced.")
         defects = hot if defects is None else hot | defects
     if defects is not None and defects.any():
         source = dataclasses.replace(plain, defects=neighbour_table(defects))
-        mean = backend.correct(source, total)
+        replace_defects(mean, source.defects)
     else:
         source = plain
     dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
-    level = float(total.mean()) - dark
+    level = float(means.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     return source, mean, fill
 

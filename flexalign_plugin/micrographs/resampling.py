@@ -1,7 +1,7 @@
 """What is done once to the sum of resampled frames: the spline's filter, cropping and binning (ALGORITHM.md, 6).
 
-Frames are summed after interpolation with the cubic B-spline without its prefilter (`kernels` warp). A shift by the
-fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta3(k + f) exp(-i w k). The usual prefilter
+Frames are summed after interpolation with the quintic B-spline without its prefilter (`kernels` warp). A shift by the
+fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta5(k + f) exp(-i w k). The usual prefilter
 1 / B_0 restores frames of whole-pixel shifts and leaves the others blurred: white noise comes out coloured. Here the
 sum is divided by the root of the mean of |B_f|^2 over the fractions that really occurred (`Backend.mix`). Noise that
 was white in the frames is white in the sum, up to Nyquist, and a movie without motion comes out unchanged.
@@ -29,15 +29,12 @@ def frame_powers(model: MotionModel, frames: Sequence[int]) -> np.ndarray:
 
     Returns
     -------
-    (n, 4, 4) float64 coefficients C of `|B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
+    (n, 6, 6) float64 coefficients C of `|B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
     """
     ny, nx = model.frame_shape
-    y, x = np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH)
-    powers = np.zeros((len(frames), 4, 4))
-    for k, t in enumerate(frames):
-        along_y, along_x = (_autocorrelation(s - np.floor(s)) for s in model.frame_field(t, y, x))
-        powers[k] = along_y @ along_x.T / along_y.shape[1]
-    return powers
+    shifts = model.fields(frames, np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH))
+    along_y, along_x = _autocorrelation(np.moveaxis(shifts - np.floor(shifts), 1, 0).reshape(2, len(frames), -1))
+    return np.einsum("tlp,tmp->tlm", along_y, along_x, optimize=True) / along_y.shape[2]
 
 
 def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
@@ -80,8 +77,12 @@ def fourier_bin(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _autocorrelation(shift_fraction: np.ndarray) -> np.ndarray:
-    """(4, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts of m shifts."""
-    f = 1.0 - shift_fraction.ravel()
+    """(..., 6, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts (..., m) of shifts."""
+    f = 1.0 - shift_fraction
     g = 1.0 - f
-    w = np.stack([g**3, 3 * f**3 - 6 * f**2 + 4, 3 * g**3 - 6 * g**2 + 4, f**3]) / 6
-    return np.stack([(w * w).sum(axis=0)] + [2 * (w[: 4 - lag] * w[lag:]).sum(axis=0) for lag in (1, 2, 3)])
+    outer, next_to_it = zip(*((x**5, 26 + x * (-50 + x * (20 + x * (20 + x * (5 * x - 20))))) for x in (f, g)))
+    inner = 66 + f * f * (-60 + f * f * (30 - 10 * f))
+    w = [outer[1], next_to_it[0], inner, 120.0 - inner - sum(outer) - sum(next_to_it), next_to_it[1], outer[0]]
+    w = np.stack(w) / 120
+    lags = [(w * w).sum(axis=0)] + [2 * (w[:-lag] * w[lag:]).sum(axis=0) for lag in range(1, len(w))]
+    return np.stack(lags, axis=-2)

@@ -91,6 +91,7 @@ def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
 
 def _mix(factors: np.ndarray, weights: np.ndarray, powers: np.ndarray) -> Mix:
     """Factors (m, n_sums) with the interpolation's power under the frames' weights (m, n)."""
+    factors = np.where(np.abs(factors).max(axis=0) > NOTHING, factors, 0.0)  # such a sum need not be transformed
     squares = weights**2
     shares = squares / np.maximum(squares.sum(axis=1, keepdims=True), 1e-300)
     return Mix(factors.astype(np.float32), np.einsum("kt,tlm->klm", shares, powers).astype(np.float32))
