@@ -22,6 +22,7 @@ from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
 from .motion.local_alignment import LocalAlignment, align_locally
+from .motion.magnification import resampling_model
 from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
@@ -82,8 +83,9 @@ def align(
         del frames, spectra
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     warnings += _doubts(overall, len(aligned), settings)
+    resampling = resampling_model(model, settings)
     with clock.stage("motion correction", 0.65):
-        images = correct_motion(MovedFrames(backend, source, model, fill), summed, window, settings)
+        images = correct_motion(MovedFrames(backend, source, resampling, fill), summed, window, settings)
     return MovieResult(
         movie=movie.path,
         settings=settings,
@@ -94,9 +96,9 @@ def align(
         uncorrected=uncorrected,
         quality={
             "correlated_area_px": list(correlated),
-            **_quality(overall, local, model),
+            **_quality(overall, local, resampling),
             **_defects(corrections, source),
-            **_halves(images, model, settings),
+            **_halves(images, resampling, settings),
         },
         warnings=warnings,
         notes=notes,

@@ -158,6 +158,19 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
+    _add(
+        group,
+        "doMagCor",
+        "Correct magnification distortion?",
+        "The picture is stretched about its centre; the pixel size stays the one of the movies. Don't combine it with "
+        "Bayesian polishing in RELION, which reads the movies as they are.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    asked = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
+    _add(group, "scaleMaj", "Major scale factor", **asked)
+    _add(group, "scaleMin", "Minor scale factor", **asked)
+    _add(group, "angDist", "Distortion angle (deg)", **asked)
     group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
     _add(group, "removeHotPixels", "Find hot and dead pixels?")
     _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")

@@ -19,6 +19,7 @@ HEADINGS = {
     "n_frames": "EER movies",
     "align_frame0": "frames and micrograph",
     "max_res_for_correlation": "alignment",
+    "do_mag_cor": "magnification distortion",
     "do_local_alignment": "local alignment",
     "do_apply_dose_filter": "what is written",
     "low_memory": "how it is computed",

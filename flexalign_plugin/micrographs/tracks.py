@@ -14,6 +14,7 @@ from typing import Any, Iterator, List, NamedTuple, Tuple
 import numpy as np
 
 from ..errors import MovieError, SettingsError
+from ..motion.magnification import resampling_model
 from ..motion.model import MotionModel
 from ..settings import Settings
 from .corrected_star import MOTION_ENDING
@@ -49,7 +50,7 @@ def frame_positions(model: MotionModel, settings: Settings, y: Any, x: Any) -> n
 
     Parameters
     ----------
-    settings : say how the micrograph was cropped and binned.
+    settings : say how the micrograph was cropped and binned, and whether a magnification distortion was corrected.
     y, x : (n,) pixels of the micrograph as it was written, from 0 at the centre of its first pixel.
 
     Returns
@@ -76,7 +77,8 @@ def frame_positions(model: MotionModel, settings: Settings, y: Any, x: Any) -> n
         [places[:, i] * (used / out) + part.start for i, ((used, out), part) in enumerate(zip(sizes, window))], axis=1
     )
     t = np.array(model.aligned_frames, float)
-    shift = np.stack(model.shift(t[None, :], whole[:, :1], whole[:, 1:]), axis=2)
+    seen = resampling_model(model, settings)
+    shift = np.stack(seen.shift(t[None, :], whole[:, :1], whole[:, 1:]), axis=2)
     return whole[:, None, :] - shift
 
 
