@@ -104,6 +104,7 @@ def align(
         notes=notes,
         timings_s=clock.timings,
         defects_px=_defects_px(source),
+        turned_gain=None if corrections.plain_gain else corrections.gain,
         hardware_frames=movie.hardware_frames_per_frame,
     )
 

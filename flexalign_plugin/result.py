@@ -28,6 +28,7 @@ class MovieResult:
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
     defects_px : (n, 2) int32, row and column of the pixels that were replaced in every frame.
+    turned_gain : (ny, nx) float32, the gain as it was applied, where RELION would apply the gain's file in another way.
     hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
     """
 
@@ -43,4 +44,5 @@ class MovieResult:
     notes: List[str] = field(default_factory=list)
     timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)
     defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    turned_gain: Optional[np.ndarray] = None
     hardware_frames: Optional[int] = None

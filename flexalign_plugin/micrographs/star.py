@@ -78,6 +78,7 @@ def star_text(
     fit: Optional[PolynomialFit] = None,
     defects_px: Optional[np.ndarray] = None,
     hardware_frames: Optional[int] = None,
+    gain: Optional[str] = None,
 ) -> str:
     """The whole file.
 
@@ -87,6 +88,7 @@ def star_text(
     fit : must be given for a local model.
     defects_px : (n, 2) int, row and column of replaced pixels.
     hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
+    gain : file to be named as the gain reference, when it is not the one of the settings.
     """
     ny, nx = model.frame_shape
     general: List[Tuple[str, Any]] = [
@@ -94,7 +96,7 @@ def star_text(
         ("rlnImageSizeY", ny),
         ("rlnImageSizeZ", model.n_frames),
         ("rlnMicrographMovieName", movie),
-        ("rlnMicrographGainName", settings.gain),
+        ("rlnMicrographGainName", gain or settings.gain),
         ("rlnMicrographBinning", f"{settings.output_binning:.6f}"),
         ("rlnMicrographOriginalPixelSize", f"{settings.pixel_size:.6f}"),
         ("rlnMicrographDoseRate", None if settings.dose_per_frame is None else f"{settings.dose_per_frame:.6f}"),

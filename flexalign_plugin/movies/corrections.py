@@ -39,6 +39,7 @@ class Corrections:
     notes : what was done to the files that the user may want to know.
     counts : pixels that each source marks as defects, a pixel of two sources in both: `gain`, `gain_list`,
         `defect_map`, `defect_file`; only the sources there are.
+    plain_gain : RELION, given the gain's file, applies it to this movie in the same way.
     """
 
     dark: Optional[np.ndarray] = None
@@ -46,6 +47,7 @@ class Corrections:
     defects: Optional[np.ndarray] = None
     notes: List[str] = field(default_factory=list)
     counts: Dict[str, int] = field(default_factory=dict)
+    plain_gain: bool = True
 
 
 def load_corrections(movie: Movie, settings: Settings) -> Corrections:
@@ -57,11 +59,12 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
     """
     notes: List[str] = []
     dark = gain = None
+    plain = True
     marked: Dict[str, np.ndarray] = {}
     if settings.dark:
         dark = _dark(movie, settings, notes)
     if settings.gain:
-        gain, marked = _gain(movie, settings, notes)
+        gain, marked, plain = _gain(movie, settings, notes)
     if settings.defect_map:
         image, kind = read_image(settings.defect_map, "Defect map")
         image = _rows_like(movie, image, kind, settings.gain_row_order, "Defect map", notes)
@@ -80,7 +83,7 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
             f"{movie.path}: {n_defects / defects.size:.0%} of its pixels are marked as defects by gain, defect map and "
             f"defect file together, more than {MAX_DEFECT_FRACTION:.0%}: check these files."
         )
-    return Corrections(dark, gain, defects if n_defects else None, notes, counts)
+    return Corrections(dark, gain, defects if n_defects else None, notes, counts, plain)
 
 
 def _defect_file(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:
@@ -132,8 +135,8 @@ def _read_dm(path: str) -> np.ndarray:
     return data.reshape((-1,) + data.shape[-2:])
 
 
-def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarray, Dict[str, np.ndarray]]:
-    """Multiplicative gain on the movie's frames, and the defects by their source."""
+def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarray, Dict[str, np.ndarray], bool]:
+    """Multiplicative gain on the movie's frames, the defects by their source, and whether RELION applies it so too."""
     path = str(settings.gain)
     image, kind = read_image(path, "Gain reference")
     listed = _listed_defects(path, image, kind, notes)
@@ -175,7 +178,22 @@ def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarra
         )
         image = _resampled(image, bad, zoom)
     marked = {"gain": broken} if listed is None else {"gain": broken, "gain_list": listed}
-    return image, {source: _zoomed_mask(mask, zoom) for source, mask in marked.items() if mask.any()}
+    plain = _relion_applies_it_so(movie, settings, path, kind, divides, zoom)
+    return image, {source: _zoomed_mask(mask, zoom) for source, mask in marked.items() if mask.any()}, plain
+
+
+def _relion_applies_it_so(movie: Movie, settings: Settings, path: str, kind: str, divides: bool, zoom: float) -> bool:
+    """Whether RELION, which only reads the file, brings the gain onto the movie as we do.
+
+    It turns TIFF files upside down, movies and gains, but no EER movie; a `.gain` for an EER movie is left as it is,
+    divides, and is enlarged.
+    """
+    if movie.kind == "TIFF" and movie.top_row_first:  # its frames are the other way round, whatever the gain
+        return True
+    of_eer = movie.kind == "EER" and path.lower().endswith(".gain")
+    turned = (settings.gain_rot, settings.gain_flip) != ("none", "none")
+    same_rows = _turns_rows(movie, kind, settings.gain_row_order) == (kind == "TIFF" and not of_eer)
+    return kind != "DM" and not turned and same_rows and divides == of_eer and (zoom == 1 or of_eer)
 
 
 def _listed_defects(path: str, image: np.ndarray, kind: str, notes: List[str]) -> Optional[np.ndarray]:
@@ -268,10 +286,14 @@ def _oriented(
     return np.ascontiguousarray(image)
 
 
+def _turns_rows(movie: Movie, kind: str, row_order: str) -> bool:
+    differ = (kind in TOP_ROW_FIRST) != movie.top_row_first
+    return row_order == "flipped" or (row_order == "auto" and differ)
+
+
 def _rows_like(movie: Movie, image: np.ndarray, kind: str, row_order: str, what: str, notes: List[str]) -> np.ndarray:
     """The image with its rows in the movie's order."""
-    differ = (kind in TOP_ROW_FIRST) != movie.top_row_first
-    if row_order == "same" or (row_order == "auto" and not differ):
+    if not _turns_rows(movie, kind, row_order):
         return image
     turned = " turned upside down" if movie.kind in TOP_ROW_FIRST and not movie.top_row_first else ""
     reason = (
