@@ -17,7 +17,7 @@ HEADINGS = {
     "pixel_size": "microscope",
     "gain": "gain, dark and defects",
     "n_frames": "EER movies",
-    "align_frame0": "frames and micrograph",
+    "flip_tiff": "frames and micrograph",
     "max_res_for_correlation": "alignment",
     "do_mag_cor": "magnification distortion",
     "do_local_alignment": "local alignment",

@@ -15,8 +15,7 @@ from flexalign_plugin.micrographs.resampling import fourier_bin, plain_mix
 from flexalign_plugin.micrographs.tracks import frame_positions, read_coordinates
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.settings import Settings
-
-from ..in_memory import Stack
+from flexalign_plugin.tests.in_memory import Stack
 
 SHAPE = (300, 400)
 

@@ -14,8 +14,8 @@ from flexalign_plugin.micrographs.tracks import frame_positions
 from flexalign_plugin.motion.magnification import resampling_model, stretch
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.settings import Settings
-
-from ..in_memory import Stack
+from flexalign_plugin.tests.emulation import emulated_backend
+from flexalign_plugin.tests.in_memory import Stack
 
 SETTINGS = Settings(do_mag_cor=True, scale_maj=1.02, scale_min=0.99, ang_dist=30)
 
@@ -73,15 +73,16 @@ def spots(places, shape, sigma=4.0):
     return sum(np.exp(-((y - a) ** 2 + (x - b) ** 2) / 2 / sigma**2) for a, b in places).astype(np.float32)
 
 
-def test_a_distorted_moving_picture_comes_out_straight_in_one_resampling():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_distorted_moving_picture_comes_out_straight_in_one_resampling(device):
     shape = (300, 400)
     model = model_of(shape, local_px=1.0)
     wanted = [(60.0, 70.0), (150.0, 200.0), (230.0, 330.0), (40.0, 340.0)]
     y, x = np.array(wanted).T
     frames = np.stack([spots(np.transpose(composed(model, float(t), y, x)), shape) for t in range(5)])
     seen = resampling_model(model, SETTINGS)
-    backend = select_backend("cpu")
-    for t in range(5):
+    backend = select_backend("cpu") if device == "cpu" else emulated_backend()
+    for t in range(5) if device == "cpu" else (4,):
         total = backend.warp_sum(FrameSource(Stack(frames), None, None, None), seen, [t], np.ones((1, 1)), np.zeros(1))
         (image,) = backend.mix(total, [plain_mix(seen, [t])])
         rows, cols = np.mgrid[: shape[0], : shape[1]]
