@@ -1,9 +1,9 @@
 """RELION's per-movie STAR file: global shifts and local motion for Bayesian polishing.
 
-RELION's local motion is a polynomial of third order in time and second order in space, zero in the first aligned frame.
-It is fitted to the spline by least squares. The spline's own values in that first frame are subtracted before the fit:
-RELION's frame of reference is therefore the specimen as the first frame shows it, ours the one that
-the micrograph is written in; the two differ by an offset that is fixed in time.
+RELION's local motion is a polynomial of third order in time and second order in space. It is zero in one frame,
+`rlnMicrographStartFrame`, of which RELION's reader makes no other use. That must be the frame whose geometry the
+micrograph has: otherwise particles picked there would be looked for at places that are off by the local motion
+between the two frames. So our reference frame is named, and the polynomial is fitted to the spline by least squares.
 
 All numbers are unbinned pixels, also when the micrograph is binned (RELION itself scales one half of them).
 Defects are given pixel by pixel, whatever file they came from: RELION reads fewer kinds of defect files.
@@ -18,7 +18,6 @@ import numpy as np
 
 from ..motion.model import MotionModel
 from ..settings import Settings
-from .quality import local_shifts
 
 N_COEFFICIENTS = 18  # per axis
 MAX_RESIDUAL_A = 1.0  # rms; what RELION's polishing lets a particle wander by default, 0.2 A x sqrt(dose of 30 e/A^2)
@@ -34,11 +33,13 @@ class PolynomialFit:
     Attributes
     ----------
     coefficients : (2, 18) float64, [0] for X, [1] for Y (RELION's order), index 3 * term + (power - 1) with the terms
-        1, x, x^2, y, y^2, xy and the powers of z = frame - first aligned frame; x = X / width - 0.5, y alike.
+        1, x, x^2, y, y^2, xy and the powers of z = frame - reference frame; x = X / width - 0.5, y alike.
+    reference : the aligned frame (0-based among them) in which the spline is smallest, usually zero.
     rms_px, max_px : length of the difference between polynomial and spline, over a mesh and all aligned frames.
     """
 
     coefficients: np.ndarray
+    reference: int
     rms_px: float
     max_px: float
 
@@ -47,16 +48,19 @@ def fit_polynomial(model: MotionModel) -> PolynomialFit:
     """Least-squares fit of RELION's polynomial to the local motion of `model`."""
     ny, nx = model.frame_shape
     y_px, x_px = np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH)
-    wanted = local_shifts(model, y_px, x_px).reshape(2, -1)
+    t = np.array(model.aligned_frames, float)[:, None, None]
+    field = np.stack(model.shift(t, y_px[:, None], x_px[None, :])) - model.global_shifts_px.T[:, :, None, None]
+    reference = int(np.abs(field).max(axis=(0, 2, 3)).argmin())
+    wanted = (field - field[:, reference : reference + 1]).reshape(2, -1)
     # Time scaled to 0 .. 1 for the fit: z^3 of 40 frames next to z^1 would lose digits.
     duration = max(model.n_aligned - 1, 1)
-    time = np.arange(model.n_aligned) / duration
+    time = (np.arange(model.n_aligned) - reference) / duration
     design = _terms(time, y_px / ny - 0.5, x_px / nx - 0.5)
     solution = np.linalg.lstsq(design, wanted.T, rcond=None)[0]
     error = np.hypot(*(wanted - (design @ solution).T))
     powers = np.tile([1, 2, 3], N_COEFFICIENTS // 3)
     coefficients = (solution / float(duration) ** powers[:, None]).T[::-1]
-    return PolynomialFit(coefficients, float(np.sqrt(np.mean(error**2))), float(error.max()))
+    return PolynomialFit(coefficients, reference, float(np.sqrt(np.mean(error**2))), float(error.max()))
 
 
 def residual_warning(fit: PolynomialFit, pixel_size_A: float) -> List[str]:
@@ -104,7 +108,7 @@ def star_text(
         ("rlnVoltage", f"{settings.voltage:.6f}"),
         ("rlnEERUpsampling", EER_UPSAMPLINGS[settings.eer_sampling] if hardware_frames else None),
         ("rlnEERGrouping", hardware_frames),
-        ("rlnMicrographStartFrame", model.first_frame + 1),
+        ("rlnMicrographStartFrame", model.first_frame + 1 + (0 if fit is None else fit.reference)),
         ("rlnMotionModelVersion", 0 if fit is None else 1),
     ]
     shifts = np.full((model.n_frames, 2), _UNUSED)
@@ -120,7 +124,7 @@ def star_text(
     ]
     if fit is not None:
         blocks.append(
-            "# Fitted to a B-spline less its values in the first aligned frame; "
+            "# Fitted to a B-spline; zero in rlnMicrographStartFrame, in whose geometry the micrograph is; "
             f"difference {fit.rms_px:.4f} px rms, {fit.max_px:.4f} px at most.\n"
         )
         blocks.append(

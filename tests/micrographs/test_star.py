@@ -168,6 +168,38 @@ def test_polynomial_against_the_spline_on_a_dense_mesh(tmp_path, n_frames, first
     assert star.residual_warning(fit, 0.9) == []
 
 
+def test_relion_finds_a_particle_where_the_micrograph_has_it(tmp_path):
+    """The field is zero in the reference frame, the 5th: RELION's shifts, from the file alone, are the model's own."""
+    starfile = pytest.importorskip("starfile")
+    first, n, shape = 2, 9, (400, 500)
+    z = np.arange(n) - 4.0
+    coefficients = np.random.default_rng(0).normal(0, 1, (2, 18)) * np.tile([0.3, 0.03, 0.004], 6)
+    from_first = polynomial_model(coefficients, *shape, n_frames=12, first_frame=first, n_aligned=n)
+    at_fifth = basis(5, n - 1, np.array([4.0]))[0]
+    still = np.einsum("l,alyx->ayx", at_fifth, from_first.coefficients_px)
+    spline = from_first.coefficients_px - still[:, None]
+    model = MotionModel(shape, 12, first, from_first.global_shifts_px, spline, 0.9)
+    fit = star.fit_polynomial(model)
+    assert fit.reference == 4 and fit.max_px < 1e-9
+    path = tmp_path / "a_shifts.star"
+    path.write_text(star.star_text(model, Settings(pixel_size=0.9), "a.mrc", "test", fit))
+    blocks = starfile.read(path)
+    assert blocks["general"]["rlnMicrographStartFrame"] == first + 5
+    c, shifts = blocks["local_motion_model"]["rlnMotionModelCoeff"].to_numpy(), blocks["global_shift"]
+    for k in range(n):
+        frame = first + 1 + k
+        assert frame - blocks["general"]["rlnMicrographStartFrame"] == z[k]
+        for y, x in ((0, 0), (123, 456), (399, 499)):
+            sy, sx = model.shift(frame - 1, y, x)
+            u, v = x / shape[1] - 0.5, y / shape[0] - 0.5
+            assert shifts["rlnMicrographShiftX"][frame - 1] + relion_shift(c[:18], z[k], u, v) == pytest.approx(
+                sx, abs=2e-6
+            )
+            assert shifts["rlnMicrographShiftY"][frame - 1] + relion_shift(c[18:], z[k], u, v) == pytest.approx(
+                sy, abs=2e-6
+            )
+
+
 def test_a_polynomial_that_cannot_follow_is_told():
     model = motion_model((400, 500), n_frames=12, local_px=60)
     fit = star.fit_polynomial(model)
