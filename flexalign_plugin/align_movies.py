@@ -14,6 +14,7 @@ from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
 
 from .devices import Compute
 from .jobs import Job, JobResult, run_job, unique_root, write_failures
+from .micrographs.corrected_star import write_corrected_micrographs
 from .micrographs.files import prepare_folder
 from .report import Report
 from .settings import Settings
@@ -31,10 +32,13 @@ def align_movies(
     compute: Compute,
     timeout_s: Optional[float] = None,
     denoiser_pairs: int = 0,
+    optics: Optional[Tuple[float, float]] = (2.7, 0.1),
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
 
     denoiser_pairs : of so many movies even and odd frames are summed apart, whatever the settings say.
+    optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
+        is written at the end; None: no list.
 
     Raises
     ------
@@ -65,6 +69,9 @@ def align_movies(
         report.close()
         if failures:
             write_failures(failures_path, failures)
+    if optics is not None:
+        for problem in write_corrected_micrographs(output_dir, *optics):
+            report.log(problem)
     report.end(failed, failures_path)
     return failed
 

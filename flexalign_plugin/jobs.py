@@ -65,7 +65,7 @@ class CorrectionsCache:
         # Every setting that starts so says how the corrections are read; a file counts with its time and size.
         names = [f.name for f in fields(settings) if f.name.startswith(("gain", "dark", "defect", "eer_sampling"))]
         values = [getattr(settings, name) for name in names]
-        key = (movie.kind, movie.shape[1:], [(v, _file_state(v)) for v in values])
+        key = (movie.kind, movie.top_row_first, movie.shape[1:], [(v, _file_state(v)) for v in values])
         if key != self._key:
             self._corrections, self._key = load_corrections(movie, settings), key
         return self._corrections

@@ -28,6 +28,9 @@ class MovieResult:
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
+    defects_px : (n, 2) int32, row and column of the pixels that were replaced in every frame.
+    turned_gain : (ny, nx) float32, the gain as it was applied, where RELION would apply the gain's file in another way.
+    hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
     """
 
     movie: str
@@ -42,3 +45,6 @@ class MovieResult:
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    turned_gain: Optional[np.ndarray] = None
+    hardware_frames: Optional[int] = None

@@ -85,6 +85,14 @@ def _define_frames(form: Any) -> None:
     _add(line, "sumFrame0", "from")
     _add(line, "sumFrameN", "to")
 
+    _add(
+        form,
+        "flipTiff",
+        "Turn TIFF movies upside down?",
+        "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
+        "other programs of Scipion are to read the same movies.",
+        expertLevel=LEVEL_ADVANCED,
+    )
     group = form.addGroup("EER movies", condition=ONLY_EER)
     _add(
         group,
@@ -140,9 +148,22 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
+    _add(
+        group,
+        "doMagCor",
+        "Correct magnification distortion?",
+        "The picture is stretched about its centre; the pixel size stays the one of the movies. Don't combine it with "
+        "Bayesian polishing in RELION, which reads the movies as they are.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    asked = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
+    _add(group, "scaleMaj", "Major scale factor", **asked)
+    _add(group, "scaleMin", "Minor scale factor", **asked)
+    _add(group, "angDist", "Distortion angle (deg)", **asked)
     group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
     _add(group, "removeHotPixels", "Find hot and dead pixels?")
-    _add(group, "defectFile", "Defect list", "x and y of the lower left pixel, counted from 0.")
+    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
     _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 

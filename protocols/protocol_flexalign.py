@@ -23,6 +23,7 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels.toolkit import device_index
+from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker_pool import WorkerPool
 
@@ -218,6 +219,10 @@ class ProtFlexAlign(ProtAlignMovies):
                 raise RuntimeError(
                     f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
                 )
+        acquisition = self.inputMovies.get().getAcquisition()
+        optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
+        for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
+            self.warning(problem)
         return [self._getExtraPath("failed.tsv")] if self._failures else None
 
     def _close_worker(self) -> None:
@@ -376,7 +381,11 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
-        files = _loaded(self._record_path(movie)).files
+        record = _loaded(self._record_path(movie))
+        files = record.files
+        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
+            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
+            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
         pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
         if self.doLocalAlignment:
             pictures["plotLocal"] = "plot_local"

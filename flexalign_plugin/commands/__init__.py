@@ -3,6 +3,6 @@
 Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
 """
 
-from . import align, info, phantom, tune
+from . import align, info, phantom, tilt_series, trace, tune
 
-COMMANDS = (align, phantom, tune, info)
+COMMANDS = (align, tilt_series, trace, phantom, tune, info)

@@ -17,8 +17,9 @@ HEADINGS = {
     "pixel_size": "microscope",
     "gain": "gain, dark and defects",
     "n_frames": "EER movies",
-    "align_frame0": "frames and micrograph",
+    "flip_tiff": "frames and micrograph",
     "max_res_for_correlation": "alignment",
+    "do_mag_cor": "magnification distortion",
     "do_local_alignment": "local alignment",
     "do_apply_dose_filter": "what is written",
     "low_memory": "how it is computed",
@@ -54,6 +55,13 @@ def add(commands: Any) -> None:
     option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--spherical-aberration", type=float, default=2.7, metavar="MM", help="for RELION's list (default: 2.7)")
+    option("--amplitude-contrast", type=float, default=0.1, metavar="W", help="for RELION's list (default: 0.1)")
+    option(
+        "--no-corrected-star",
+        action="store_true",
+        help="don't write RELION's list corrected_micrographs.star at the end, which holds all results in the folder",
+    )
     option("--only-process", type=count, metavar="N", help="align only the first N movies")
     option(
         "--denoiser-pairs",
@@ -66,12 +74,17 @@ def add(commands: Any) -> None:
     )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
     option("--quiet", action="store_true", help="say only what failed")
+    add_settings(parser)
+    parser.set_defaults(run=_align)
+
+
+def add_settings(parser: Any) -> None:
+    """An option for each field of `Settings`; `settings_of` reads them."""
     group: Any = parser
     for name, setting in Settings.__dataclass_fields__.items():
         if name in HEADINGS:
             group = parser.add_argument_group(HEADINGS[name])
         _add_setting(group, name, setting)
-    parser.set_defaults(run=_align)
 
 
 def _add_setting(group: Any, name: str, setting: Any) -> None:
@@ -153,5 +166,6 @@ def _align(args: argparse.Namespace) -> int:
         cpu_instead=args.on_device_failure == "cpu",
     )
     movies = args.movies[: args.only_process]
-    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs)
+    optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
+    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs, optics)
     return SOME_FAILED if failed else SUCCESS
