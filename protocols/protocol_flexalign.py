@@ -21,6 +21,7 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MOVIES
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels import usable_cores
+from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker import Worker
 
@@ -81,6 +82,7 @@ class ProtFlexAlign(ProtAlignMovies):
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
+        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
         self._forget_failures()
         super()._insertAllSteps()
 
@@ -202,6 +204,7 @@ class ProtFlexAlign(ProtAlignMovies):
             super()._runSteps(*args)
         finally:
             self._close_worker()
+            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _stepsCheck(self) -> None:
@@ -248,6 +251,7 @@ class ProtFlexAlign(ProtAlignMovies):
                 self._updateOutputMicSet(good, "micrographs.sqlite", self._getOutputMicName, OUT_MICS, streamMode)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
+        self._report.update(len(self._roots))
 
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()

@@ -59,6 +59,10 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
         small = pictures.thumbnail(result.micrograph) if settings.do_plots else None
         if settings.do_compute_psd:
             corrected, uncorrected = psd.power_spectrum(result.aligned), psd.power_spectrum(result.uncorrected)
+            result.quality["psd_profile"] = {
+                "corrected": psd.flattened(corrected)[1].round(3).tolist(),
+                "uncorrected": psd.flattened(uncorrected)[1].round(3).tolist(),
+            }
             with new("psd", "_psd.mrc") as path:
                 write_mrc(
                     path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean", summed)
