@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         type=whole,
         default=40,
         metavar="N",
-        help="movies whose pictures are inside the file, the newest and those that most need a look, about 40 kB each; "
+        help="movies whose pictures are inside the file, the newest and those that most need a look, about 50 kB each; "
         "the others are linked (default: 40)",
     )
     parser.set_defaults(run=_report)

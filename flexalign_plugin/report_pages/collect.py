@@ -46,7 +46,7 @@ class Run:
     unreadable: List[str] = field(default_factory=list)
 
 
-def collect(folder: str, known: Optional[Run] = None) -> Run:
+def collect_run(folder: str, known: Optional[Run] = None) -> Run:
     """Read a folder of results, as written by `flexalign align` or by the protocol (its `extra`).
 
     Raises
@@ -84,7 +84,7 @@ def collect(folder: str, known: Optional[Run] = None) -> Run:
 def load_result(folder: str, root: str) -> Dict[str, Any]:
     """Content of a movie's `_motion.json`."""
     with open(os.path.join(folder, root + _MOTION), encoding="utf-8") as f:
-        content = json.load(f)
+        content = json.load(f, parse_constant=lambda _: None)  # what is no number is not known
     if not isinstance(content, dict) or "quality" not in content:
         raise ValueError("it holds no result of an alignment")
     return content

@@ -17,8 +17,8 @@ from .collect import load_result
 
 MESH_POINTS = 8  # along the longer side of the frame
 MAX_FRAMES = 30  # of the animation
-PICTURE_SIZE = 320
-_JPEG_QUALITY = 78
+PICTURE_SIZE = 240
+_JPEG_QUALITY = 60
 _STEP_PX = 0.01  # the mesh's shifts are written as whole numbers of it
 
 
@@ -35,6 +35,8 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     if content.get("model"):
         model = MotionModel.from_dict(content["model"])
+        if not np.isfinite(model.global_shifts_px).all():
+            raise ValueError("its shifts are no numbers")
         ny, nx = model.frame_shape
         found.update(
             shifts=np.round(model.global_shifts_px, 3).tolist(),

@@ -55,10 +55,17 @@ def described(name: str) -> Figure:
     """The figure's words; a figure that is not known is called by its name."""
     if name in FIGURES:
         return FIGURES[name]
+    group, _, rest = name.partition(" ")
     for ending, unit in _UNITS.items():
-        if name.endswith(ending):
-            return Figure(name[: -len(ending)].replace("_", " ").capitalize(), unit, "")
-    return Figure(name.replace("_", " ").capitalize(), "", "")
+        if group.endswith(ending) or rest.endswith(ending):
+            words = " ".join(part[: -len(ending)] if part.endswith(ending) else part for part in (group, rest))
+            return Figure(_sentence(words), unit, "")
+    return Figure(_sentence(name), "", "")
+
+
+def _sentence(name: str) -> str:
+    words = " ".join(name.replace("_", " ").split())
+    return words[:1].upper() + words[1:]
 
 
 def numbers(quality: Dict[str, Any], prefix: str = "") -> Dict[str, float]:
@@ -85,9 +92,8 @@ def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
         for sentences, v in zip(found, values):
             if v.get(name, 0) > 0 and (math.log(v[name]) - middle) / spread > OUTLIER_DISTANCE:
                 figure = described(name)
-                sentences.append(
-                    f"{figure.label} {in_words(name, v[name])}, {v[name] / math.exp(middle):.1f} times the run's median."
-                )
+                times = v[name] / math.exp(middle)
+                sentences.append(f"{figure.label} {in_words(name, v[name])}, {times:.1f} times the run's median.")
     for name, figure in FIGURES.items():
         for sentences, v in zip(found, values):
             if figure.limit is not None and v.get(name, 0) > figure.limit:

@@ -13,14 +13,15 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from .. import __version__
+from ..errors import SettingsError
 from ..micrographs.files import atomic_path, output_error
 from ..settings import Settings
-from .collect import Row, Run, collect
+from .collect import Row, Run, collect_run
 from .details import details
-from .figures import described
+from .figures import FIGURES, described
 
 REPORT_NAME = "report.html"
-DETAILED = 40  # movies with pictures in the page: about 40 kB each
+DETAILED = 40  # movies with pictures in the page: about 50 kB each
 _NEWEST_SHARE = 0.6  # of them; the others are those that most need a look
 _HERE = Path(__file__).parent
 _FORMAT = f"flexalign-report-1 {__version__}"
@@ -60,7 +61,7 @@ def write_report(
     """
     path = path or os.path.join(folder, REPORT_NAME)
     state = state if state is not None else _earlier(path, folder)
-    run = collect(folder, state.run)
+    run = collect_run(folder, state.run)
     chosen = _chosen(run, detailed)
     kept = {}
     for row in run.rows:
@@ -72,7 +73,7 @@ def write_report(
             continue
         try:
             kept[root] = stamp, details(folder, root)
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        except (OSError, ValueError, TypeError, KeyError, IndexError, SettingsError) as error:
             run.unreadable.append(f"{root}: its motion can't be shown ({error}).")
     state.run, state.details = run, kept
     content = _content(run, kept, path, title or _title(folder))
@@ -100,6 +101,7 @@ def _need(row: Row) -> Tuple[int, float]:
 
 def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str, Any]:
     names = {name: None for row in run.rows for name in row["values"]}
+    in_order = [name for name in FIGURES if name in names] + [name for name in names if name not in FIGURES]
     base = os.path.relpath(run.folder, os.path.dirname(path) or ".")
     return {
         "format": _FORMAT,
@@ -109,7 +111,7 @@ def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str,
         "written": round(time.time()),
         "base": "" if base == "." else quote(os.fsencode(base)) + "/",
         "order": run.order,
-        "figures": {name: described(name)._asdict() for name in names},
+        "figures": {name: described(name)._asdict() for name in in_order},
         "defaults": Settings().to_dict(),
         "settings": run.settings,
         "failed": run.failed,

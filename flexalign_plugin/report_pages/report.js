@@ -64,18 +64,21 @@ function runPage() {
   const early = column(EARLY).some((v) => v != null);
   const series = [{ label: "total", values: column(TOTAL) }];
   if (early) series.push({ label: "first 4 e/Å²", values: column(EARLY) }, { label: "later", values: column(LATE) });
-  const names = movies.map((movie) => movie.movie), marked = movies.map((movie) => movie.concerns.length > 0);
+  const names = movies.map((movie) => movie.movie);
   const motion = card("Motion of each movie", legend(...series.map((one, k) => [one.label, COLOURS[k]]), ["needs a look", ALARM]),
-    ordered(series, names, marked, "Å", open),
+    ordered(series, names, farOff(TOTAL), "Å", open),
     h("p", { class: "soft" }, data.order === "acquired" ? "Ordered by the time of the movie files. Select a point to open its movie." :
       "Ordered by when the results were written: the movie files are not there to tell when they were recorded. Select a point to open its movie."));
-  grid.append(wide(motion), figureCard(names, marked));
+  grid.append(wide(motion), figureCard(names));
   grid.append(card("Throughput", progress(finished), h("p", { class: "soft" },
     overall ? `${nice(overall)} movies per hour in all, ${nice(lately)} over the last ${Math.min(20, movies.length - 1)}; ` : "",
     `${inWords("seconds", median(column("seconds")))} for a movie (median).`)));
   grid.append(wide(listCard()));
   page.append(footer());
 }
+
+// The movies in which this figure is far from the others' or above its limit.
+const farOff = (name) => movies.map((movie) => movie.concerns.some((text) => text.startsWith(data.figures[name].label)));
 
 function failedCard() {
   return card(`${counted(data.failed.length, "movie")} failed`, h("div", { class: "scroll" }, h("table", {},
@@ -95,14 +98,14 @@ function doubtfulCard(doubtful) {
   return card("Need a look", h("ul", {}, lines), rest.length ? h("details", {}, h("summary", {}, `${rest.length} more`), h("ul", {}, rest)) : null);
 }
 
-function figureCard(names, marked) {
+function figureCard(names) {
   const known = Object.keys(data.figures).filter((name) => name !== TOTAL && column(name).some((v) => v != null));
   if (!known.includes(view.figure)) view.figure = known.includes("local_motion_max_px") ? "local_motion_max_px" : known[0];
   const place = h("div");
   const draw = () => {
     const figure = data.figures[view.figure], factor = figure.unit === "%" ? 100 : 1;
     const values = column(view.figure).map((v) => (v == null ? null : v * factor));
-    place.replaceChildren(ordered([{ label: figure.label, values }], names, marked, figure.unit || figure.label, open), h("p", { class: "soft" }, figure.meaning));
+    place.replaceChildren(ordered([{ label: figure.label, values }], names, farOff(view.figure), figure.unit || "value", open), h("p", { class: "soft" }, figure.meaning));
   };
   const select = h("select", { "aria-label": "quality figure", onchange: () => { view.figure = select.value; draw(); } },
     known.map((name) => h("option", { value: name, selected: name === view.figure }, data.figures[name].label)));
@@ -119,7 +122,7 @@ function listCard() {
   function fill() {
     const found = movies.filter((movie) => movie.movie.toLowerCase().includes(view.search.toLowerCase())).sort(orders[view.sort]);
     body.replaceChildren(...found.slice(0, view.shown).map((movie) => h("tr", { class: doubts(movie).length ? "flagged" : "" },
-      h("td", {}, movie.details && movie.details.thumbnail ? h("img", { src: movie.details.thumbnail, alt: "", loading: "lazy" }) : ""),
+      h("td", {}, movie.details && movie.details.thumbnail ? h("img", { src: movie.details.thumbnail, alt: "" }) : ""),
       h("td", { class: "name" }, h("a", { href: address(movie) }, movie.movie), doubts(movie).length ? h("small", {}, doubts(movie)[0]) : null),
       h("td", { class: "number" }, inWords(TOTAL, movie.values[TOTAL])),
       hasEarly ? h("td", { class: "number desk" }, inWords(EARLY, movie.values[EARLY])) : null,
@@ -158,11 +161,10 @@ function moviePage(movie) {
       h("p", { class: "soft" }, "Dark is early, bright is late; the red ring is the first aligned frame. What is added to a frame to bring it into place: the specimen moved the opposite way.")));
     if (d.field) grid.append(fieldCard(d));
     if (d.psd || d.plot_psd) grid.append(spectrumCard(d));
-    if (d.patches) grid.append(patchesCard(d));
   } else {
     grid.append(card("Pictures", h("p", {}, "The pictures of this movie are not inside this page, to keep it small. Where this file lies beside the results, these open them:"), fileList(movie, /\.png$/)));
   }
-  grid.append(figuresCard(movie, d), settingsCard(movie), card("Files", fileList(movie, /./)));
+  grid.append(figuresCard(movie), h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, settingsCard(movie), card("Files", fileList(movie, /./))));
   page.append(footer());
   window.scrollTo(0, 0);
 }
@@ -224,14 +226,13 @@ function patchesCard(d) {
   }), h("p", { class: "soft" }, `Distance between the shifts that each of ${d.patches.length} patches showed alone and the smooth field, in pixels (rms over the frames); larger circles fit worse. One patch far above the others: something moves there by itself, or it holds no signal.`));
 }
 
-function figuresCard(movie, d) {
-  const values = { ...movie.values };
-  const rows = Object.entries(values).map(([name, value]) => {
-    const figure = data.figures[name], high = figure.limit != null && value > figure.limit;
+function figuresCard(movie) {
+  const rows = Object.keys(data.figures).filter((name) => movie.values[name] != null).map((name) => {
+    const value = movie.values[name], figure = data.figures[name], high = figure.limit != null && value > figure.limit;
     return h("tr", {}, h("td", {}, figure.label, h("small", {}, figure.meaning)), h("td", { class: `number ${high ? "alarm-text" : ""}` }, inWords(name, value)),
-      h("td", { class: "number soft" }, inWords(name, median(column(name)))));
+      h("td", { class: "number soft desk" }, inWords(name, median(column(name)))));
   });
-  return card("Quality figures", h("table", {}, h("tr", {}, h("th", {}, "Figure"), h("th", { class: "number" }, "This movie"), h("th", { class: "number" }, "Run's median")), rows));
+  return card("Quality figures", h("table", {}, h("tr", {}, h("th", {}, "Figure"), h("th", { class: "number" }, "This movie"), h("th", { class: "number desk" }, "Run's median")), rows));
 }
 
 function settingsCard(movie) {

@@ -27,7 +27,14 @@ class Page:
         self._from, to_us = os.pipe()
         # Chromium's pipe is on 3 and 4; the descriptors here may lie anywhere, those two included.
         command = f'exec 8<&{from_us} 9>&{to_us}; exec "$@" 3<&8 4>&9 8<&- 9>&-'
-        arguments = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        arguments = [
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ]
         arguments += ["--hide-scrollbars", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", command, "bash", *arguments],
@@ -47,9 +54,7 @@ class Page:
 
     def open(self, path: str, width: int, height: int = 900) -> None:
         mobile = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url="file://" + path)
         self.wait("document.readyState === 'complete' && document.querySelector('footer')")
