@@ -101,6 +101,11 @@ def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
     return found
 
 
+def median(run: Any, name: str) -> float:
+    """Of a figure over the movies of a `Run` that have it."""
+    return statistics.median(row["values"][name] for row in run.rows if name in row["values"])
+
+
 def in_words(name: str, value: float) -> str:
     """`12.3 Å`, `4 %`."""
     figure = described(name)
