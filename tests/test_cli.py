@@ -295,3 +295,15 @@ def test_info_says_what_will_be_used():
     done = run("info")
     assert done.returncode == 0, done.stderr
     assert np.__version__ in done.stdout and "will be used  cpu" in done.stdout
+
+
+def test_several_movies_make_a_report(movies, tmp_path):
+    out = tmp_path / "out"
+    movie = next(m for m in sorted(movies.glob("mrc*.mrc")) if "gain" not in m.name)
+    (tmp_path / "broken.tif").write_bytes(b"II*")
+    words = ["align", movie, tmp_path / "broken.tif", "--output", out, "--pixel-size", "3", "--no-do-local-alignment"]
+    assert run(*words, "--no-report").returncode == 1
+    assert not (out / "report.html").exists()
+    assert run(*words).returncode == 1
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "broken.tif" in text and '"details":{' in text and f'"root":"{movie.stem}"' in text

@@ -39,6 +39,7 @@ def run_window(run: Run) -> Plotter:
         axes.set_xlabel(f"movie, in order of {order}")
         axes.set_xlim(0.5, max(len(run.rows), 2) + 0.5)
         axes.set_ylim(bottom=0)
+        axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, color="0.92")
     _throughput(progress, run)
@@ -68,7 +69,12 @@ def _dots(axes: Axes, run: Run, name: str, colour: str) -> None:
 
 def _throughput(axes: Axes, run: Run) -> None:
     times = sorted(row["finished"] for row in run.rows)
-    axes.step(date2num([datetime.fromtimestamp(t) for t in times]), np.arange(1, len(times) + 1), where="post", color="#0b6e4f")
+    axes.step(
+        date2num([datetime.fromtimestamp(t) for t in times]),
+        np.arange(1, len(times) + 1),
+        where="post",
+        color="#0b6e4f",
+    )
     hours = (times[-1] - times[0]) / 3600
     pace = f", {(len(times) - 1) / hours:.0f} movies per hour" if hours > 0 else ""
     axes.set_title(f"Throughput{pace}", fontsize=11)

@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
-    option("--no-report", action="store_true", help="write no report.html")
+    option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
     option("--quiet", action="store_true", help="say only what failed")
     group: Any = parser
     for name, setting in Settings.__dataclass_fields__.items():
@@ -123,7 +123,7 @@ def _align(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
     failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout)
-    if not args.no_report:
+    if not args.no_report and len(failed) < len(args.movies) > 1:
         from ..report_pages import LiveReport
 
         LiveReport(args.output, report.log).finish()

@@ -36,9 +36,6 @@ FIGURES: Dict[str, Figure] = {
     "pair_residual_px": Figure("Residual of pairs", "px", "How far the pairs that were kept scatter about the motion."),
     "pair_significance": Figure("Strength of the matches", "", "Height of a pair's match over the noise around it."),
     "patch_pairs_rejected": Figure("Rejected pairs of patches", "%", "As above, mean over the patches.", 0.5),
-    "patch_residual_px": Figure(
-        "Residual of patches", "px", "Between what patches measured alone and the smooth field, rms."
-    ),
     "local_log_likelihood_gain": Figure(
         "Evidence for local motion", "", "How much better the field explains the movie than whole-frame shifts alone."
     ),
