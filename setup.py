@@ -52,6 +52,7 @@ setup(
     package_dir=packages(),
     package_data={
         PACKAGE: ["protocols.conf", "*.png", "templates/*.json.template"],
+        f"{PACKAGE}.report_pages": ["*.html", "*.css", "*.js"],
         f"{PACKAGE}.kernels": ["*.cu", "*.cuh"],
         f"{PACKAGE}.tests": ["emulation/*.h", "emulation/driver/*.cpp", "emulation/kernels/*.cu"],
     },

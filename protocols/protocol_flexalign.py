@@ -24,6 +24,7 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels.toolkit import device_index
 from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
+from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker_pool import WorkerPool
 
@@ -95,6 +96,7 @@ class ProtFlexAlign(ProtAlignMovies):
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
+        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
         self._forget_failures()
         super()._insertAllSteps()
 
@@ -236,6 +238,7 @@ class ProtFlexAlign(ProtAlignMovies):
             super()._runSteps(*args)
         finally:
             self._close_worker()
+            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
@@ -301,6 +304,7 @@ class ProtFlexAlign(ProtAlignMovies):
                     self._updateOutputMicSet(some, MICROGRAPH_TABLES[name], file_of, name, streamMode)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
+        self._report.update(len(self._roots))
 
     def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
         """Output sets of micrographs that this run makes, and how their files are named."""

@@ -347,3 +347,15 @@ def test_outputs_for_microscopists(tmp_path):
 def test_output_options_that_make_no_sense(words, sentence, tmp_path):
     done = run("align", "m.mrc", "--output", str(tmp_path), "--pixel-size", "1", *words)
     assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_several_movies_make_a_report(movies, tmp_path):
+    out = tmp_path / "out"
+    movie = next(m for m in sorted(movies.glob("mrc*.mrc")) if "gain" not in m.name)
+    (tmp_path / "broken.tif").write_bytes(b"II*")
+    words = ["align", movie, tmp_path / "broken.tif", "--output", out, "--pixel-size", "3", "--no-do-local-alignment"]
+    assert run(*words, "--no-report").returncode == 1
+    assert not (out / "report.html").exists()
+    assert run(*words).returncode == 1
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "broken.tif" in text and '"details":{' in text and f'"root":"{movie.stem}"' in text

@@ -73,6 +73,7 @@ def add(commands: Any) -> None:
         help=f"split even and odd frames of the first N movies only, to train a denoiser (N: {DENOISER_PAIRS})",
     )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
+    option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
     option("--quiet", action="store_true", help="say only what failed")
     add_settings(parser)
     parser.set_defaults(run=_align)
@@ -168,4 +169,8 @@ def _align(args: argparse.Namespace) -> int:
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
     failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs, optics)
+    if not args.no_report and len(failed) < len(movies) > 1:
+        from ..report_pages import LiveReport
+
+        LiveReport(args.output, report.log).finish()
     return SOME_FAILED if failed else SUCCESS

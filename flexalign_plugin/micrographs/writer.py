@@ -67,6 +67,10 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
             if result.spectra is None:
                 result.spectra = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
             corrected, uncorrected = result.spectra
+            result.quality["psd_profile"] = {
+                "corrected": psd.flattened(corrected)[1].round(3).tolist(),
+                "uncorrected": psd.flattened(uncorrected)[1].round(3).tolist(),
+            }
             with new("psd", "_psd.mrc") as path:
                 write_mrc(
                     path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean", summed)

@@ -74,6 +74,9 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
         header, line = f.read().splitlines()
     assert header == "id\tmovie\treason" and "bad_0.mrcs" in line
     assert "1 movie failed" in protocol.summary()[0]
+    with open(protocol._getExtraPath("report.html"), encoding="utf-8") as f:
+        report = f.read()
+    assert "bad_0.mrcs" in report and '"root":"good_1"' in report
 
     (tmp_path / "bad_0.mrcs").write_bytes(whole)
     done_before = {m.getFileName(): os.stat(m.getFileName()).st_mtime_ns for m in protocol.outputMicrographs}
