@@ -187,6 +187,7 @@ def _local(
         settings.group_n_frames,
         points,
         settings.do_refinement,
+        settings.auto_control_points,
     )
     if local.coefficients_px is None:
         notes.append("No local motion was found that rises above the noise: the global alignment is used everywhere.")
@@ -295,6 +296,7 @@ def _quality(
             patch_centres_px=np.round(local.layout.centres_px, 2).tolist(),
             patch_shifts_px=np.round(local.patch_shifts_px, 3).tolist(),
             patch_pairs_rejected=local.rejected,
-            local_log_likelihood_gain=local.log_likelihood_gain,
+            control_points=None if local.coefficients_px is None else list(local.coefficients_px.shape[1:]),
+            local_log_evidence=local.log_evidence,
         )
     return figures

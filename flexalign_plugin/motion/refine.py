@@ -6,26 +6,24 @@ cross-correlation at the difference of their shifts, so that it is evaluated on 
 
 With `W = S / (N (N + n S))`, S and N the spectral powers of signal and noise in one frame, it is the logarithm of
 the likelihood of the shifts for a random signal of power S. Its expected curvature is then known in closed form, and
-with it how smooth the field should be: the strength of the prior is the one under which the data are most probable
-(MacKay 1992, Neural Computation 4:415, equation 2.23).
+with it how smooth the field should be and how many control points it needs (`evidence`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Tuple
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 from scipy.optimize import minimize
 
 from .band import Band, unusable
-from .spline_fit import FieldBasis
+from .evidence import Belief, FieldModes, most_probable
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
-SMALLEST_PRIOR, LARGEST_PRIOR = 1e-6, 1e9  # relative to the data's curvature
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,13 @@ def matched_weight(
     return Matched(weight.astype(np.float32), signal / noise, curvature)
 
 
-def log_likelihood(band: Band, weight: np.ndarray, power_of_sum: np.ndarray) -> float:
-    """Log-likelihood of the shifts, up to a constant, from the power of the sum of the shifted frames."""
-    return 0.5 * float((weight * _column_weight(band) * power_of_sum).sum())
-
-
 @dataclass(frozen=True)
 class Refined:
-    """Per-frame shifts (n, 2) and coefficients (2, KT, KY * KX) in band pixels; strength of the prior (time, space)."""
+    """Per-frame shifts (n, 2) and amplitudes (2, MT, MS) of the field in band pixels; the belief they follow from."""
 
     shifts: np.ndarray
-    coefficients: np.ndarray
-    smoothness: Tuple[float, float]
+    amplitudes: np.ndarray
+    belief: Belief
 
 
 def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
@@ -112,95 +105,65 @@ def refine_field(
     windows: Any,
     pair_weights: np.ndarray,
     curvature: np.ndarray,
-    field: FieldBasis,
+    candidates: Sequence[FieldModes],
     shifts: np.ndarray,
-    coefficients: np.ndarray,
+    field: np.ndarray,
 ) -> Refined:
-    """Maximise the objective over per-frame shifts and field coefficients together, with the most probable prior.
+    """Maximise the posterior over per-frame shifts and field together, with the most probable spline and prior.
 
     Parameters
     ----------
     windows : `kernels.backend.Windows` of (p, n_pairs).
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    curvature : (2,) from `Matched`.
-    shifts, coefficients : start, band pixels.
+    curvature : (2,) of one pair's log-likelihood, from `Matched`.
+    candidates : splines to choose from, from coarse to fine.
+    shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
     """
-    n, n_patches = len(shifts), len(field.spatial)
-    shape = coefficients.shape
-    # Overlapping splines make a badly conditioned problem: solve for coordinates in which the field's own inner
-    # product over frames and patches is (nearly) the identity.
-    to_t, to_s = _whitening(field.temporal), _whitening(field.spatial)
-    shift_unit = 1.0 / np.sqrt(n_patches)
-    evidence = _Evidence(field, float(curvature.mean()))
-    smoothness = evidence.weakest
-    penalty = evidence.penalty(smoothness)
-
-    def unpack(v: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        g, d = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(shape)
-        return g, to_t @ d @ to_s.T
-
-    def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
-        g, c = unpack(v)
-        value, gradient = windows.objective(g[None] + field.field(c), pair_weights)
-        bent = (c.reshape(2, -1) @ penalty).reshape(shape)
-        slope = to_t.T @ (bent - field.adjoint(gradient)) @ to_s
-        return 0.5 * np.sum(c * bent) - value.sum(), np.concatenate(
-            [-shift_unit * gradient.sum(axis=0).ravel(), slope.ravel()]
-        )
-
-    packed = np.linalg.solve(to_t, np.linalg.solve(to_s, coefficients.transpose(0, 2, 1)).transpose(0, 2, 1))
-    v = np.concatenate([shifts.ravel() / shift_unit, packed.ravel()])
+    n_patches, n = field.shape[:2]
+    # All pairs of n frames make n - 1 1^T in time: the precision of each patch's shift in each frame, their mean aside.
+    data = np.maximum(n * curvature, 1e-30)
+    shift_unit = 1.0 / np.sqrt(n_patches * data)
+    settled = None
     for _ in range(EVIDENCE_ROUNDS):
-        penalty = evidence.penalty(smoothness)
-        v = _minimum(negative, v)
-        new = evidence.update(unpack(v)[1], smoothness)
-        settled = all(abs(np.log(a / b)) < 0.5 for a, b in zip(new, smoothness))
-        smoothness = new
-        if settled:
+        slope = windows.objective(shifts[None] + field, pair_weights)[1]
+        # The maximum of the likelihood seen from here, patch by patch: noisy, but the evidence knows how noisy.
+        measured = field + (slope - slope.mean(axis=0)) / data
+        belief = most_probable(candidates, measured, data)
+        if settled is not None and _alike(belief, settled):
+            belief = settled
+        modes, precision = belief.modes, belief.precision
+        # In these units the curvature of the posterior is one in all directions.
+        unit = 1.0 / np.sqrt(data[:, None, None] + precision)
+
+        def negative(
+            v: np.ndarray, modes: FieldModes = modes, precision: np.ndarray = precision, unit: np.ndarray = unit
+        ) -> Tuple[float, np.ndarray]:
+            g, a = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
+            value, gradient = windows.objective(g[None] + modes.field(a), pair_weights)
+            bent = precision * a
+            return 0.5 * float(np.sum(a * bent)) - value.sum(), -np.concatenate(
+                [(shift_unit * gradient.sum(axis=0)).ravel(), (unit * (modes.amplitudes(gradient) - bent)).ravel()]
+            )
+
+        start = np.concatenate([(shifts / shift_unit).ravel(), (modes.amplitudes(field) / unit).ravel()])
+        v = _minimum(negative, start)
+        shifts, amplitudes = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
+        field = modes.field(amplitudes)
+        if belief is settled:
             break
-    penalty = evidence.penalty(smoothness)
-    return Refined(*unpack(_minimum(negative, v)), smoothness)
+        settled = belief
+    return Refined(shifts, amplitudes, belief)
 
 
-class _Evidence:
-    """Most probable strengths of the roughness priors in time and space, given the field's coefficients."""
-
-    def __init__(self, field: FieldBasis, curvature: float):
-        n = len(field.temporal)
-        # Curvature of the log-likelihood: all pairs of n frames make n - 1 1^T in time.
-        in_time = field.temporal.T @ (n * field.temporal - field.temporal.sum(axis=0))
-        self._data = curvature * np.kron(in_time, field.spatial.T @ field.spatial)
-        self._level = max(np.trace(self._data) / len(self._data), 1e-30)
-        self._data[np.diag_indices(len(self._data))] += 1e-9 * self._level
-        self._rough = field.roughness()
-        self._ranks = field.rough_parameters
-        self.weakest = (SMALLEST_PRIOR * self._level, SMALLEST_PRIOR * self._level)
-
-    def penalty(self, smoothness: Tuple[float, float]) -> np.ndarray:
-        return smoothness[0] * self._rough[0] + smoothness[1] * self._rough[1]
-
-    def update(self, coefficients: np.ndarray, smoothness: Tuple[float, float]) -> Tuple[float, float]:
-        """alpha = (parameters that the data determine) / (c^T R c) for each prior; both axes of the field share it."""
-        covariance = np.linalg.inv(self._data + self.penalty(smoothness))
-        flat = coefficients.reshape(2, -1)
-        new = []
-        for alpha, rough, rank in zip(smoothness, self._rough, self._ranks):
-            determined = max(2 * (rank - alpha * np.sum(covariance * rough)), 1e-3)
-            bent = max(float(np.sum(flat * (flat @ rough))), 1e-30)
-            new.append(float(np.clip(determined / bent, SMALLEST_PRIOR * self._level, LARGEST_PRIOR * self._level)))
-        return new[0], new[1]
+def _alike(one: Belief, other: Belief) -> bool:
+    """Whether two rounds came to (nearly) the same conclusion."""
+    same = one.modes.control_points == other.modes.control_points
+    return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))
 
 
 def _minimum(function: Any, start: np.ndarray) -> np.ndarray:
     options = {"maxiter": MAX_ITERATIONS, "maxcor": 20}
     return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
-
-
-def _whitening(design: np.ndarray) -> np.ndarray:
-    """Matrix that turns orthonormal coordinates into coefficients of the design's columns."""
-    inner = design.T @ design
-    inner[np.diag_indices(len(inner))] += 1e-2 * np.trace(inner) / len(inner)
-    return np.linalg.inv(np.linalg.cholesky(inner)).T
 
 
 def _column_weight(band: Band) -> np.ndarray:

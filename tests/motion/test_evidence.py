@@ -1,0 +1,128 @@
+"""The modes of the field and what the evidence makes of data whose field, noise and prior are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.motion.evidence import field_modes, field_variance, finer_control_points, most_probable
+from flexalign_plugin.motion.spline_fit import field_basis
+
+SHAPE, N = (4000, 4600), 20
+
+
+def centres(per_axis: int = 12) -> np.ndarray:
+    at = [np.linspace(150, size - 150, per_axis) for size in SHAPE]
+    return np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
+
+
+def measure(rng, field: np.ndarray, sd: float) -> np.ndarray:
+    """What patches say about a field: with noise, without the means over frames and over patches."""
+    measured = field + sd * rng.standard_normal(field.shape)
+    measured = measured - measured.mean(axis=1, keepdims=True)
+    return measured - measured.mean(axis=0)
+
+
+def data(sd: float) -> np.ndarray:
+    return np.full(2, sd**-2)
+
+
+@pytest.mark.parametrize("points", [(5, 6, 6), (3, 3, 4), (2, 5, 5), (20, 9, 8)])
+def test_modes_are_orthonormal_and_fields_of_the_spline(points):
+    at = centres()
+    modes = field_modes(points, N, SHAPE, at)
+    assert modes.temporal.shape == (N, points[0] - 1)
+    assert modes.spatial.shape == (len(at), points[1] * points[2] - 1)
+    for columns in (modes.temporal, modes.spatial):
+        np.testing.assert_allclose(columns.T @ columns, np.eye(columns.shape[1]), atol=1e-6)
+        np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-9)
+    amplitudes = np.random.default_rng(0).standard_normal((2, points[0] - 1, points[1] * points[2] - 1))
+    spline = field_basis(points, N, SHAPE, at).field(modes.coefficients(amplitudes))
+    np.testing.assert_allclose(modes.field(amplitudes), spline, atol=1e-9)
+    np.testing.assert_allclose(modes.amplitudes(spline), amplitudes, atol=1e-6)
+
+
+def test_straight_lines_have_no_roughness():
+    modes = field_modes((5, 6, 6), N, SHAPE, centres())
+    assert (np.sort(modes.time_roughness)[:1] < 1e-6 * np.median(modes.time_roughness)).all()
+    assert (np.sort(modes.space_roughness)[:2] < 1e-6 * np.median(modes.space_roughness)).all()
+    assert np.sort(modes.space_roughness)[2] > 1e-4 * np.median(modes.space_roughness)
+
+
+def test_more_control_points_than_patches_stay_smooth_where_nothing_is_seen():
+    """Four patches, a plane through them: the spline of 6 x 6 continues it as a plane."""
+    at = np.array([[y, x] for y in (500.0, 3500.0) for x in (500.0, 4100.0)])
+    modes = field_modes((4, 6, 6), N, SHAPE, at)
+    slopes = np.array([1e-3, -5e-4])
+    time = np.linspace(-1, 1, N)
+    plane = ((at - at.mean(axis=0)) @ slopes)[:, None, None] * time[:, None] * np.ones(2)
+    coefficients = modes.coefficients(modes.amplitudes(plane))
+    corners = np.array([[0.0, 0.0], [3999.0, 0.0], [2000.0, 4599.0]])
+    found = field_basis((4, 6, 6), N, SHAPE, corners).field(coefficients)
+    wanted = ((corners - at.mean(axis=0)) @ slopes)[:, None] * time
+    np.testing.assert_allclose(found[..., 0], wanted, atol=0.02)
+
+
+def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
+    """Both strengths come out within a factor of 2 (some 100 modes decide each), and the posterior variance is the
+    error: the mean of (error / sigma)^2 over 10 fields of 700 amplitudes is 1 within 5 of its sds, sqrt(2 / 7000)."""
+    rng = np.random.default_rng(1)
+    modes = field_modes((6, 8, 8), N, SHAPE, centres())
+    sd, strengths, ratios = 0.3, None, []
+    for _ in range(10):
+        prior = 5.0 * modes.time_roughness[:, None] / np.median(modes.time_roughness)
+        prior = prior + 20.0 * modes.space_roughness / np.median(modes.space_roughness) + 0.05
+        true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
+        belief = most_probable([modes], measure(rng, modes.field(true), sd), data(sd))
+        strengths = np.array(belief.prior) * [np.median(modes.time_roughness), np.median(modes.space_roughness)]
+        assert (np.abs(np.log(strengths / [5.0, 20.0])) < np.log(2)).all()
+        found = modes.amplitudes(measure(rng, modes.field(true), sd)) * sd**-2 / (sd**-2 + belief.precision)
+        ratios.append((found - true) ** 2 * (sd**-2 + belief.precision))
+    assert abs(np.mean(ratios) - 1) < 5 * np.sqrt(2 / np.size(ratios))
+
+
+def test_variance_on_a_mesh_is_that_of_the_error():
+    rng = np.random.default_rng(2)
+    modes = field_modes((5, 6, 6), N, SHAPE, centres())
+    sd, mesh, squares = 0.5, 9, []
+    at = np.stack(np.meshgrid(*(np.linspace(0, size - 1, mesh) for size in SHAPE), indexing="ij"), -1).reshape(-1, 2)
+    on_mesh = field_basis((5, 6, 6), N, SHAPE, at)
+    prior = modes.roughness((5 / np.median(modes.time_roughness), 20 / np.median(modes.space_roughness)), 0.05)
+    for _ in range(40):
+        true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
+        measured = measure(rng, modes.field(true), sd)
+        belief = most_probable([modes], measured, data(sd))
+        found = modes.amplitudes(measured) * sd**-2 / (sd**-2 + belief.precision)
+        error = on_mesh.field(modes.coefficients(found - true))
+        squares.append([(error**2).mean(), field_variance(belief, data(sd), SHAPE, mesh).mean()])
+    seen, expected = np.mean(squares, axis=0)
+    # The corners count most, where few modes decide: some 5 times in each of 80 fields, so that 3 sds are 0.15.
+    assert abs(seen / expected - 1) < 0.15
+
+
+def test_more_control_points_only_where_the_field_needs_them():
+    rng = np.random.default_rng(3)
+    candidates = [field_modes((5, k, k), N, SHAPE, centres()) for k in (6, 8, 10)]
+    for which in range(3):
+        modes = candidates[which]
+        true = rng.standard_normal((2, *modes.roughness((0, 0), 1.0).shape))
+        belief = most_probable(candidates, measure(rng, modes.field(true), 0.1), data(0.1))
+        assert belief.modes is modes
+        assert belief.log_evidence > 100
+
+
+def test_noise_is_no_evidence_for_a_field():
+    """The evidence would have to err by e^3 in 20 of 20 cases drawn from the noise alone."""
+    rng = np.random.default_rng(4)
+    candidates = [field_modes((5, k, k), N, SHAPE, centres()) for k in (6, 8)]
+    for _ in range(20):
+        assert most_probable(candidates, measure(rng, np.zeros((144, N, 2)), 0.4), data(0.4)).log_evidence < -3
+
+
+def test_candidates_start_at_the_published_rule_and_stay_below_what_can_be_determined():
+    found = finer_control_points((7, 6, 6), 30, (18, 18))
+    assert found[0] == (7, 6, 6)
+    assert (7, 9, 9) in found
+    assert all(kt <= 30 and ky <= 18 and kx <= 18 for kt, ky, kx in found)
+    assert finer_control_points((3, 6, 6), 7, (4, 4))[0] == (3, 6, 6)
+    assert all(ky == kx == 6 for _, ky, kx in finer_control_points((3, 6, 6), 7, (4, 4)))
