@@ -1,11 +1,11 @@
 """How free the field may be: its modes, the prior on them, and the evidence of the data for both (ALGORITHM.md, 5).
 
 A field of patches and frames is written in *modes*: products of functions of time and of space that the B-spline
-spans, orthonormal over the frames and over the patches, and ordered by roughness. In these coordinates the curvature
-of the data and the roughness prior are both diagonal, so that the most probable field, its uncertainty and the
-evidence (the probability of the data under the prior, MacKay 1992, Neural Computation 4:415) are sums over modes.
-A constant in time or in space is no mode: the first is the free choice of the reference, the second belongs to the
-shifts of whole frames.
+spans, orthonormal over the frames and over the patches, each patch counting as much as it tells. In these coordinates
+the curvature of the data and the roughness prior are both diagonal, so that the most probable field, its uncertainty
+and the evidence (the probability of the data under the prior, MacKay 1992, Neural Computation 4:415) are sums over
+modes. A constant in time or in space is no mode: the first is the free choice of the reference, the second belongs to
+the shifts of whole frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from scipy.optimize import minimize
 from .bspline import DEGREE, basis, gram
 
 FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # pieces of the spline that are tried, relative to the published rule
-PAYS = 2.0  # by which the logarithm of the evidence must grow before more control points are taken
+# By how much the logarithm of the evidence must grow before more control points are taken: at all, and relatively.
+# Smaller gains are within what the model of the data is good for, and a finer spline runs wild where nothing is seen.
+PAYS, PAYS_RELATIVE = 2.0, 1e-3
 LARGEST_FIELD = 20.0  # band pixels, rms: the sd of the prior on what has no roughness
 COMPLETION = 1e-7  # weight of smoothness in what no patch sees
 UNSEEN = 1e-6  # fraction of a function that the patches see, below which it is no mode
@@ -36,12 +38,14 @@ class FieldModes:
     Attributes
     ----------
     control_points : (KT, KY, KX).
-    temporal, spatial : (n, MT), (p, MS) orthonormal columns without mean.
+    weights : (p,) how much each patch tells, mean 1.
+    temporal, spatial : (n, MT), (p, MS) orthonormal columns without mean, the spatial ones under the weights.
     time_roughness, space_roughness : (MT,), (MS,) integrated squared second derivative of each.
     to_time, to_space : (KT, MT), (KY * KX, MS) coefficients of the modes in the spline.
     """
 
     control_points: Tuple[int, int, int]
+    weights: np.ndarray
     temporal: np.ndarray
     spatial: np.ndarray
     time_roughness: np.ndarray
@@ -54,8 +58,12 @@ class FieldModes:
         return (self.spatial @ (self.temporal @ amplitudes).transpose(0, 2, 1)).transpose(1, 2, 0)
 
     def amplitudes(self, field: np.ndarray) -> np.ndarray:
-        """(2, MT, MS) of the nearest field in the modes; also turns a gradient for the shifts into one for these."""
-        return self.temporal.T @ (field.transpose(2, 1, 0) @ self.spatial)
+        """(2, MT, MS) of the nearest field in the modes."""
+        return self.adjoint(self.weights[:, None, None] * field)
+
+    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
+        """(2, MT, MS) gradient for the amplitudes from the gradient for the shifts (p, n, 2)."""
+        return self.temporal.T @ (gradient.transpose(2, 1, 0) @ self.spatial)
 
     def coefficients(self, amplitudes: np.ndarray) -> np.ndarray:
         """(2, KT, KY * KX) coefficients of the spline."""
@@ -67,9 +75,13 @@ class FieldModes:
 
 
 def field_modes(
-    control_points: Tuple[int, int, int], n_frames: int, frame_shape: Tuple[int, int], centres_px: np.ndarray
+    control_points: Tuple[int, int, int],
+    n_frames: int,
+    frame_shape: Tuple[int, int],
+    centres_px: np.ndarray,
+    weights: np.ndarray,
 ) -> FieldModes:
-    """Modes for patches with centres (p, 2), unbinned pixels."""
+    """Modes for patches with centres (p, 2), unbinned pixels, and weights (p,)."""
     kt, ky, kx = control_points
     temporal = basis(kt, n_frames - 1, np.arange(n_frames))
     by, bx = (basis(k, size - 1, at) for k, size, at in zip((ky, kx), frame_shape, centres_px.T))
@@ -77,10 +89,17 @@ def field_modes(
     (_, my, mx), (_, dy, dx), (rt, ry, rx) = (
         [_unit_gram(k, derivative) for k in control_points] for derivative in (0, 1, 2)
     )
-    to_time, time_roughness = _modes(temporal, rt)
-    to_space, space_roughness = _modes(spatial, np.kron(ry, mx) + 2 * np.kron(dy, dx) + np.kron(my, rx))
+    to_time, time_roughness = _modes(temporal, rt, np.ones(n_frames))
+    to_space, space_roughness = _modes(spatial, np.kron(ry, mx) + 2 * np.kron(dy, dx) + np.kron(my, rx), weights)
     return FieldModes(
-        control_points, temporal @ to_time, spatial @ to_space, time_roughness, space_roughness, to_time, to_space
+        control_points,
+        weights,
+        temporal @ to_time,
+        spatial @ to_space,
+        time_roughness,
+        space_roughness,
+        to_time,
+        to_space,
     )
 
 
@@ -90,15 +109,15 @@ def _unit_gram(n_points: int, derivative: int) -> np.ndarray:
     return gram(n_points, derivative) * float(spans) ** (2 * derivative - 1)
 
 
-def _modes(design: np.ndarray, roughness: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _modes(design: np.ndarray, roughness: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Coefficients (K, M) of the functions that are orthonormal over the design's rows and diagonal in roughness.
 
     What the rows don't see is chosen as smooth as possible: such functions are orthogonal to all others in roughness.
     """
-    centred = design - design.mean(axis=0)
+    centred = design - np.average(design, axis=0, weights=weights)
     # Without the constant, which is the sum of all basis functions.
     free = np.linalg.qr(np.ones((design.shape[1], 1)), mode="complete")[0][:, 1:]
-    seen = free.T @ (centred.T @ centred) @ free
+    seen = free.T @ (centred.T @ (weights[:, None] * centred)) @ free
     rough = free.T @ roughness @ free
     rough = 0.5 * (rough + rough.T)
     unit = np.trace(seen) / max(np.trace(rough), 1e-30) * COMPLETION
@@ -107,7 +126,7 @@ def _modes(design: np.ndarray, roughness: np.ndarray) -> Tuple[np.ndarray, np.nd
     keep = visible > UNSEEN
     modes = free @ vectors[:, keep] / np.sqrt(visible[keep])
     # The basis sums to 1: a constant comes off all coefficients.
-    modes = modes - (design @ modes).mean(axis=0)
+    modes = modes - np.average(design @ modes, axis=0, weights=weights)
     return modes, np.clip(found[keep], 0, None) / visible[keep]
 
 
@@ -134,27 +153,29 @@ class Belief:
         return self.modes.roughness(self.prior, self.floor)
 
 
-def most_probable(candidates: Sequence[FieldModes], measured: np.ndarray, data: np.ndarray) -> Belief:
+def most_probable(candidates: Sequence[FieldModes], field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Belief:
     """The spline and prior under which the data are most probable; ever finer ones only where that pays.
 
     Parameters
     ----------
     candidates : from coarse to fine.
-    measured : (p, n, 2) shifts that the data alone would choose for each patch, band pixels.
-    data : (2,) precision of each of them, (y, x).
+    field : (p, n, 2) somewhere near, band pixels.
+    slope : (p, n, 2) of the log-likelihood there. With the curvature it tells which field the data alone would choose:
+        a noisy one, but the evidence knows how noisy.
+    data : (2,) curvature of the log-likelihood: precision of the shift (y, x) of a patch of weight 1 in one frame.
     """
-    best = _weigh(candidates[0], measured, data)
+    best = _weigh(candidates[0], field, slope, data)
     for modes in candidates[1:]:
-        other = _weigh(modes, measured, data)
-        if other.log_evidence > best.log_evidence + PAYS:
+        other = _weigh(modes, field, slope, data)
+        if other.log_evidence > best.log_evidence + max(PAYS, PAYS_RELATIVE * best.log_evidence):
             best = other
     return best
 
 
-def _weigh(modes: FieldModes, measured: np.ndarray, data: np.ndarray) -> Belief:
-    amplitudes = modes.amplitudes(measured)
+def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Belief:
     h = data[:, None, None]
-    floor = 1.0 / (LARGEST_FIELD**2 * measured[..., 0].size)
+    amplitudes = modes.amplitudes(field) + modes.adjoint(slope) / h
+    floor = 1.0 / (LARGEST_FIELD**2 * field[..., 0].size)
     level = float(data.mean())
     # A strength of 1 is where the prior on an average mode equals the data.
     units = [level / max(float(np.median(r)), 1e-30) for r in (modes.time_roughness, modes.space_roughness)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from .band import Band, lowpass
 from .band_movie import BandMovie
-from .evidence import FieldModes, field_modes, finer_control_points
+from .evidence import field_modes, finer_control_points
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
@@ -54,7 +54,7 @@ class Patches:
     def __init__(self, movie: BandMovie, layout: PatchLayout, start: GlobalAlignment, pairs: np.ndarray):
         scale = movie.band.scale
         self.movie, self.start, self.pairs = movie, start, pairs
-        self._corners = layout.corners
+        self.layout = layout
         self.band = Band((round(layout.size[0] * scale[0]), round(layout.size[1] * scale[1])), layout.size)
         self._spectra = movie.backend.patch_spectra(
             movie.spectra, movie.band, start.shifts_px / scale, layout.corners, layout.size
@@ -63,7 +63,7 @@ class Patches:
     @property
     def covered_px(self) -> float:
         """Band pixels between the outer edges of the outer patches."""
-        corners, size = self._corners, self.band.size
+        corners, size = self.layout.corners, self.layout.size
         return float(np.prod(np.ptp(corners, axis=0) + np.array(size)))
 
     def correlate(
@@ -121,8 +121,7 @@ def align_locally(
         finer = _finer(movie, layout, start)
         measured = field_basis(control_points, n, movie.frame_shape, finer.centres_px).field(coefficients)
         points = finer_control_points(control_points, n, finer.counts) if choose_points else [control_points]
-        candidates = [field_modes(k, n, movie.frame_shape, finer.centres_px) for k in points]
-        joint = _refine(Patches(movie, finer, start, pairs), candidates, measured)
+        joint = _refine(Patches(movie, finer, start, pairs), points, measured)
         shifts_px = shifts_px + joint.shifts * scale
         found, log_evidence = joint.coefficients, joint.log_evidence
     return LocalAlignment(
@@ -152,15 +151,15 @@ class _Joint:
     log_evidence: float
 
 
-def _refine(patches: Patches, candidates: Sequence[FieldModes], field: np.ndarray) -> _Joint:
-    """Joint refinement from the pairwise field (p, n, 2)."""
+def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.ndarray) -> _Joint:
+    """Joint refinement from the pairwise field (p, n, 2), with the best of these numbers of control points."""
     band = patches.band
     n_patches, n = field.shape[:2]
     shifts = np.zeros((n, 2))
     # Unnormalised transforms: the windows are the mean of the products, the likelihood is their sum. Where patches
     # overlap the same pixels are counted several times, which makes no data.
     counted = min(1.0, patches.covered_px / (n_patches * float(np.prod(band.size))))
-    likelihood = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
+    unit = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
     radius = WINDOW_A / patches.movie.band_pixel_A
     for _ in range(MAX_ROUNDS):
         now = shifts + field
@@ -170,7 +169,15 @@ def _refine(patches: Patches, candidates: Sequence[FieldModes], field: np.ndarra
         if not matched.weight.any():
             return _Joint(np.zeros((n, 2)), None, 0.0)
         windows = patches.correlate(matched.weight, radius, WINDOW_STEP, now)
-        refined = refine_field(windows, likelihood, counted * matched.curvature, candidates, shifts, field)
+        # The weights suit the mean signal. A patch that shows less of it, or more, counts as if it had its own.
+        strengths = matched.strengths(windows.objective(now, unit)[0])
+        told = matched.information(strengths)
+        likelihood = unit * (told / strengths)[:, None]
+        level = told.mean()
+        candidates = [
+            field_modes(k, n, patches.movie.frame_shape, patches.layout.centres_px, told / level) for k in points
+        ]
+        refined = refine_field(windows, likelihood, counted * level * matched.curvature, candidates, shifts, field)
         shifts, field = refined.shifts, refined.belief.modes.field(refined.amplitudes)
         if np.abs(shifts + field - now).max() < radius / 2:
             break

@@ -24,6 +24,7 @@ WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the co
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
+WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,41 @@ class Matched:
 
     Attributes
     ----------
+    n : frames.
     weight : (by, bx // 2 + 1) float32, S / (N (N + n S)).
-    signal_to_noise : (rings,) radial S / N of one frame.
     curvature : (2,) expected second derivative of one pair's log-likelihood with respect to its shift (y, x), per
         squared band pixel and image: sum of W S (2 pi k)^2.
+    signal, noise : (rings,) radial S and N of one frame.
+    coefficients : (rings,) number of coefficients of the full spectrum that count.
     """
 
+    n: int
     weight: np.ndarray
-    signal_to_noise: np.ndarray
     curvature: np.ndarray
+    signal: np.ndarray
+    noise: np.ndarray
+    coefficients: np.ndarray
+
+    def information(self, strength: np.ndarray) -> np.ndarray:
+        """(p,) information on the shifts in images with `strength` (p,) times the signal's power, relative to 1."""
+        k2 = np.arange(len(self.signal)) ** 2 * self.coefficients
+        s = strength[:, None] * self.signal
+        return (k2 * s**2 / (self.noise * (self.noise + self.n * s))).sum(axis=1) / max(
+            (k2 * self.signal**2 / (self.noise * (self.noise + self.n * self.signal))).sum(), 1e-30
+        )
+
+    def strengths(self, values: np.ndarray) -> np.ndarray:
+        """(p,) power of each image's signal relative to their mean, from the objective's values (p,).
+
+        The noise of the values is known; only what they differ by beyond it is taken for real.
+        """
+        weight = self.signal / (self.noise * (self.noise + self.n * self.signal))
+        power = (self.coefficients * weight * self.signal).sum()
+        noise = 2 * (self.coefficients * (weight * self.noise) ** 2).sum() / (self.n * (self.n - 1))
+        relative = values / max(values.mean(), 1e-30)
+        spread = float(relative.var())
+        real = max(spread - noise / max(power, 1e-30) ** 2, 0.0) / max(spread, 1e-30)
+        return np.clip(1 + real * (relative - 1), WEAKEST_IMAGE, None)
 
 
 def matched_weight(
@@ -76,7 +103,8 @@ def matched_weight(
     # Cycles per band pixel.
     ky, kx = np.fft.fftfreq(by)[:, None], np.arange(bx // 2 + 1)[None, :] / bx
     curvature = np.array([(information * (2 * np.pi * k) ** 2).sum() for k in (ky, kx)])
-    return Matched(weight.astype(np.float32), signal / noise, curvature)
+    coefficients = np.bincount(ring[usable], np.broadcast_to(_column_weight(band), ring.shape)[usable], top + 1)
+    return Matched(n, weight.astype(np.float32), curvature, signal, noise, coefficients)
 
 
 @dataclass(frozen=True)
@@ -115,7 +143,7 @@ def refine_field(
     ----------
     windows : `kernels.backend.Windows` of (p, n_pairs).
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    curvature : (2,) of one pair's log-likelihood, from `Matched`.
+    curvature : (2,) of one pair's log-likelihood, mean over the patches.
     candidates : splines to choose from, from coarse to fine.
     shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
     """
@@ -126,9 +154,7 @@ def refine_field(
     settled = None
     for _ in range(EVIDENCE_ROUNDS):
         slope = windows.objective(shifts[None] + field, pair_weights)[1]
-        # The maximum of the likelihood seen from here, patch by patch: noisy, but the evidence knows how noisy.
-        measured = field + (slope - slope.mean(axis=0)) / data
-        belief = most_probable(candidates, measured, data)
+        belief = most_probable(candidates, field, slope, data)
         if settled is not None and _alike(belief, settled):
             belief = settled
         modes, precision = belief.modes, belief.precision
@@ -142,7 +168,7 @@ def refine_field(
             value, gradient = windows.objective(g[None] + modes.field(a), pair_weights)
             bent = precision * a
             return 0.5 * float(np.sum(a * bent)) - value.sum(), -np.concatenate(
-                [(shift_unit * gradient.sum(axis=0)).ravel(), (unit * (modes.amplitudes(gradient) - bent)).ravel()]
+                [(shift_unit * gradient.sum(axis=0)).ravel(), (unit * (modes.adjoint(gradient) - bent)).ravel()]
             )
 
         start = np.concatenate([(shifts / shift_unit).ravel(), (modes.amplitudes(field) / unit).ravel()])

@@ -16,6 +16,11 @@ def centres(per_axis: int = 12) -> np.ndarray:
     return np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
 
 
+def modes_at(points, at=None, weights=None):
+    at = centres() if at is None else at
+    return field_modes(points, N, SHAPE, at, np.ones(len(at)) if weights is None else weights)
+
+
 def measure(rng, field: np.ndarray, sd: float) -> np.ndarray:
     """What patches say about a field: with noise, without the means over frames and over patches."""
     measured = field + sd * rng.standard_normal(field.shape)
@@ -27,10 +32,15 @@ def data(sd: float) -> np.ndarray:
     return np.full(2, sd**-2)
 
 
+def weigh(candidates, measured: np.ndarray, sd: float):
+    """The belief from measured shifts, told as the slope of their likelihood at no shift at all."""
+    return most_probable(candidates, np.zeros_like(measured), measured * sd**-2, data(sd))
+
+
 @pytest.mark.parametrize("points", [(5, 6, 6), (3, 3, 4), (2, 5, 5), (20, 9, 8)])
 def test_modes_are_orthonormal_and_fields_of_the_spline(points):
     at = centres()
-    modes = field_modes(points, N, SHAPE, at)
+    modes = modes_at(points, at)
     assert modes.temporal.shape == (N, points[0] - 1)
     assert modes.spatial.shape == (len(at), points[1] * points[2] - 1)
     for columns in (modes.temporal, modes.spatial):
@@ -42,8 +52,24 @@ def test_modes_are_orthonormal_and_fields_of_the_spline(points):
     np.testing.assert_allclose(modes.amplitudes(spline), amplitudes, atol=1e-6)
 
 
+def test_patches_count_by_their_weight():
+    """One half of the frame shows nothing: what is measured there does not matter, and sigma is larger there."""
+    rng = np.random.default_rng(5)
+    at = centres()
+    weights = np.where(at[:, 1] < SHAPE[1] / 2, 2.0, 1e-4)
+    modes = modes_at((5, 6, 6), weights=weights / weights.mean())
+    np.testing.assert_allclose(modes.spatial.T @ (modes.weights[:, None] * modes.spatial), np.eye(35), atol=1e-4)
+    true = rng.standard_normal((2, 4, 35)) / (1 + 10 * modes.space_roughness / np.median(modes.space_roughness))
+    field = modes.field(true)
+    wild = field + np.where(weights < 1, 5.0, 0.0)[:, None, None] * rng.standard_normal(field.shape)
+    seen = weights > 1
+    assert np.abs(modes.field(modes.amplitudes(wild)) - field)[seen].std() < 0.1 * field[seen].std()
+    variance = field_variance(weigh([modes], field, 0.1), data(0.1), SHAPE, 8)
+    assert variance[:, :, -2].min() > 3 * variance[:, :, 1].max()
+
+
 def test_straight_lines_have_no_roughness():
-    modes = field_modes((5, 6, 6), N, SHAPE, centres())
+    modes = modes_at((5, 6, 6))
     assert (np.sort(modes.time_roughness)[:1] < 1e-6 * np.median(modes.time_roughness)).all()
     assert (np.sort(modes.space_roughness)[:2] < 1e-6 * np.median(modes.space_roughness)).all()
     assert np.sort(modes.space_roughness)[2] > 1e-4 * np.median(modes.space_roughness)
@@ -52,7 +78,7 @@ def test_straight_lines_have_no_roughness():
 def test_more_control_points_than_patches_stay_smooth_where_nothing_is_seen():
     """Four patches, a plane through them: the spline of 6 x 6 continues it as a plane."""
     at = np.array([[y, x] for y in (500.0, 3500.0) for x in (500.0, 4100.0)])
-    modes = field_modes((4, 6, 6), N, SHAPE, at)
+    modes = modes_at((4, 6, 6), at)
     slopes = np.array([1e-3, -5e-4])
     time = np.linspace(-1, 1, N)
     plane = ((at - at.mean(axis=0)) @ slopes)[:, None, None] * time[:, None] * np.ones(2)
@@ -67,13 +93,13 @@ def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
     """Both strengths come out within a factor of 2 (some 100 modes decide each), and the posterior variance is the
     error: the mean of (error / sigma)^2 over 10 fields of 700 amplitudes is 1 within 5 of its sds, sqrt(2 / 7000)."""
     rng = np.random.default_rng(1)
-    modes = field_modes((6, 8, 8), N, SHAPE, centres())
+    modes = modes_at((6, 8, 8))
     sd, strengths, ratios = 0.3, None, []
     for _ in range(10):
         prior = 5.0 * modes.time_roughness[:, None] / np.median(modes.time_roughness)
         prior = prior + 20.0 * modes.space_roughness / np.median(modes.space_roughness) + 0.05
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
-        belief = most_probable([modes], measure(rng, modes.field(true), sd), data(sd))
+        belief = weigh([modes], measure(rng, modes.field(true), sd), sd)
         strengths = np.array(belief.prior) * [np.median(modes.time_roughness), np.median(modes.space_roughness)]
         assert (np.abs(np.log(strengths / [5.0, 20.0])) < np.log(2)).all()
         found = modes.amplitudes(measure(rng, modes.field(true), sd)) * sd**-2 / (sd**-2 + belief.precision)
@@ -83,7 +109,7 @@ def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
 
 def test_variance_on_a_mesh_is_that_of_the_error():
     rng = np.random.default_rng(2)
-    modes = field_modes((5, 6, 6), N, SHAPE, centres())
+    modes = modes_at((5, 6, 6))
     sd, mesh, squares = 0.5, 9, []
     at = np.stack(np.meshgrid(*(np.linspace(0, size - 1, mesh) for size in SHAPE), indexing="ij"), -1).reshape(-1, 2)
     on_mesh = field_basis((5, 6, 6), N, SHAPE, at)
@@ -91,7 +117,7 @@ def test_variance_on_a_mesh_is_that_of_the_error():
     for _ in range(40):
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
         measured = measure(rng, modes.field(true), sd)
-        belief = most_probable([modes], measured, data(sd))
+        belief = weigh([modes], measured, sd)
         found = modes.amplitudes(measured) * sd**-2 / (sd**-2 + belief.precision)
         error = on_mesh.field(modes.coefficients(found - true))
         squares.append([(error**2).mean(), field_variance(belief, data(sd), SHAPE, mesh).mean()])
@@ -102,11 +128,11 @@ def test_variance_on_a_mesh_is_that_of_the_error():
 
 def test_more_control_points_only_where_the_field_needs_them():
     rng = np.random.default_rng(3)
-    candidates = [field_modes((5, k, k), N, SHAPE, centres()) for k in (6, 8, 10)]
+    candidates = [modes_at((5, k, k)) for k in (6, 8, 10)]
     for which in range(3):
         modes = candidates[which]
         true = rng.standard_normal((2, *modes.roughness((0, 0), 1.0).shape))
-        belief = most_probable(candidates, measure(rng, modes.field(true), 0.1), data(0.1))
+        belief = weigh(candidates, measure(rng, modes.field(true), 0.1), 0.1)
         assert belief.modes is modes
         assert belief.log_evidence > 100
 
@@ -114,9 +140,9 @@ def test_more_control_points_only_where_the_field_needs_them():
 def test_noise_is_no_evidence_for_a_field():
     """The evidence would have to err by e^3 in 20 of 20 cases drawn from the noise alone."""
     rng = np.random.default_rng(4)
-    candidates = [field_modes((5, k, k), N, SHAPE, centres()) for k in (6, 8)]
+    candidates = [modes_at((5, k, k)) for k in (6, 8)]
     for _ in range(20):
-        assert most_probable(candidates, measure(rng, np.zeros((144, N, 2)), 0.4), data(0.4)).log_evidence < -3
+        assert weigh(candidates, measure(rng, np.zeros((144, N, 2)), 0.4), 0.4).log_evidence < -3
 
 
 def test_candidates_start_at_the_published_rule_and_stay_below_what_can_be_determined():
