@@ -20,6 +20,7 @@ from .micrographs.resampling import fourier_bin, plain_mix
 from .motion.band import correlation_band, fft_size_below
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
+from .motion.confidence import confidence_figures, motion_doubts
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
 from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.model import MotionModel
@@ -78,7 +79,8 @@ def align(
             overall = refine_globally(frames, overall)
         del frames, spectra
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
-    warnings += _doubts(overall, len(aligned), settings)
+    trust = confidence_figures(overall, local, model, settings.dose_per_frame)
+    warnings += _doubts(overall, len(aligned), settings) + motion_doubts(trust, model)
     with clock.stage("motion correction", 0.65):
         micrograph, full, corrected = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
     return MovieResult(
@@ -91,7 +93,7 @@ def align(
         uncorrected=uncorrected,
         aligned=full,
         aligned_movie=corrected,
-        quality=_quality(overall, local, model, source),
+        quality={**_quality(overall, local, model, source), **trust},
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,

@@ -13,16 +13,17 @@ import numpy as np
 
 from .band import Band, lowpass
 from .band_movie import BandMovie
-from .evidence import field_modes, finer_control_points
+from .evidence import field_modes, field_variance, finer_control_points
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
-from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_field, refine_shifts
+from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_field, refine_shifts, shift_errors
 from .spline_fit import field_basis, fit_field
 
 FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
+SIGMA_MESH = 33
 FINER = 2.0  # how much smaller the patches of the refinement are
 
 
@@ -38,6 +39,9 @@ class LocalAlignment:
     patch_shifts_px : (p, n, 2) shifts as measured patch by patch, global shift included, zero mean over frames.
     rejected : fraction of the pair equations of the patches that were rejected.
     log_evidence : how much more probable the data are with the field than without; 0 without refinement.
+    shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
+    field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
+        vector, rms over the frames; None without a refined field.
     """
 
     shifts_px: np.ndarray
@@ -46,6 +50,8 @@ class LocalAlignment:
     patch_shifts_px: np.ndarray
     rejected: float
     log_evidence: float
+    shift_sigma_px: Optional[np.ndarray] = None
+    field_sigma_px: Optional[np.ndarray] = None
 
 
 class Patches:
@@ -114,7 +120,7 @@ def align_locally(
     solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / movie.band_pixel_A))
     coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
 
-    shifts_px, log_evidence = start.shifts_px, 0.0
+    shifts_px, joint = start.shifts_px, None
     found: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
     if refinement:
         del patches, windows
@@ -123,14 +129,16 @@ def align_locally(
         points = finer_control_points(control_points, n, finer.counts) if choose_points else [control_points]
         joint = _refine(Patches(movie, finer, start, pairs), points, measured)
         shifts_px = shifts_px + joint.shifts * scale
-        found, log_evidence = joint.coefficients, joint.log_evidence
+        found = joint.coefficients
     return LocalAlignment(
         shifts_px=shifts_px,
         coefficients_px=None if found is None else found * scale[:, None, None, None],
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
         rejected=float(solution.rejected.mean()),
-        log_evidence=log_evidence,
+        log_evidence=joint.log_evidence if joint else 0.0,
+        shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
+        field_sigma_px=joint.field_sigma_px if joint else None,
     )
 
 
@@ -149,6 +157,8 @@ class _Joint:
     shifts: np.ndarray
     coefficients: Optional[np.ndarray]
     log_evidence: float
+    shift_sigma: Optional[np.ndarray] = None
+    field_sigma_px: Optional[np.ndarray] = None
 
 
 def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.ndarray) -> _Joint:
@@ -181,12 +191,17 @@ def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.
         shifts, field = refined.shifts, refined.belief.modes.field(refined.amplitudes)
         if np.abs(shifts + field - now).max() < radius / 2:
             break
-    belief = refined.belief
+    belief, data = refined.belief, n * counted * level * matched.curvature
     if belief.log_evidence > 0:
         coefficients = belief.modes.coefficients(refined.amplitudes).reshape(2, *belief.modes.control_points)
-        return _Joint(shifts, coefficients, belief.log_evidence)
-    alone = refine_shifts(patches.correlate(matched.weight, radius, WINDOW_STEP), likelihood, np.zeros((n, 2)))
-    return _Joint(alone, None, belief.log_evidence)
+        sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)
+        variance = field_variance(belief, data, patches.movie.frame_shape, SIGMA_MESH)
+        lengths = np.sqrt((variance * patches.movie.band.scale[:, None, None] ** 2).sum(axis=0))
+        return _Joint(shifts, coefficients, belief.log_evidence, sigma, lengths)
+    windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
+    alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
+    sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)
+    return _Joint(alone, None, belief.log_evidence, sigma)
 
 
 def _centred(shifts: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the co
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
+CURVATURE_STEP = 0.1  # band pixels
 WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 
 
@@ -127,6 +128,33 @@ def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) ->
         return -value.sum(), -gradient.sum(axis=0).ravel()
 
     return _minimum(negative, shifts.ravel()).reshape(shifts.shape)
+
+
+def shift_errors(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Standard errors (n, 2) of per-frame shifts that all images share, their mean aside, from the curvature found.
+
+    Parameters
+    ----------
+    pair_weights : (p, n_pairs), makes the objective a log-likelihood.
+    shifts : (p, n, 2) at its maximum.
+    expected : (2,) curvature that is expected for every frame. Where less than a tenth of it is found, noise hides the
+        curvature and a tenth is taken.
+    """
+    n = shifts.shape[1]
+    still = windows.objective(shifts, pair_weights)[1].sum(axis=0)
+    found = np.empty((n, n, 2))
+    for t in range(n):
+        moved = shifts.copy()
+        moved[:, t] += CURVATURE_STEP
+        found[t] = (still - windows.objective(moved, pair_weights)[1].sum(axis=0)) / CURVATURE_STEP
+    found = 0.5 * (found + found.transpose(1, 0, 2))
+    errors = np.empty((n, 2))
+    for axis in (0, 1):
+        values, vectors = np.linalg.eigh(found[..., axis])
+        centred = vectors - vectors.mean(axis=0)
+        values = np.maximum(values, 0.1 * expected[axis])
+        errors[:, axis] = np.sqrt((centred**2 / values).sum(axis=1))
+    return errors
 
 
 def refine_field(
