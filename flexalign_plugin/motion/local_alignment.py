@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
 from .band import Band, lowpass
 from .band_movie import BandMovie
-from .evidence import field_modes, field_variance, finer_control_points
+from .evidence import field_variance, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
@@ -126,8 +126,7 @@ def align_locally(
         del patches, windows
         finer = _finer(movie, layout, start)
         measured = field_basis(control_points, n, movie.frame_shape, finer.centres_px).field(coefficients)
-        points = finer_control_points(control_points, n, finer.counts) if choose_points else [control_points]
-        joint = _refine(Patches(movie, finer, start, pairs), points, measured)
+        joint = _refine(Patches(movie, finer, start, pairs), control_points, choose_points, measured)
         shifts_px = shifts_px + joint.shifts * scale
         found = joint.coefficients
     return LocalAlignment(
@@ -161,8 +160,8 @@ class _Joint:
     field_sigma_px: Optional[np.ndarray] = None
 
 
-def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.ndarray) -> _Joint:
-    """Joint refinement from the pairwise field (p, n, 2), with the best of these numbers of control points."""
+def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool, field: np.ndarray) -> _Joint:
+    """Joint refinement from the pairwise field (p, n, 2), with these numbers of control points or finer ones."""
     band = patches.band
     n_patches, n = field.shape[:2]
     shifts = np.zeros((n, 2))
@@ -171,6 +170,7 @@ def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.
     counted = min(1.0, patches.covered_px / (n_patches * float(np.prod(band.size))))
     unit = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
     radius = WINDOW_A / patches.movie.band_pixel_A
+    times = times_to_try(points[0], n) if choose_points else [time_modes(points[0], n)]
     for _ in range(MAX_ROUNDS):
         now = shifts + field
         matched = matched_weight(
@@ -184,14 +184,17 @@ def _refine(patches: Patches, points: Sequence[Tuple[int, int, int]], field: np.
         told = matched.information(strengths)
         likelihood = unit * (told / strengths)[:, None]
         level = told.mean()
-        candidates = [
-            field_modes(k, n, patches.movie.frame_shape, patches.layout.centres_px, told / level) for k in points
-        ]
-        refined = refine_field(windows, likelihood, counted * level * matched.curvature, candidates, shifts, field)
+        where = patches.movie.frame_shape, patches.layout.centres_px, told / level
+        if choose_points:
+            spaces = spaces_to_try(points[1:], patches.layout.counts, *where)
+        else:
+            spaces = [space_modes(points[1:], *where)]
+        information = counted * level * matched.curvature
+        refined = refine_field(windows, likelihood, information, times, spaces, told / level, shifts, field)
         shifts, field = refined.shifts, refined.belief.modes.field(refined.amplitudes)
         if np.abs(shifts + field - now).max() < radius / 2:
             break
-    belief, data = refined.belief, n * counted * level * matched.curvature
+    belief, data = refined.belief, n * information
     if belief.log_evidence > 0:
         coefficients = belief.modes.coefficients(refined.amplitudes).reshape(2, *belief.modes.control_points)
         sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from .band import Band, unusable
-from .evidence import Belief, FieldModes, most_probable
+from .evidence import Belief, FieldModes, Modes, most_probable
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
@@ -161,7 +161,9 @@ def refine_field(
     windows: Any,
     pair_weights: np.ndarray,
     curvature: np.ndarray,
-    candidates: Sequence[FieldModes],
+    times: Sequence[Modes],
+    spaces: Sequence[Modes],
+    weights: np.ndarray,
     shifts: np.ndarray,
     field: np.ndarray,
 ) -> Refined:
@@ -172,7 +174,8 @@ def refine_field(
     windows : `kernels.backend.Windows` of (p, n_pairs).
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
     curvature : (2,) of one pair's log-likelihood, mean over the patches.
-    candidates : splines to choose from, from coarse to fine.
+    times, spaces : splines to choose from, each from coarse to fine.
+    weights : (p,) of the patches, mean 1.
     shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
     """
     n_patches, n = field.shape[:2]
@@ -182,7 +185,7 @@ def refine_field(
     settled = None
     for _ in range(EVIDENCE_ROUNDS):
         slope = windows.objective(shifts[None] + field, pair_weights)[1]
-        belief = most_probable(candidates, field, slope, data)
+        belief = most_probable(times, spaces, weights, field, slope, data)
         if settled is not None and _alike(belief, settled):
             belief = settled
         modes, precision = belief.modes, belief.precision
@@ -211,7 +214,7 @@ def refine_field(
 
 def _alike(one: Belief, other: Belief) -> bool:
     """Whether two rounds came to (nearly) the same conclusion."""
-    same = one.modes.control_points == other.modes.control_points
+    same = one.modes.time is other.modes.time and one.modes.space is other.modes.space
     return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))
 
 

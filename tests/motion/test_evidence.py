@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexalign_plugin.motion.evidence import field_modes, field_variance, finer_control_points, most_probable
+from flexalign_plugin.motion.evidence import (
+    FieldModes,
+    field_variance,
+    most_probable,
+    space_modes,
+    spaces_to_try,
+    time_modes,
+    times_to_try,
+)
 from flexalign_plugin.motion.spline_fit import field_basis
 
 SHAPE, N = (4000, 4600), 20
@@ -16,9 +24,10 @@ def centres(per_axis: int = 12) -> np.ndarray:
     return np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
 
 
-def modes_at(points, at=None, weights=None):
+def modes_at(points, at=None, weights=None) -> FieldModes:
     at = centres() if at is None else at
-    return field_modes(points, N, SHAPE, at, np.ones(len(at)) if weights is None else weights)
+    weights = np.ones(len(at)) if weights is None else weights
+    return FieldModes(time_modes(points[0], N), space_modes(points[1:], SHAPE, at, weights), weights)
 
 
 def measure(rng, field: np.ndarray, sd: float) -> np.ndarray:
@@ -34,16 +43,18 @@ def data(sd: float) -> np.ndarray:
 
 def weigh(candidates, measured: np.ndarray, sd: float):
     """The belief from measured shifts, told as the slope of their likelihood at no shift at all."""
-    return most_probable(candidates, np.zeros_like(measured), measured * sd**-2, data(sd))
+    slope = measured * sd**-2
+    spaces = [modes.space for modes in candidates]
+    return most_probable([candidates[0].time], spaces, candidates[0].weights, 0 * measured, slope, data(sd))
 
 
 @pytest.mark.parametrize("points", [(5, 6, 6), (3, 3, 4), (2, 5, 5), (20, 9, 8)])
 def test_modes_are_orthonormal_and_fields_of_the_spline(points):
     at = centres()
     modes = modes_at(points, at)
-    assert modes.temporal.shape == (N, points[0] - 1)
-    assert modes.spatial.shape == (len(at), points[1] * points[2] - 1)
-    for columns in (modes.temporal, modes.spatial):
+    assert modes.time.values.shape == (N, points[0] - 1)
+    assert modes.space.values.shape == (len(at), points[1] * points[2] - 1)
+    for columns in (modes.time.values, modes.space.values):
         np.testing.assert_allclose(columns.T @ columns, np.eye(columns.shape[1]), atol=1e-6)
         np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-9)
     amplitudes = np.random.default_rng(0).standard_normal((2, points[0] - 1, points[1] * points[2] - 1))
@@ -58,8 +69,10 @@ def test_patches_count_by_their_weight():
     at = centres()
     weights = np.where(at[:, 1] < SHAPE[1] / 2, 2.0, 1e-4)
     modes = modes_at((5, 6, 6), weights=weights / weights.mean())
-    np.testing.assert_allclose(modes.spatial.T @ (modes.weights[:, None] * modes.spatial), np.eye(35), atol=1e-4)
-    true = rng.standard_normal((2, 4, 35)) / (1 + 10 * modes.space_roughness / np.median(modes.space_roughness))
+    np.testing.assert_allclose(
+        modes.space.values.T @ (modes.weights[:, None] * modes.space.values), np.eye(35), atol=1e-4
+    )
+    true = rng.standard_normal((2, 4, 35)) / (1 + 10 * modes.space.roughness / np.median(modes.space.roughness))
     field = modes.field(true)
     wild = field + np.where(weights < 1, 5.0, 0.0)[:, None, None] * rng.standard_normal(field.shape)
     seen = weights > 1
@@ -70,9 +83,9 @@ def test_patches_count_by_their_weight():
 
 def test_straight_lines_have_no_roughness():
     modes = modes_at((5, 6, 6))
-    assert (np.sort(modes.time_roughness)[:1] < 1e-6 * np.median(modes.time_roughness)).all()
-    assert (np.sort(modes.space_roughness)[:2] < 1e-6 * np.median(modes.space_roughness)).all()
-    assert np.sort(modes.space_roughness)[2] > 1e-4 * np.median(modes.space_roughness)
+    assert (np.sort(modes.time.roughness)[:1] < 1e-6 * np.median(modes.time.roughness)).all()
+    assert (np.sort(modes.space.roughness)[:2] < 1e-6 * np.median(modes.space.roughness)).all()
+    assert np.sort(modes.space.roughness)[2] > 1e-4 * np.median(modes.space.roughness)
 
 
 def test_more_control_points_than_patches_stay_smooth_where_nothing_is_seen():
@@ -96,11 +109,11 @@ def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
     modes = modes_at((6, 8, 8))
     sd, strengths, ratios = 0.3, None, []
     for _ in range(10):
-        prior = 5.0 * modes.time_roughness[:, None] / np.median(modes.time_roughness)
-        prior = prior + 20.0 * modes.space_roughness / np.median(modes.space_roughness) + 0.05
+        prior = 5.0 * modes.time.roughness[:, None] / np.median(modes.time.roughness)
+        prior = prior + 20.0 * modes.space.roughness / np.median(modes.space.roughness) + 0.05
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
         belief = weigh([modes], measure(rng, modes.field(true), sd), sd)
-        strengths = np.array(belief.prior) * [np.median(modes.time_roughness), np.median(modes.space_roughness)]
+        strengths = np.array(belief.prior) * [np.median(modes.time.roughness), np.median(modes.space.roughness)]
         assert (np.abs(np.log(strengths / [5.0, 20.0])) < np.log(2)).all()
         found = modes.amplitudes(measure(rng, modes.field(true), sd)) * sd**-2 / (sd**-2 + belief.precision)
         ratios.append((found - true) ** 2 * (sd**-2 + belief.precision))
@@ -113,7 +126,7 @@ def test_variance_on_a_mesh_is_that_of_the_error():
     sd, mesh, squares = 0.5, 9, []
     at = np.stack(np.meshgrid(*(np.linspace(0, size - 1, mesh) for size in SHAPE), indexing="ij"), -1).reshape(-1, 2)
     on_mesh = field_basis((5, 6, 6), N, SHAPE, at)
-    prior = modes.roughness((5 / np.median(modes.time_roughness), 20 / np.median(modes.space_roughness)), 0.05)
+    prior = modes.roughness((5 / np.median(modes.time.roughness), 20 / np.median(modes.space.roughness)), 0.05)
     for _ in range(40):
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
         measured = measure(rng, modes.field(true), sd)
@@ -133,7 +146,7 @@ def test_more_control_points_only_where_the_field_needs_them():
         modes = candidates[which]
         true = rng.standard_normal((2, *modes.roughness((0, 0), 1.0).shape))
         belief = weigh(candidates, measure(rng, modes.field(true), 0.1), 0.1)
-        assert belief.modes is modes
+        assert belief.modes.space is modes.space
         assert belief.log_evidence > 100
 
 
@@ -146,9 +159,37 @@ def test_noise_is_no_evidence_for_a_field():
 
 
 def test_candidates_start_at_the_published_rule_and_stay_below_what_can_be_determined():
-    found = finer_control_points((7, 6, 6), 30, (18, 18))
-    assert found[0] == (7, 6, 6)
-    assert (7, 9, 9) in found
-    assert all(kt <= 30 and ky <= 18 and kx <= 18 for kt, ky, kx in found)
-    assert finer_control_points((3, 6, 6), 7, (4, 4))[0] == (3, 6, 6)
-    assert all(ky == kx == 6 for _, ky, kx in finer_control_points((3, 6, 6), 7, (4, 4)))
+    assert [modes.control_points for modes in times_to_try(7, 30)[::2]] == [(7,), (9,), (11,), (15,)]
+    assert [modes.control_points for modes in times_to_try(3, 4)[::2]] == [(3,), (4,)]
+    at, weights = centres(), np.ones(144)
+    wide = spaces_to_try((6, 6), (12, 12), SHAPE, at, weights)
+    assert [m.control_points for m in wide][:3] == [
+        (6, 6),
+        (8, 8),
+        (9, 9),
+    ]
+    assert [m.control_points for m in spaces_to_try((6, 6), (4, 4), SHAPE, at, weights)] == [(6, 6)]
+
+
+def test_fast_early_motion_is_known_as_such():
+    """A field that decays within 3 of 30 frames is more probable with roughness in early time, and its first frames
+    come out better; one that oscillates evenly is not."""
+    rng = np.random.default_rng(6)
+    n, sd, at = 30, 0.5, centres()
+    space = space_modes((6, 6), SHAPE, at, np.ones(len(at)))
+    even, early = times_to_try(15, n)[:2]
+    shape = rng.standard_normal(36 - 1) / (1 + 20 * space.roughness / np.median(space.roughness))
+    where = space.values @ shape * 12
+    t = np.arange(n)
+    for course, best in ((np.exp(-t / 3), early), (np.sin(2 * np.pi * t / 10), even)):
+        true = where[:, None, None] * (course - course.mean())[:, None] * np.ones(2)
+        slope = (true + sd * rng.standard_normal(true.shape)) * sd**-2
+        belief = most_probable([even, early], [space], np.ones(len(at)), 0 * true, slope, data(sd))
+        assert belief.modes.time is best
+        errors = []
+        for time in (even, early):
+            one = most_probable([time], [space], np.ones(len(at)), 0 * true, slope, data(sd))
+            found = one.modes.adjoint(slope) / (sd**-2 + one.precision)
+            errors.append(np.std((one.modes.field(found) - true)[:, :4]))
+        if best is early:
+            assert errors[1] < errors[0]
