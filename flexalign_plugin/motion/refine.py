@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 
 from .band import Band, unusable
 from .evidence import Belief, FieldModes, Modes, most_probable
+from .pairwise import all_pairs
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
@@ -65,7 +66,9 @@ class Matched:
         weight = self.signal / (self.noise * (self.noise + self.n * self.signal))
         power = (self.coefficients * weight * self.signal).sum()
         noise = 2 * (self.coefficients * (weight * self.noise) ** 2).sum() / (self.n * (self.n - 1))
-        relative = values / max(values.mean(), 1e-30)
+        if values.mean() <= 0:
+            return np.ones(len(values))
+        relative = values / values.mean()
         spread = float(relative.var())
         real = max(spread - noise / max(power, 1e-30) ** 2, 0.0) / max(spread, 1e-30)
         return np.clip(1 + real * (relative - 1), WEAKEST_IMAGE, None)
@@ -141,12 +144,15 @@ def shift_errors(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray, exp
         curvature and a tenth is taken.
     """
     n = shifts.shape[1]
-    still = windows.objective(shifts, pair_weights)[1].sum(axis=0)
+    pairs = all_pairs(n)
     found = np.empty((n, n, 2))
     for t in range(n):
+        # Only the pairs of frame t feel it move; the others cost nothing.
+        weights = np.where((pairs == t).any(axis=1), pair_weights, 0.0)
         moved = shifts.copy()
         moved[:, t] += CURVATURE_STEP
-        found[t] = (still - windows.objective(moved, pair_weights)[1].sum(axis=0)) / CURVATURE_STEP
+        still, slope = (windows.objective(at, weights)[1].sum(axis=0) for at in (shifts, moved))
+        found[t] = (still - slope) / CURVATURE_STEP
     found = 0.5 * (found + found.transpose(1, 0, 2))
     errors = np.empty((n, 2))
     for axis in (0, 1):
