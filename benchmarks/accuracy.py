@@ -264,7 +264,8 @@ def _with_early_frames(bench: Bench, title: str, phantoms: Dict[str, Tuple[str, 
         if bench.torch:
             found[label]["torch-motion-correction"] = torch_motion(bench.torch, movie)
     columns = ["motion", "error in all frames", f"in the first {early}", "FRC 0.05-0.1", "FRC 0.1-0.2"]
-    print_head(f"{title.split(" (")[0]}: first frames; FRC of the sum over that with the true motion", "movie", columns)
+    name = title.split(" (")[0]
+    print_head(f"{name}: first frames; FRC of the sum over that with the true motion", "movie", columns)
     for label, models in found.items():
         phantom = phantoms[label][1]
         models["best global"] = best_global(phantom.truth)
