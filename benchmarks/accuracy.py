@@ -269,7 +269,8 @@ def _with_early_frames(bench: Bench, title: str, phantoms: Dict[str, Tuple[str, 
     for label, models in found.items():
         phantom = phantoms[label][1]
         models["best global"] = best_global(phantom.truth)
-        ratios = sum_correlations(bench.backend, phantom, models)
+        with open_movie(bench.file(phantoms[label][0], phantom).path, Settings()) as opened:
+            ratios = sum_correlations(bench.backend, phantom, opened, models)
         for name, model in models.items():
             rms = errors(phantom.truth, [model])[-1]
             figures = [rms, early_error(phantom.truth, model, early), *ratios[name]]

@@ -64,17 +64,15 @@ class _Registered:
         return self.fields([frame], y, x)[0]
 
 
-class _Frames:
-    def __init__(self, phantom: Phantom):
-        self.shape, self.frame = phantom.shape, phantom.frame
-
-
-def sum_correlations(backend: Any, phantom: Phantom, models: Dict[str, Any]) -> Dict[str, Tuple[float, ...]]:
-    """FRC of each sum against the image without noise, as a ratio to that of the sum with the true motion, by BANDS."""
+def sum_correlations(
+    backend: Any, phantom: Phantom, movie: Any, models: Dict[str, Any]
+) -> Dict[str, Tuple[float, ...]]:
+    """FRC of each sum of the phantom's movie against the image without noise, as a ratio to that of the sum with the
+    true motion, by BANDS."""
     wanted = phantom.expected(0.0)
     inner = tuple(slice(BORDER_PX, n - BORDER_PX) for n in wanted.shape)
     frames = range(phantom.shape[0])
-    source = FrameSource(_Frames(phantom), None, None, None)
+    source = FrameSource(movie, None, None, None)
     ring = (np.arange(RINGS) + 0.5) / (2 * RINGS)
 
     def correlations(model: Any) -> np.ndarray:
