@@ -21,6 +21,7 @@ from .micrographs.psd import power_spectrum
 from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
+from .motion.confidence import confidence_figures, motion_doubts
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
 from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.magnification import resampling_model
@@ -83,7 +84,8 @@ def align(
             overall = refine_globally(frames, overall)
         del frames, spectra
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
-    warnings += _doubts(overall, len(aligned), settings)
+    trust = confidence_figures(overall, local, model, settings.dose_per_frame)
+    warnings += _doubts(overall, len(aligned), settings) + motion_doubts(trust, model)
     resampling = resampling_model(model, settings)
     with clock.stage("motion correction", 0.65):
         images = correct_motion(MovedFrames(backend, source, resampling, fill), summed, window, settings)
@@ -103,6 +105,7 @@ def align(
         quality={
             "correlated_area_px": list(correlated),
             **_quality(overall, local, resampling),
+            **trust,
             **_defects(corrections, source),
             **_halves(images, resampling, settings),
         },
@@ -205,6 +208,7 @@ def _local(
         settings.group_n_frames,
         points,
         settings.do_refinement,
+        settings.auto_control_points,
     )
     if local.coefficients_px is None:
         notes.append("No local motion was found that rises above the noise: the global alignment is used everywhere.")
@@ -307,6 +311,7 @@ def _quality(overall: GlobalAlignment, local: Optional[LocalAlignment], model: M
             patch_centres_px=np.round(local.layout.centres_px, 2).tolist(),
             patch_shifts_px=np.round(local.patch_shifts_px, 3).tolist(),
             patch_pairs_rejected=local.rejected,
-            local_log_likelihood_gain=local.log_likelihood_gain,
+            control_points=None if local.coefficients_px is None else list(local.coefficients_px.shape[1:]),
+            local_log_evidence=local.log_evidence,
         )
     return figures

@@ -111,7 +111,9 @@ class Settings:
     patches_y: int = option(7, "Patches along Y, when not automatic.")
     min_local_res: float = option(500.0, "Patch size in Angstrom.", metavar="A")
     group_n_frames: int = option(3, "Frames averaged into one before patches are compared.")
-    auto_control_points: bool = option(True, "Choose the spline's control points from the movie's size.")
+    auto_control_points: bool = option(
+        True, "Choose the spline's control points from the movie's size; the refinement takes more where that pays."
+    )
     control_point_x: int = option(6, "Control points along X, when not automatic.")
     control_point_y: int = option(6, "Control points along Y, when not automatic.")
     control_point_t: int = option(5, "Control points in time, when not automatic.")
