@@ -34,6 +34,7 @@ from flexalign_plugin.phantom import particle_phantom
 SEED = 2026
 TARGETS = "targets: 20 CPU s, 2.5 GB"
 POLL_S = 0.01
+DOSE = ["--dose-per-frame", "1"]
 GB = 1e9
 
 
@@ -132,6 +133,7 @@ def print_stages(title: str, runs: List[Run]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smaller movie")
+    parser.add_argument("--only", metavar="WORDS", help="only kinds of run whose name contains these words")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each kind (default %(default)s)")
     add_workdir_option(parser)
     arguments = parser.parse_args()
@@ -147,6 +149,10 @@ def main() -> None:
         "MRC, no local motion in it": (without, []),
         "LZW TIFF": (tiff, []),
         "MRC, no spectra and plots": (mrc, ["--no-do-compute-psd", "--no-do-plots"]),
+        "MRC, dose-weighted": (mrc, DOSE),
+        "MRC, dose-weighted, even and odd": (mrc, [*DOSE, "--split-even-odd"]),
+        "the same, low memory": (mrc, [*DOSE, "--split-even-odd", "--low-memory"]),
+        "MRC, spectra of groups of 4 e/A^2": (mrc, [*DOSE, "--do-save-ps"]),
     }
     folder = os.path.join(arguments.workdir, "cost")
     run(mrc, os.path.join(folder, "warm-up"))
@@ -156,11 +162,15 @@ def main() -> None:
     print("| movie | CPU s | from - to | wall s | peak GB | own GB |\n|---|---|---|---|---|---|", flush=True)
     runs: Dict[str, List[Run]] = {}
     for kind, (movie, options) in kinds.items():
+        if kind != "MRC" and arguments.only and arguments.only not in kind:
+            continue
         label = kind.replace(" ", "-").replace(",", "")
         outputs = [os.path.join(folder, f"{label}-{k}") for k in range(arguments.repeats)]
         runs[kind] = [run(movie, output, *options) for output in outputs]
         print_costs(kind, runs[kind])
     for kind in ("MRC", "LZW TIFF"):
+        if kind not in runs:
+            continue
         print_stages(kind, runs[kind])
 
     print("\n### Same input, same bytes\n")

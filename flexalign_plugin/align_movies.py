@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
 
@@ -30,8 +31,11 @@ def align_movies(
     device: str = "auto",
     threads: Optional[int] = None,
     timeout_s: Optional[float] = None,
+    denoiser_pairs: int = 0,
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
+
+    denoiser_pairs : of so many movies even and odd frames are summed apart, whatever the settings say.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def align_movies(
     """
     check_device(device)
     prepare_folder(output_dir)
-    jobs = _jobs(movies, output_dir, settings)
+    jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
     failures_path = os.path.join(output_dir, FAILURES_NAME)
     if os.path.exists(failures_path):
         os.remove(failures_path)  # an earlier run's
@@ -66,7 +70,7 @@ def align_movies(
     return failed
 
 
-def _jobs(movies: Sequence[str], output_dir: str, settings: Settings) -> List[Job]:
+def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:
     """A job for each movie; one that is named twice is aligned once."""
     jobs = []
     taken: Set[str] = set()
@@ -76,7 +80,8 @@ def _jobs(movies: Sequence[str], output_dir: str, settings: Settings) -> List[Jo
     for number, movie in enumerate(distinct.values(), 1):
         root = unique_root(movie, taken, number)
         taken.add(root)
-        jobs.append(Job(movie, output_dir, root, settings))
+        split = settings.split_even_odd or number <= denoiser_pairs
+        jobs.append(Job(movie, output_dir, root, replace(settings, split_even_odd=split)))
     return jobs
 
 

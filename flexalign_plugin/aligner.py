@@ -16,8 +16,8 @@ import numpy as np
 
 from .errors import MovieError
 from .kernels.backend import FrameSource
-from .micrographs.resampling import fourier_bin, plain_mix
-from .motion.band import correlation_band, fft_size_below
+from .micrographs.frc import halves_figures
+from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
@@ -25,7 +25,8 @@ from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
-from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table
+from .motion_correction import Images, MovedFrames, correct_motion
+from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table, replace_defects
 from .result import MovieResult
 from .settings import Settings
 
@@ -59,6 +60,8 @@ def align(
     window = settings.crop_window(ny, nx, movie.path)
     notes, warnings = list(movie.notes), []
 
+    if settings.do_apply_dose_filter and not settings.is_dose_weighted:
+        notes.append("No dose weighting: the dose per frame is not known.")
     with clock.stage("references", 0.0):
         if corrections is None:
             corrections = load_corrections(movie, settings)
@@ -66,8 +69,8 @@ def align(
     with clock.stage("read and sum", 0.02):
         source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes)
     with clock.stage("spectra", 0.08):
-        image = (fft_size_below(ny), fft_size_below(nx))
-        band = correlation_band(image, settings.pixel_size, settings.max_res_for_correlation)
+        correlated = backend.frame_fft_size(ny, nx, len(aligned))
+        band = correlation_band(correlated, settings.pixel_size, settings.max_res_for_correlation)
         spectra = backend.spectra(source, aligned, band)
         frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
     with clock.stage("global alignment", 0.3):
@@ -80,18 +83,20 @@ def align(
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     warnings += _doubts(overall, len(aligned), settings)
     with clock.stage("motion correction", 0.65):
-        micrograph, full, corrected = _correct_motion(backend, source, model, aligned, summed, fill, window, settings)
+        images = correct_motion(MovedFrames(backend, source, model, fill), summed, window, settings)
     return MovieResult(
         movie=movie.path,
         settings=settings,
         model=model,
         summed_frames=summed,
-        micrograph=micrograph,
-        micrograph_pixel_size_A=settings.pixel_size * settings.bin_factor,
+        images=images,
+        micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
-        aligned=full,
-        aligned_movie=corrected,
-        quality=_quality(overall, local, model, source),
+        quality={
+            "correlated_area_px": list(correlated),
+            **_quality(overall, local, model, source),
+            **_halves(images, model, settings),
+        },
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,
@@ -136,20 +141,21 @@ def _look_at_sum(
             "check the recording, or leave these frames out of the range to align."
         )
     total /= len(aligned)
-    mean = backend.correct(plain, total)
+    mean = total if plain.dark is None and plain.gain is None else backend.correct(plain, total)
     defects = corrections.defects
     if settings.remove_hot_pixels:
         hot = find_hot_pixels(mean, defects)
-        if hot.any():
-            notes.append(f"{int(hot.sum())} hot or dead pixels were found in the movie and replaced.")
+        count = np.count_nonzero(hot)
+        if count:
+            notes.append(f"{count} hot or dead pixels were found in the movie and replaced.")
         defects = hot if defects is None else hot | defects
     if defects is not None and defects.any():
         source = dataclasses.replace(plain, defects=neighbour_table(defects))
-        mean = backend.correct(source, total)
+        replace_defects(mean, source.defects)
     else:
         source = plain
     dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
-    level = float(total.mean()) - dark
+    level = float(means.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     return source, mean, fill
 
@@ -215,30 +221,20 @@ def motion_model(
     return MotionModel(frame_shape, n_frames, first, shifts, coefficients, pixel_size_A)
 
 
-def _correct_motion(
-    backend: Any,
-    source: FrameSource,
-    model: MotionModel,
-    aligned: range,
-    summed: range,
-    fill: np.ndarray,
-    window: Tuple[slice, slice],
-    settings: Settings,
-) -> Tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
-    """Micrograph as written; full unbinned mean; the aligned movie if asked for."""
-    weights = np.full((1, len(summed)), 1.0 / len(summed))
-    filled = fill[summed.start - aligned.start : summed.stop - aligned.start]
-    total = backend.warp_sum(source, model, summed, weights, filled)
-    (full,) = backend.mix(total, [plain_mix(model, summed)])
-    micrograph = fourier_bin(full[window], settings.bin_factor)
-    frames = None
-    if settings.do_save_movie:
-        frames = np.empty((len(aligned), *micrograph.shape), np.float32)
-        for k, t in enumerate(aligned):
-            one = backend.warp_sum(source, model, [t], np.ones((1, 1)), fill[k : k + 1])
-            (image,) = backend.mix(one, [plain_mix(model, [t])])
-            frames[k] = fourier_bin(image[window], settings.bin_factor)
-    return micrograph, full, frames
+def _halves(images: Images, model: MotionModel, settings: Settings) -> Dict[str, Any]:
+    """How well the means of even and odd frames agree, if they were made."""
+    if images.even is None or images.odd is None:
+        return {}
+    pixel_size = settings.pixel_size * settings.output_binning
+    return halves_figures(images.even, images.odd, pixel_size, max(_border(model)) / settings.output_binning)
+
+
+def _border(model: MotionModel) -> Tuple[float, float, float, float]:
+    """Widths in pixels, on the sides of the first and last row and column, that not all frames cover."""
+    ny, nx = model.frame_shape
+    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
+    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    return max(sy.max(), 0), max(-sy.min(), 0), max(sx.max(), 0), max(-sx.min(), 0)
 
 
 def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
@@ -272,9 +268,7 @@ def _quality(
     overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel, source: FrameSource
 ) -> Dict[str, Any]:
     """Figures of the fit, documented in docs/outputs.md."""
-    ny, nx = model.frame_shape
-    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
-    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    border = _border(model)
     figures: Dict[str, Any] = {
         "reference_frame": overall.reference + model.first_frame + 1,
         "pairs_rejected": overall.rejected,
@@ -282,10 +276,7 @@ def _quality(
         "pair_residual_px": overall.residual_px,
         "pair_significance": overall.significance,
         "uncovered_border_px": {
-            "top_row_side": float(max(sy.max(), 0)),
-            "last_row_side": float(max(-sy.min(), 0)),
-            "left": float(max(sx.max(), 0)),
-            "right": float(max(-sx.min(), 0)),
+            name: float(width) for name, width in zip(("top_row_side", "last_row_side", "left", "right"), border)
         },
         "pixels_replaced": 0 if source.defects is None else len(source.defects.rows),
     }

@@ -11,4 +11,16 @@ r"""
   doi     = {10.3390/electronics9061040},
   url     = {https://doi.org/10.3390/electronics9061040}
 }
+
+@article{grant2015,
+  title   = {Measuring the optimal exposure for single particle cryo-{EM} using a 2.6 {\AA} reconstruction of
+             rotavirus {VP6}},
+  author  = {Grant, Timothy and Grigorieff, Nikolaus},
+  journal = {eLife},
+  volume  = {4},
+  pages   = {e06980},
+  year    = {2015},
+  doi     = {10.7554/eLife.06980},
+  url     = {https://doi.org/10.7554/eLife.06980}
+}
 """

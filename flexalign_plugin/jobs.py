@@ -99,7 +99,8 @@ def run_job(
 
         prepare_folder(job.output_dir)  # say so before the work, not after it
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
-            opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
+            if not job.settings.low_memory:
+                opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
         if progress is not None:

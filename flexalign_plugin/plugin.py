@@ -6,6 +6,13 @@ from typing import Any, List
 
 import pwem
 
+_VARIABLES = (
+    ("FLEXALIGN_CUDA_BIN", pwem.Config.CUDA_BIN, "Folder of the CUDA compiler nvcc, which compiles the GPU kernels."),
+    ("FLEXALIGN_CUDA_LIB", pwem.Config.CUDA_LIB, "Folder of libcufft.so, the library of the GPU's Fourier transforms."),
+    ("FLEXALIGN_CACHE", "~/.cache/flexalign", "Folder for compiled GPU kernels."),
+    ("FLEXALIGN_TUNING_FILE", "~/.cache/flexalign/fft_sizes.json", "File of the FFT sizes found fast on each GPU."),
+)
+
 
 class Plugin(pwem.Plugin):
     """FlexAlign for Scipion."""
@@ -20,7 +27,9 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def _defineVariables(cls) -> None:
-        """No variables."""
+        """Where the parts of CUDA are; whoever uses them reads the variables from the environment."""
+        for name, default, description in _VARIABLES:
+            cls._defineVar(name, default, description=description)
 
     @classmethod
     def defineBinaries(cls, env: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import numpy as np
 
 from .motion.model import MotionModel
+from .motion_correction import Images
 from .settings import Settings
 
 
@@ -19,11 +20,9 @@ class MovieResult:
     ----------
     movie : path of the movie file.
     summed_frames : 0-based frames in the micrograph.
-    micrograph : (my, mx) float32, mean over the summed frames, binned and cropped as asked.
-    micrograph_pixel_size_A : pixel size of `micrograph`.
+    images : micrographs and aligned movie.
+    micrograph_pixel_size_A : pixel size of the micrographs.
     uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
-    aligned : (ny, nx) float32, unbinned and uncropped counterpart of `micrograph` (PSD comparison).
-    aligned_movie : (n_aligned, my, mx) float32 or None.
     quality : figures of the fit (see docs/outputs.md), JSON-ready.
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
@@ -34,11 +33,9 @@ class MovieResult:
     settings: Settings
     model: MotionModel
     summed_frames: range
-    micrograph: np.ndarray
+    images: Images
     micrograph_pixel_size_A: float
     uncorrected: np.ndarray
-    aligned: np.ndarray
-    aligned_movie: Optional[np.ndarray] = None
     quality: Dict[str, Any] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)

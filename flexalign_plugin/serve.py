@@ -87,7 +87,8 @@ class _Service:
     def _open_movies(self) -> None:
         while True:
             number, job = self._requests.get()
-            movie = None if self._runner is not None else _read_ahead(job, self._threads)
+            ahead = self._runner is None and not job.settings.low_memory
+            movie = _read_ahead(job, self._threads) if ahead else None
             self._opened.put((number, job, movie))
 
     def _leave_with_parent(self) -> None:

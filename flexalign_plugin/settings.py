@@ -76,6 +76,11 @@ class Settings:
     sum_frame0: int = option(1, "First frame to sum, when it is not the range to align.")
     sum_frame_n: int = option(0, "Last frame to sum; 0 means the last one aligned.")
     bin_factor: float = option(1.0, "Binning of the micrograph, by cropping its Fourier transform.")
+    fcrop_factor: float = option(
+        1.0,
+        "The same as a fraction, as CryoSPARC names it: the part of the Fourier transform to keep on each axis, 0.5 is "
+        "binning by 2; both factors multiply.",
+    )
     crop_offset_x: int = option(0, "Crop: first column, in unbinned pixels.")
     crop_offset_y: int = option(0, "Crop: first row, in unbinned pixels.")
     crop_dim_x: int = option(0, "Crop: width in unbinned pixels; 0 means up to the edge.")
@@ -99,10 +104,34 @@ class Settings:
         True, "Refine all patches and frames together after the published method; no gives FlexAlign as published."
     )
 
-    do_save_ave_mic: bool = option(True, "Write the motion-corrected micrograph.")
+    do_apply_dose_filter: bool = option(
+        True, "Write a dose-weighted micrograph too; only where the dose per frame is known."
+    )
+    do_save_unweighted_mic: bool = option(True, "Write the unweighted micrograph beside the dose-weighted one.")
+    split_even_odd: bool = option(
+        False, "Write the means of the even and of the odd frames too, dose-weighted when the micrograph is."
+    )
+    do_save_ave_mic: bool = option(True, "Write the motion-corrected micrographs.")
     do_save_movie: bool = option(False, "Write the aligned movie.")
+    save_float16: bool = option(False, "Write micrographs and aligned movies as 16-bit floats (MRC mode 12).")
+    do_save_ps: bool = option(
+        False, "Write the amplitude spectrum for CTF programs, of sums of frames of 4 e/A^2 as in RELION."
+    )
     do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.")
     do_plots: bool = option(True, "Draw trajectory, local motion, power spectrum and thumbnail.")
+
+    low_memory: bool = option(
+        False, "Use less memory and more time: read frames one at a time, make one image after the other."
+    )
+
+    @property
+    def output_binning(self) -> float:
+        """How many times larger the pixels of the micrograph are than those of the movie."""
+        return self.bin_factor / self.fcrop_factor
+
+    @property
+    def is_dose_weighted(self) -> bool:
+        return self.do_apply_dose_filter and self.dose_per_frame is not None
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -124,6 +153,11 @@ class Settings:
         check(
             self.dose_per_frame is None or self.dose_per_frame >= 0,
             f"Dose per frame is {self.dose_per_frame} e/A^2: it can't be negative.",
+        )
+        check(
+            not self.do_save_ps or bool(self.dose_per_frame),
+            "Amplitude spectra for CTF programs are sums over frames of 4 e/A^2, but the dose per frame is not known: "
+            "give it, or leave these spectra out.",
         )
         check(self.pre_exposure >= 0, f"Pre-exposure is {self.pre_exposure} e/A^2: it can't be negative.")
         for name in ("gain_rot", "gain_flip", "gain_convention", "gain_row_order", "eer_sampling"):
@@ -148,6 +182,16 @@ class Settings:
         check(
             1 <= self.bin_factor <= MAX_BIN_FACTOR,
             f"Binning factor is {self.bin_factor}: use a number from 1 (no binning) to {MAX_BIN_FACTOR:g}.",
+        )
+        check(
+            0 < self.fcrop_factor <= 1,
+            f"F-crop factor is {self.fcrop_factor}: it is the part of the Fourier transform to keep, above 0 and at "
+            "most 1 (no cropping).",
+        )
+        check(
+            not 0 < self.fcrop_factor <= 1 or self.output_binning <= MAX_BIN_FACTOR,
+            f"Binning factor {self.bin_factor:g} and F-crop factor {self.fcrop_factor:g} bin by "
+            f"{self.output_binning if self.fcrop_factor else 0:g} together: at most {MAX_BIN_FACTOR:g} makes sense.",
         )
         for name in ("crop_offset_x", "crop_offset_y", "crop_dim_x", "crop_dim_y"):
             check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: crop values can't be negative.")
@@ -201,6 +245,8 @@ class Settings:
                 f"{movie}: frames {total.start + 1} to {total.stop} are to be summed, but only {align.start + 1} to "
                 f"{align.stop} are aligned: sum a part of the aligned range."
             )
+        if self.split_even_odd and len(total) < 2:
+            raise SettingsError(f"{movie}: 1 frame is to be summed: it can't be split into even and odd frames.")
         return align, total
 
     def crop_window(self, ny: int, nx: int, movie: str) -> Tuple[slice, slice]:

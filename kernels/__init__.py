@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def select_backend(
-    device: str = "auto", threads: Optional[int] = None, memory_limit_gb: Optional[float] = None
+    device: str = "auto", threads: Optional[int] = None, memory_limit_gb: Optional[float] = None, tune: bool = True
 ) -> Backend:
     """Backend for a device name.
 
@@ -22,6 +22,7 @@ def select_backend(
         has been tried on real hardware.
     threads : CPU threads; all that this process may use when None.
     memory_limit_gb : most of a GPU's memory that may be used, in GB; all of it when None.
+    tune : whether a GPU searches the fastest size of a frame's transform when it meets a new size of frames.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def select_backend(
     if device not in ("auto", "cpu"):
         from .toolkit import device_index
 
-        return _cuda_backend(device_index(device), threads, memory_limit_gb)
+        return _cuda_backend(device_index(device), threads, memory_limit_gb, tune)
     from .cpu import CpuBackend
 
     return CpuBackend(threads or usable_cores())
@@ -46,7 +47,7 @@ def check_device(device: str) -> None:
         device_index(device)
 
 
-def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float]) -> Backend:
+def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float], tune: bool) -> Backend:
     if memory_limit_gb is not None and not memory_limit_gb > 0:
         raise SettingsError(f"A GPU memory limit of {memory_limit_gb:g} GB leaves no memory: give a number above 0.")
     from .pycuda_device import PycudaDevice
@@ -56,16 +57,17 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
     try:
         device.prepare()
         from .cuda import CudaBackend
+        from .tuning import Tuner
 
-        return CudaBackend(device, threads=threads or usable_cores())
+        return CudaBackend(device, threads or usable_cores(), Tuner(device) if tune else None)
     except BaseException:
         device.close()
         raise
 
 
 def describe_devices() -> List[str]:
-    """Lines for `flexalign info`: each GPU, the parts of CUDA, what is missing and how to get it."""
-    from . import fft, toolkit
+    """Lines for `flexalign info`: GPUs, parts of CUDA, tuned FFT sizes, what is missing and how to get it."""
+    from . import fft, toolkit, tuning
     from .cubins import Cubins, cache_folder
 
     found = toolkit.visible_gpus()
@@ -83,6 +85,8 @@ def describe_devices() -> List[str]:
     compiled = bool(found) and all(Cubins(toolkit.architecture(gpu)).all_cached() for gpu in found)
     if found:
         lines.append(f"kernels: {'compiled' if compiled else 'compiled when first used'}, kept in {cache_folder()}")
+    for key, tuned in tuning.read_file(tuning.default_file()).items():
+        lines.append(f"tuned FFT: {key}: {tuned.size[0]} x {tuned.size[1]}")
     lines += [f"no GPU can be used: {part}" for part in toolkit.missing_parts(compiled)]
     return lines
 

@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..motion.band import Band
+from ..motion.band import Band, fft_size_below
 from ..motion.model import MotionModel
 
 
@@ -55,12 +55,13 @@ class Peaks:
 class Mix:
     """How one image is made of sums of resampled frames: each sum filtered by radial frequency, then whitened.
 
-    Both tables are indexed by `floor(f * n_radial / sqrt(1/2))`, f the radial frequency in cycles per pixel.
+    Tables of n entries are indexed by `floor(f * n / sqrt(1/2))`, at most n - 1; f is the radial frequency in
+    cycles per pixel.
 
     Attributes
     ----------
-    factors : (n_radial, n_sums) float32, what each sum's spectrum is multiplied with.
-    power : (n_radial, 4, 4) float32, mean power C of the interpolation: the total is divided by the root of
+    factors : (n_factors, n_sums) float32, what each sum's spectrum is multiplied with.
+    power : (n_power, 6, 6) float32, mean power C of the interpolation: the total is divided by the root of
         `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LOST where that is smaller (micrographs/resampling.py).
     """
 
@@ -68,7 +69,7 @@ class Mix:
     power: np.ndarray
 
 
-LOST = 1e-3  # mean power of the interpolation below which nothing can be restored (half a pixel off, at Nyquist)
+LOST = 1e-4  # mean power of the interpolation below which nothing can be restored (half a pixel off, at Nyquist)
 
 
 class Windows(ABC):
@@ -108,6 +109,10 @@ class Backend(ABC):
     """Operations on one device. Deterministic: the same input gives the same bytes."""
 
     name: str
+
+    def frame_fft_size(self, ny: int, nx: int, n_frames: int) -> Tuple[int, int]:
+        """(fy, fx) of the part of a frame that is transformed, in movies of so many frames; at most 10 % smaller."""
+        return fft_size_below(ny), fft_size_below(nx)
 
     @abstractmethod
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
@@ -186,7 +191,7 @@ class Backend(ABC):
 
         Returns
         -------
-        (n_sums, ny, nx) float32, opaque, convolved with the cubic B-spline: `mix` takes that out.
+        (n_sums, ny, nx) float32, opaque, convolved with the quintic B-spline: `mix` takes that out.
         """
 
     @abstractmethod

@@ -286,9 +286,9 @@ def _warp_block(
     ny, nx = raw.shape
     nodes = slice(y0 // MESH_SPACING_PX, -(-y1 // MESH_SPACING_PX) + 1)
     sy = mesh[0, nodes]
-    first = int(np.floor(y0 - sy.max())) - 3
-    last = int(np.ceil(y1 - sy.min())) + 4
-    pad = int(np.ceil(np.abs(mesh[1]).max())) + 4
+    first = int(np.floor(y0 - sy.max())) - 4
+    last = int(np.ceil(y1 - sy.min())) + 5
+    pad = int(np.ceil(np.abs(mesh[1]).max())) + 5
     rows = np.full((last - first, nx + 2 * pad), fill, np.float32)
     a, b = min(max(first, 0), ny), max(min(last, ny), 0)
     if b > a:

@@ -22,7 +22,7 @@ def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -
     _, ny, nx = sums.shape
     factors, power = (np.ascontiguousarray(a, np.float32) for a in (mix.factors, mix.power))
     fy, fx = np.fft.fftfreq(ny), np.arange(nx // 2 + 1) / nx
-    order = np.arange(4)
+    order = np.arange(power.shape[1])
     cos_y, cos_x = (np.cos(2 * np.pi * np.outer(f, order)).astype(np.float32) for f in (fy, fx))
     fy, fx = fy.astype(np.float32), fx.astype(np.float32)
     used = [s for s in range(len(sums)) if factors[:, s].any()]
@@ -32,7 +32,9 @@ def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -
         spectrum = scipy.fft.rfft2(sums[s], workers=threads)
         factor = np.ascontiguousarray(factors[:, s])
         run(lambda y, a=spectrum, f=factor: _add_rows(a, f, fy, fx, y, min(y + _ROWS_PER_TASK, ny), total), starts)
-    run(lambda y: _whiten_rows(total, power, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
+    # LOST goes in as an argument: numba's cache would not notice that another module's constant has changed.
+    lost = np.float32(LOST)
+    run(lambda y: _whiten_rows(total, power, lost, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
     return scipy.fft.irfft2(total, s=(ny, nx), overwrite_x=True, workers=threads)
 
 
@@ -51,22 +53,23 @@ def _add_rows(spectrum, factor, fy, fx, y0, y1, total):
 
 
 @_jit
-def _whiten_rows(spectrum, power, fy, fx, cos_y, cos_x, y0, y1):
+def _whiten_rows(spectrum, power, lost, fy, fx, cos_y, cos_x, y0, y1):
     n = len(power)
-    along_y = np.empty(4, np.float32)
+    lags = power.shape[1]
+    along_y = np.empty(lags, np.float32)
     last = -1
     for y in range(y0, y1):
         last = -1
         for x in range(len(fx)):
             i = _radial(fy[y], fx[x], n)
             if i != last:
-                for m in range(4):
+                for m in range(lags):
                     v = np.float32(0)
-                    for l in range(4):
+                    for l in range(lags):
                         v += power[i, l, m] * cos_y[y, l]
                     along_y[m] = v
                 last = i
             p = np.float32(0)
-            for m in range(4):
+            for m in range(lags):
                 p += along_y[m] * cos_x[x, m]
-            spectrum[y, x] /= np.sqrt(max(p, np.float32(LOST)))
+            spectrum[y, x] /= np.sqrt(max(p, lost))

@@ -1,6 +1,6 @@
 """Numba kernels that resample a frame through a smooth shift field, in two one-dimensional passes.
 
-A frame's shift changes by less than 1e-2 px from one pixel to the next, so that the two-dimensional cubic B-spline
+A frame's shift changes by less than 1e-2 px from one pixel to the next, so that the two-dimensional quintic B-spline
 separates: first along x within each source row, then along y. The shift field is given on a mesh and linear between
 its nodes. Along a mesh cell the integer part of the shift is (nearly always) constant, hence the inner loops read
 consecutive pixels and vectorise.
@@ -35,6 +35,13 @@ def _split(s0, slope, length, k):
 
 
 @_jit
+def _second(f, f2):
+    """120 times the quintic B-spline at 1 + f, f2 = f * f."""
+    inner = np.float32(20) + f * (np.float32(5) * f - np.float32(20))
+    return np.float32(26) + f * (np.float32(-50) + f * (np.float32(20) + f * inner))
+
+
+@_jit
 def _resample_row(row, base, s0, slope, x0, length, out):
     """out[x0 + k] = B-spline sum of `row` at x0 + k - shift(k); row[base] is the pixel x = 0."""
     k = 0
@@ -42,41 +49,52 @@ def _resample_row(row, base, s0, slope, x0, length, out):
         m, end = _split(s0, slope, length, k)
         f0 = np.float32(-(s0 + slope * k) - m)
         df = np.float32(-slope)
-        src = row[base + x0 + k + m - 1 :]
+        src = row[base + x0 + k + m - 2 :]
         dst = out[x0 + k :]
         for i in range(end - k):
             f = f0 + df * np.float32(i)
             g = np.float32(1) - f
-            w0 = g * g * g
-            w3 = f * f * f
-            w1 = np.float32(4) + f * f * (np.float32(3) * f - np.float32(6))
-            w2 = np.float32(6) - w0 - w1 - w3
-            dst[i] = (w0 * src[i] + w1 * src[i + 1] + w2 * src[i + 2] + w3 * src[i + 3]) * np.float32(1 / 6)
+            f2, g2 = f * f, g * g
+            w0, w5 = g2 * g2 * g, f2 * f2 * f
+            w1, w4 = _second(f, f2), _second(g, g2)
+            w2 = np.float32(66) + f2 * (np.float32(-60) + f2 * (np.float32(30) - np.float32(10) * f))
+            w3 = np.float32(120) - w0 - w1 - w2 - w4 - w5
+            left = w0 * src[i] + w1 * src[i + 1] + w2 * src[i + 2]
+            dst[i] = (left + w3 * src[i + 3] + w4 * src[i + 4] + w5 * src[i + 5]) * np.float32(1 / 120)
         k = end
 
 
 @_jit
-def _resample_column(source, row, s0, slope, x0, length, scale, out):
-    """out[x0 + k] += scale * B-spline sum over rows of `source` at row - shift(k)."""
+def _resample_column(source, row, s0, slope, x0, length, out):
+    """out[x0 + k] = 120 times the B-spline sum over rows of `source` at row - shift(k)."""
     k = 0
     while k < length:
         m, end = _split(s0, slope, length, k)
         f0 = np.float32(-(s0 + slope * k) - m)
         df = np.float32(-slope)
-        a = source[row + m - 1, x0 + k :]
-        b = source[row + m, x0 + k :]
-        c = source[row + m + 1, x0 + k :]
-        d = source[row + m + 2, x0 + k :]
+        r0 = source[row + m - 2, x0 + k :]
+        r1 = source[row + m - 1, x0 + k :]
+        r2 = source[row + m, x0 + k :]
+        r3 = source[row + m + 1, x0 + k :]
+        r4 = source[row + m + 2, x0 + k :]
+        r5 = source[row + m + 3, x0 + k :]
         dst = out[x0 + k :]
         for i in range(end - k):
             f = f0 + df * np.float32(i)
             g = np.float32(1) - f
-            w0 = g * g * g
-            w3 = f * f * f
-            w1 = np.float32(4) + f * f * (np.float32(3) * f - np.float32(6))
-            w2 = np.float32(6) - w0 - w1 - w3
-            dst[i] += scale * (w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i])
+            f2, g2 = f * f, g * g
+            w0, w5 = g2 * g2 * g, f2 * f2 * f
+            w1, w4 = _second(f, f2), _second(g, g2)
+            w2 = np.float32(66) + f2 * (np.float32(-60) + f2 * (np.float32(30) - np.float32(10) * f))
+            w3 = np.float32(120) - w0 - w1 - w2 - w4 - w5
+            dst[i] = w0 * r0[i] + w1 * r1[i] + w2 * r2[i] + w3 * r3[i] + w4 * r4[i] + w5 * r5[i]
         k = end
+
+
+@_jit
+def _add(row, scale, out):
+    for x in range(len(row)):
+        out[x] += scale * row[x]
 
 
 @_jit
@@ -101,6 +119,7 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
     nx = rows.shape[1] - 2 * pad
     nodes = mesh.shape[2]
     sy = np.empty(nodes)
+    moved = np.empty(nx, np.float32)
     for r in range(h):
         # The source row y lands on output row y + sy: take sx there.
         y = float(first_row + r)
@@ -120,15 +139,12 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
             _resample_row(rows[r], pad, a, (b - a) / spacing, x0, length, buffer[r])
     for y in range(y0, y1):
         _mesh_row(mesh[0], float(y), spacing, sy)
+        for n in range(nodes - 1):
+            x0 = n * spacing
+            length = min(spacing, nx - x0)
+            if length <= 0:
+                break
+            _resample_column(buffer, y - first_row, sy[n], (sy[n + 1] - sy[n]) / spacing, x0, length, moved)
         for s in range(sums.shape[0]):
-            if scales[s] == 0:
-                continue
-            for n in range(nodes - 1):
-                x0 = n * spacing
-                length = min(spacing, nx - x0)
-                if length <= 0:
-                    break
-                slope = (sy[n + 1] - sy[n]) / spacing
-                _resample_column(
-                    buffer, y - first_row, sy[n], slope, x0, length, scales[s] * np.float32(1 / 6), sums[s, y]
-                )
+            if scales[s] != 0:
+                _add(moved, scales[s] * np.float32(1 / 120), sums[s, y])

@@ -10,7 +10,6 @@ two-dimensional interpolation with the field evaluated at every pixel, arithmeti
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
@@ -20,13 +19,13 @@ from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
 from .backend import Backend, FrameSource, Mix
-from .cpu_mix import mix_one
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
+from .cuda_mix import mix_images
 from .cuda_windows import CudaWindows
-from .device import Device, DeviceArray, DeviceOutOfMemory
+from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory
+from .tuning import Tuner
 
 NEGLIGIBLE_WEIGHT = 3e-4
-BATCH_BYTES = 1 << 30  # larger batches gain nothing
 BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at once
 PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
 MOST_BLOCKS = 65535  # in y and z
@@ -51,10 +50,12 @@ class CudaBackend(Backend):
     ----------
     device : where to compute; closed with the backend.
     threads : of this process, read frames ahead of the device.
+    tuner : finds the fastest size of the frames' transforms; the usual size is taken when None.
     """
 
-    def __init__(self, device: Device, threads: int = 4):
+    def __init__(self, device: Device, threads: int = 4, tuner: Optional[Tuner] = None):
         self.device = device
+        self._tuner = tuner
         self.name = device.name
         self.threads = max(1, threads)
         self._frames = FrameStore(device, self.threads)
@@ -100,6 +101,11 @@ class CudaBackend(Backend):
         return self.device.view(array, start * int(np.prod(inner, dtype=np.int64)), (stop - start, *inner))
 
     # Frames
+
+    def frame_fft_size(self, ny: int, nx: int, n_frames: int) -> Tuple[int, int]:
+        if self._tuner is None:
+            return super().frame_fft_size(ny, nx, n_frames)
+        return self._tuner.frame_size(ny, nx, n_frames)
 
     @_fitting
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
@@ -340,10 +346,13 @@ class CudaBackend(Backend):
                 )  # fmt: skip
         return sums
 
+    @_fitting
     def mix(self, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
-        on_host = self.device.download(sums)
-        with ThreadPoolExecutor(self.threads) as pool:
-            return [mix_one(on_host, mix, self.threads, lambda f, n: list(pool.map(f, n))) for mix in mixes]
+        _, ny, nx = sums.shape
+        images: List[np.ndarray] = []
+        for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
+            images += mix_images(self.device, sums, mixes[a:b])
+        return images
 
     def _field(
         self, model: MotionModel, frames: Sequence[int]

@@ -13,6 +13,8 @@ import numpy as np
 
 from ..errors import FlexAlignError
 
+BATCH_BYTES = 1 << 30  # of whole frames handled at once: larger batches gain nothing
+
 
 class DeviceError(FlexAlignError):
     """The device or its driver failed: nothing more can be computed on it by this process."""
@@ -82,11 +84,21 @@ class Device(ABC):
 
     Attributes
     ----------
-    name : as the user knows it, "NVIDIA H200". total_bytes : its memory.
+    name : as the user knows it, "NVIDIA H200". total_bytes : its memory, or this process's limit.
+    peak_bytes : most memory that was held at once since the start or the last `reset_peak`.
     """
 
     name: str
     total_bytes: int
+    peak_bytes: int
+
+    @abstractmethod
+    def reset_peak(self) -> None:
+        """Begin a new `peak_bytes` with what is held now."""
+
+    @abstractmethod
+    def release_unused(self) -> None:
+        """Give back what is only kept for reuse, when other sizes will be needed from now on."""
 
     @abstractmethod
     def free_bytes(self) -> int:

@@ -55,15 +55,14 @@ class CufftMissing(OSError):
 
 def candidates() -> Iterator[str]:
     """Where libcufft may be: the user's folder, NVIDIA's wheels, the toolkit, then where the loader looks."""
-    for variable, folders in (("FLEXALIGN_CUDA_LIB", ("",)), ("CUDA_HOME", ("lib64", "lib"))):
-        for folder in folders if os.environ.get(variable) else ():
-            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), folder))
+    if os.environ.get("FLEXALIGN_CUDA_LIB"):
+        yield from _newest_first(glob.escape(os.environ["FLEXALIGN_CUDA_LIB"]))
     for path in dict.fromkeys(sys.path):
         for wheel in ("cu13", "cu12", "cufft"):
             yield from _newest_first(os.path.join(glob.escape(path or "."), "nvidia", wheel, "lib"))
-    for variable in ("CUDA_PATH", "CUDA_ROOT"):
+    for variable, folder in (("CUDA_HOME", "lib64"), ("CUDA_PATH", "lib64"), ("CUDA_ROOT", "lib64"), ("CUDA_LIB", "")):
         if os.environ.get(variable):
-            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), "lib64"))
+            yield from _newest_first(os.path.join(glob.escape(os.environ[variable]), folder))
     yield from ("libcufft.so.12", "libcufft.so.11", "libcufft.so.10")
     yield from _newest_first("/usr/local/cuda*/lib64")
 
@@ -192,15 +191,20 @@ class Transforms:
         self._plans: OrderedDict[Tuple[str, int, int, int], Plan] = OrderedDict()
         self._work: Optional[DeviceArray] = None
 
-    def execute(self, kind: str, ny: int, nx: int, batch: int, source: int, target: int, stream: int) -> None:
-        """Queue transforms on a stream. Raises DeviceOutOfMemory when the work area does not fit."""
-        plan = self._plan(kind, ny, nx, batch)
+    def is_new(self, *key: Any) -> bool:
+        """Whether there is no plan of (kind, ny, nx, batch) yet."""
+        return key not in self._plans
+
+    def execute(self, plan: Plan, source: int, target: int, stream: int) -> None:
+        """Queue a plan's transforms on a stream. Raises DeviceOutOfMemory when the work area does not fit."""
         if plan.work_bytes > (0 if self._work is None else self._work.nbytes):
             self._work = None  # the old one first: both together may not fit
             self._work = self._allocate(plan.work_bytes)
         plan.execute(source, target, 0 if self._work is None else self._work.pointer, stream)
 
-    def _plan(self, *key: Any) -> Plan:
+    def plan(self, kind: str, ny: int, nx: int, batch: int) -> Plan:
+        """The plan, made now or before. Raises DeviceOutOfMemory when its tables do not fit."""
+        key = kind, ny, nx, batch
         plan = self._plans.get(key)
         if plan is None:
             try:
@@ -215,11 +219,8 @@ class Transforms:
         self._plans.move_to_end(key)
         return plan
 
-    def release_work(self) -> None:
-        """Give the work area back; the next transform makes a new one."""
-        self._work = None
-
     def close(self) -> None:
+        """Give everything back; what is needed again is made again."""
         for plan in self._plans.values():
             plan.close()
         self._plans.clear()

@@ -23,6 +23,8 @@ from .cubins import Cubins
 from .device import Device, DeviceArray, DeviceError
 from .pycuda_memory import Block, PinnedPair, Pool
 
+MOST_CONTEXT_BYTES, MOST_PLAN_BYTES = 640 << 20, 256 << 20  # what they take at most; more is other processes'
+_context_bytes: Dict[int, int] = {}  # of each GPU, measured when this process first uses it
 DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory than this must be asked for
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 
@@ -33,7 +35,7 @@ class PycudaDevice(Device):
     Parameters
     ----------
     index : number of the GPU among those that CUDA_VISIBLE_DEVICES leaves visible.
-    memory_limit_bytes : most memory that arrays may take; all of the GPU's when None.
+    memory_limit_bytes : most memory to take, with all that CUDA and cuFFT need; all of the GPU's when None.
 
     Raises
     ------
@@ -47,7 +49,7 @@ class PycudaDevice(Device):
 
         self._driver = driver
         self.name = f"{info.name} (cuda:{index})"
-        self.total_bytes = info.total_bytes
+        self.total_bytes = min(info.total_bytes, memory_limit_bytes or info.total_bytes)
         self.compute_capability = info.compute_capability
         self._pool = Pool(driver, memory_limit_bytes)
         self._lock = threading.RLock()
@@ -60,6 +62,9 @@ class PycudaDevice(Device):
             self._context = driver.Device(index).retain_primary_context()
             self._cubins = Cubins(toolkit.architecture(info))
             with self._current():
+                used = info.total_bytes - self._pool.driver_free_bytes()
+                self.context_bytes = _context_bytes.setdefault(index, max(min(used, MOST_CONTEXT_BYTES), 0))
+                self._pool.take_other(self.context_bytes)
                 self._stream = driver.Stream()
                 self._downloads = PinnedPair(driver, self._stream)
         except driver.Error as error:
@@ -82,6 +87,21 @@ class PycudaDevice(Device):
                 driver.Context.pop()
 
     # Memory
+
+    @property
+    def peak_bytes(self) -> int:  # type: ignore[override]
+        return self._pool.peak_bytes
+
+    def reset_peak(self) -> None:
+        self._pool.peak_bytes = self._pool.taken_bytes
+
+    def release_unused(self) -> None:
+        self.synchronize()
+        with self._current():
+            before = self._pool.driver_free_bytes()
+            self._transforms.close()
+            self._pool.take_other(before - self._pool.driver_free_bytes())
+            self._pool.release_held()
 
     def free_bytes(self) -> int:
         with self._current():
@@ -143,15 +163,21 @@ class PycudaDevice(Device):
     # Work
 
     def prepare(self) -> None:
-        """Have all kernels compiled; they are otherwise when first used.
+        """Have all kernels compiled, which are otherwise when first used, and see that cuFFT computes.
 
         Raises
         ------
-        DeviceError : the compiler is missing or refuses.
+        DeviceError : the compiler is missing or refuses, or cuFFT does not fit the driver or the GPU.
         """
         with self._current():
             if not self._cubins.all_cached():
                 self._cubins.compile_missing()
+            impulse = np.zeros((1, 8, 8), np.float32)
+            impulse[0, 0, 0] = 1
+            spectrum = self.empty((1, 8, 5), np.complex64)
+            self.rfft2(self.upload(impulse), spectrum)
+            if not np.allclose(self.download(spectrum), 1):
+                raise DeviceError(f"{self.name}: cuFFT computes wrong transforms. FLEXALIGN_CUDA_LIB chooses another.")
 
     def launch(
         self, module: str, kernel: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0
@@ -197,7 +223,12 @@ class PycudaDevice(Device):
             raise ValueError(f"{kind}: {real.shape} {real.dtype} and {spectrum.shape} {spectrum.dtype} don't fit.")
         with self._current():
             batch = int(np.prod(leading, dtype=np.int64))
-            self._transforms.execute(kind, ny, nx, batch, source.pointer, target.pointer, self._stream.handle)
+            before = self._pool.driver_free_bytes() if self._transforms.is_new(kind, ny, nx, batch) else None
+            plan = self._transforms.plan(kind, ny, nx, batch)
+            if before is not None:  # its tables and code, less those of a plan that was dropped for it
+                taken = before - self._pool.driver_free_bytes()
+                self._pool.take_other(min(max(taken, -MOST_PLAN_BYTES), MOST_PLAN_BYTES))
+            self._transforms.execute(plan, source.pointer, target.pointer, self._stream.handle)
 
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
         with self._current():

@@ -29,18 +29,38 @@ class Pool:
     Parameters
     ----------
     driver : pycuda.driver. limit_bytes : most memory to take from the driver, or None.
+
+    Attributes
+    ----------
+    other_bytes : taken beside the blocks (context, tables of cuFFT's plans); counts for the limit and the peak.
+    peak_bytes : most memory that was held at once, blocks kept for reuse included.
     """
 
     def __init__(self, driver: Any, limit_bytes: Optional[int]):
         self._driver = driver
         self._limit = limit_bytes
         self._held: Dict[int, List[Block]] = {}
-        self.held_bytes = self.active_bytes = 0
+        self.held_bytes = self.active_bytes = self.other_bytes = self.peak_bytes = 0
+
+    @property
+    def taken_bytes(self) -> int:
+        """All that this process has of the device's memory."""
+        return self.active_bytes + self.held_bytes + self.other_bytes
+
+    def driver_free_bytes(self) -> int:
+        return int(self._driver.mem_get_info()[0])
+
+    def take_other(self, nbytes: int) -> None:
+        """Memory that others took (or, negative, gave back) on this process's behalf."""
+        self.other_bytes = max(self.other_bytes + nbytes, 0)
+        self.peak_bytes = max(self.peak_bytes, self.taken_bytes)
 
     def free_bytes(self) -> int:
         """What `allocate` can give: the driver's free memory and free blocks, within the limit."""
-        free = int(self._driver.mem_get_info()[0]) + self.held_bytes
-        return free if self._limit is None else max(0, min(free, self._limit - self.active_bytes))
+        free = self.driver_free_bytes() + self.held_bytes
+        if self._limit is None:
+            return free
+        return max(0, min(free, self._limit - self.active_bytes - self.other_bytes))
 
     def allocate(self, nbytes: int) -> Block:
         """Block of at least `nbytes`; raises DeviceOutOfMemory."""
@@ -53,6 +73,7 @@ class Pool:
         else:
             block = self._new_block(size)
         self.active_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.taken_bytes)
         return block
 
     def _new_block(self, size: int) -> Block:
@@ -66,7 +87,7 @@ class Pool:
 
     def _take(self, size: int) -> Optional[Block]:
         """Block from the driver, or None when it has no such memory or the limit forbids it."""
-        if self._limit is not None and self.active_bytes + self.held_bytes + size > self._limit:
+        if self._limit is not None and self.taken_bytes + size > self._limit:
             return None
         try:
             return Block(self._driver.mem_alloc(size), size)

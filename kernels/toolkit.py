@@ -103,7 +103,9 @@ def driver_version() -> str:
 def find_nvcc() -> Optional[str]:
     """Path of the CUDA compiler, or None. FLEXALIGN_CUDA_BIN and CUDA_HOME come before PATH."""
     toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
-    for folder in filter(None, (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(t, "bin") for t in toolkits))):
+    scipion = os.environ.get("CUDA_BIN")  # for all plugins
+    chosen = (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(t, "bin") for t in toolkits), scipion)
+    for folder in filter(None, chosen):
         found = shutil.which("nvcc", path=folder)
         if found:
             return found

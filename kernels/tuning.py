@@ -28,7 +28,7 @@ import numpy as np
 
 from ..motion.band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
 from .cubins import cache_folder
-from .device import Device, DeviceOutOfMemory
+from .device import BATCH_BYTES, Device, DeviceOutOfMemory
 
 FORMAT, VERSION = "flexalign-fft-sizes", 1
 REPEATS, ROUNDS = 4, 3
@@ -172,14 +172,15 @@ class Tuner:
 
         best = fastest([(default[0], x) for x in columns])
         best = fastest([(y, best[1]) for y in rows])
+        self._device.release_unused()
         if not math.isfinite(times[default]):  # even one transform does not fit: the backend will say so
             best = default
         return Tuned(best, default, times[best], times[default], time.perf_counter() - start)
 
     def _time(self, kind: str, ny: int, nx: int, count: int) -> float:
-        """Seconds of one transform in the largest batch up to `count` that fits; infinite when none does."""
+        """Seconds of one transform in the largest batch up to `count` that the backend makes; infinite if none fits."""
         one = 4 * ny * nx + 8 * ny * (nx // 2 + 1)
-        free = MEMORY_SHARE * self._device.free_bytes()
+        free = min(MEMORY_SHARE * self._device.free_bytes(), BATCH_BYTES)
         batch = max(1, count)
         while batch > 1 and batch * one + self._device.fft_work_bytes(kind, ny, nx, batch) > free:
             batch //= 2

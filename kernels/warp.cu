@@ -1,4 +1,4 @@
-// Weighted sums of frames that are resampled once through the motion field (cubic B-spline without its prefilter).
+// Weighted sums of frames that are resampled once through the motion field (quintic B-spline without its prefilter).
 //
 //     sums[s][y][x] += sum_k weight[s][k] * sum_{a,b} beta(..) frame_k(y - sy_k(y, x) + a, x - sx_k(y, x) + b)
 //     (sy, sx)_k(y, x) = sum_{m,n} By[y][m] Bx[x][n] control[k][.][m][n]
@@ -7,33 +7,44 @@
 #define BLOCK_ROWS 8
 #define MOST_SUMS 4
 
-// Cubic B-spline weights at -1 .. 2 for the fraction f.
-__device__ __forceinline__ void cubic(float f, float *w) {
-    const float g = 1 - f;
-    w[0] = g * g * g * (1.f / 6);
-    w[1] = (4 + f * f * (3 * f - 6)) * (1.f / 6);
-    w[3] = f * f * f * (1.f / 6);
-    w[2] = 1 - w[0] - w[1] - w[3];
+// 120 times the quintic B-spline at 1 + f.
+__device__ __forceinline__ float second(float f) { return 26 + f * (-50 + f * (20 + f * (20 + f * (5 * f - 20)))); }
+
+// Quintic B-spline weights at -2 .. 3 for the fraction f.
+__device__ __forceinline__ void quintic(float f, float *w) {
+    const float g = 1 - f, f2 = f * f, g2 = g * g;
+    w[0] = g2 * g2 * g * (1.f / 120);
+    w[1] = second(f) * (1.f / 120);
+    w[2] = (66 + f2 * (-60 + f2 * (30 - 10 * f))) * (1.f / 120);
+    w[4] = second(g) * (1.f / 120);
+    w[5] = f2 * f2 * f * (1.f / 120);
+    w[3] = 1 - w[0] - w[1] - w[2] - w[4] - w[5];
 }
 
-// B-spline sum of a frame at (row - 1 .. row + 2, column - 1 .. column + 2); `fill` outside the frame.
+// w[k] without an address, which would put w into local memory.
+__device__ __forceinline__ float pick(const float *w, int k) {
+    const float low = k == 0 ? w[0] : k == 1 ? w[1] : w[2];
+    return k < 3 ? low : k == 3 ? w[3] : k == 4 ? w[4] : w[5];
+}
+
+// B-spline sum of a frame at (row - 2 .. row + 3, column - 2 .. column + 3); `fill` outside the frame.
 __device__ __forceinline__ float sample(const float *frame, int ny, int nx, int row, int column, const float *wy,
                                         const float *wx, float fill) {
     float sum = 0;
-    if (row >= 1 && column >= 1 && row < ny - 2 && column < nx - 2) {
-        const float *v = frame + (size_t)(row - 1) * nx + column - 1;
+    if (row >= 2 && column >= 2 && row < ny - 3 && column < nx - 3) {
+        const float *v = frame + (size_t)(row - 2) * nx + column - 2;
 #pragma unroll
-        for (int a = 0; a < 4; a++, v += nx) sum += wy[a] * (wx[0] * v[0] + wx[1] * v[1] + wx[2] * v[2] + wx[3] * v[3]);
+        for (int a = 0; a < 6; a++, v += nx)
+            sum += wy[a] * (wx[0] * v[0] + wx[1] * v[1] + wx[2] * v[2] + wx[3] * v[3] + wx[4] * v[4] + wx[5] * v[5]);
         return sum;
     }
-#pragma unroll
-    for (int a = 0; a < 4; a++)
-#pragma unroll
-        for (int b = 0; b < 4; b++) {
-            const int y = row - 1 + a, x = column - 1 + b;
-            const bool inside = y >= 0 && x >= 0 && y < ny && x < nx;
-            sum += wy[a] * wx[b] * (inside ? frame[(size_t)y * nx + x] : fill);
-        }
+    // Rare, so it may be slow, and rolled up it takes no registers from the pixels inside.
+#pragma unroll 1
+    for (int k = 0; k < 36; k++) {
+        const unsigned y = row - 2 + k / 6, x = column - 2 + k % 6;
+        const float v = y < (unsigned)ny && x < (unsigned)nx ? frame[(size_t)y * nx + x] : fill;
+        sum += pick(wy, k / 6) * pick(wx, k % 6) * v;
+    }
     return sum;
 }
 
@@ -41,7 +52,7 @@ __device__ __forceinline__ float sample(const float *frame, int ny, int nx, int 
 // basis_y, first_y: (ny); basis_x, first_x: (nx). weights: (n_sums, count). fill: (count). sums: (n_sums, ny, nx).
 // Launch: (ceil(nx / 32), ceil(ny / 8)) blocks of (32, 8) threads, one pixel of all sums each; shared memory
 // 8 * kx * 8 bytes for the field's control points at the block's rows.
-// Bytes per pixel: 4 for each frame (its 16 taps come from L1), 8 for each sum.
+// Bytes per pixel: 4 for each frame (its 36 taps come from L1), 8 for each sum.
 extern "C" __global__ void __launch_bounds__(32 * BLOCK_ROWS)
     warp_sum(const float *__restrict__ frames, int count, int ny, int nx, const float *__restrict__ control, int ky,
              int kx, const float4 *__restrict__ basis_y, const int *__restrict__ first_y,
@@ -70,9 +81,9 @@ extern "C" __global__ void __launch_bounds__(32 * BLOCK_ROWS)
         const float py = -(bx.x * d[0].x + bx.y * d[1].x + bx.z * d[2].x + bx.w * d[3].x);
         const float px = -(bx.x * d[0].y + bx.y * d[1].y + bx.z * d[2].y + bx.w * d[3].y);
         const float fy = floorf(py), fx = floorf(px);
-        float wy[4], wx[4];
-        cubic(py - fy, wy);
-        cubic(px - fx, wx);
+        float wy[6], wx[6];
+        quintic(py - fy, wy);
+        quintic(px - fx, wx);
         const float v = sample(frames + (size_t)k * ny * nx, ny, nx, y + (int)fy, x + (int)fx, wy, wx, fill[k]);
 #pragma unroll
         for (int s = 0; s < MOST_SUMS; s++)

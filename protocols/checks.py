@@ -49,13 +49,19 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
 def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
     """Things worth knowing before the run that are no mistakes."""
     settings = Settings(**values)
+    found = []
+    if settings.do_apply_dose_filter and not settings.is_dose_weighted:
+        found.append(
+            "The dose per frame is not known, so no dose-weighted micrographs will be made: give it under "
+            "*Dose weighting*, or turn the dose filter off."
+        )
     narrow = min(shape) * settings.pixel_size
     if settings.do_local_alignment and narrow < ROOM_FOR_PATCHES * settings.min_local_res:
-        return [
+        found.append(
             f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so "
             "local motion can't be measured, they will be aligned as whole frames."
-        ]
-    return []
+        )
+    return found
 
 
 def _first_readable(paths: List[str], settings: Settings) -> Movie:

@@ -15,6 +15,7 @@ from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
 from flexalign_plugin.settings import Settings, snake_case
 
 DEFAULT_THREADS = 4
+DENOISER_PAIRS = 200
 ONLY_EER = "inputMovies is not None and inputIsEer"
 
 # Every form parameter that is a field of Settings; `define_form` fills it.
@@ -195,7 +196,7 @@ def _define_alignment(form: Any) -> None:
     _add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=local, **advanced)
     _add(group, "autoControlPoints", "Choose control points automatically?", condition=local, **advanced)
     line = group.addLine(
-        "Control points",
+        "Control points (override knots)",
         condition=f"{local} and not autoControlPoints",
         help="Number of control points of the spline along the image's axes and in time, at least 3 each. More follow "
         "the motion more closely and are noisier.",
@@ -217,6 +218,7 @@ def _define_alignment(form: Any) -> None:
 
 def _define_output(form: Any) -> None:
     form.addSection(label="Output")
+    _define_dose(form)
     group = form.addGroup("Micrographs")
     _add(
         group,
@@ -224,6 +226,7 @@ def _define_output(form: Any) -> None:
         "Binning factor",
         "2 halves the number of pixels on each axis. The alignment itself always uses the full frames.",
     )
+    _add(group, "fcropFactor", "F-crop factor", expertLevel=LEVEL_ADVANCED)
     line = group.addLine("Crop offsets (px)", help="First column (X) and row (Y) that is written, in unbinned pixels.")
     _add(line, "cropOffsetX", "X")
     _add(line, "cropOffsetY", "Y")
@@ -232,7 +235,14 @@ def _define_output(form: Any) -> None:
     )
     _add(line, "cropDimX", "X")
     _add(line, "cropDimY", "Y")
+    _add(
+        group,
+        "saveFloat16",
+        "Write 16-bit floats?",
+        "Half the disk space, and precise enough. Some programs can't read this kind of MRC file (mode 12).",
+    )
     _add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    _define_halves(form)
     group = form.addGroup("Further results")
     _add(
         group,
@@ -247,6 +257,93 @@ def _define_output(form: Any) -> None:
         "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
         "them) instead of the input movies with their shifts.",
         expertLevel=LEVEL_ADVANCED,
+    )
+    _add(
+        group,
+        "doSavePs",
+        "Save spectra for CTF programs?",
+        "Frames are summed in groups of 4 e/A^2, the power spectra of the groups are summed again, and its root is "
+        "written (_PS.mrc, 512 x 512). Thon rings are clearer there than in the spectrum of the micrograph.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    group = form.addGroup("The run", expertLevel=LEVEL_ADVANCED)
+    group.addParam(
+        "onlyProcess",
+        params.IntParam,
+        default=0,
+        label="Only process N movies",
+        help="Stop after the first so many movies, to try settings out. 0: all.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    _add(
+        group,
+        "lowMemory",
+        "Low-memory mode?",
+        "For movies that do not fit otherwise. The results are the same.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+
+
+def _define_dose(form: Any) -> None:
+    group = form.addGroup("Dose weighting")
+    _add(
+        group,
+        "doApplyDoseFilter",
+        "Apply dose filter?",
+        "The beam destroys fine detail first: late frames are weighted down at high resolution (Grant and Grigorieff, "
+        "2015). The weighted micrographs are an output of their own. Use them for particles, the unweighted ones to "
+        "find the CTF.",
+    )
+    _add(
+        group,
+        "doSaveUnweightedMic",
+        "Save unweighted micrographs?",
+        condition="doApplyDoseFilter",
+    )
+    group.addParam(
+        "useMovieDose",
+        params.BooleanParam,
+        default=True,
+        label="Take the dose from the movies?",
+        help="With *Yes* dose per frame and initial dose are those given when the movies were imported. With *No* they "
+        "are given here.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    line = group.addLine(
+        "Dose (e/A^2)",
+        condition="not useMovieDose",
+        help="Dose of one frame as it is aligned (for EER: of one group of hardware frames), and the dose before the "
+        "first frame of the file.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    line.addParam("dosePerFrame", params.FloatParam, default=1.0, label="per frame")
+    line.addParam("preExposure", params.FloatParam, default=0.0, label="before")
+
+
+def _define_halves(form: Any) -> None:
+    group = form.addGroup("Even and odd frames")
+    _add(
+        group,
+        "splitEvenOdd",
+        "Sum even and odd frames apart?",
+        "Two more micrographs of half the frames each, moved by the same motion: for denoisers, and to measure how far "
+        "the halves agree (Fourier ring correlation).",
+    )
+    group.addParam(
+        "denoiserPairs",
+        params.BooleanParam,
+        default=False,
+        label="Pairs to train a denoiser?",
+        help="Sum even and odd frames apart of the first movies only.",
+        condition="not splitEvenOdd",
+    )
+    group.addParam(
+        "nDenoiserPairs",
+        params.IntParam,
+        default=DENOISER_PAIRS,
+        label="Number of pairs",
+        help="200 are enough to train a denoiser.",
+        condition="denoiserPairs and not splitEvenOdd",
     )
 
 
@@ -270,10 +367,12 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         # Scipion counts hardware frames, and so is their dose given.
         first, last, _ = movie.getFramesRange()
         dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
+    if not protocol.useMovieDose:
+        dose, pre_exposure = protocol.dosePerFrame.get(), protocol.preExposure.get()
     values.update(
         pixel_size=movies.getSamplingRate(),
         voltage=acquisition.getVoltage(),
-        dose_per_frame=dose or None,
+        dose_per_frame=dose if dose or not protocol.useMovieDose else None,
         pre_exposure=pre_exposure,
         gain=_absolute(movies.getGain()),
         dark=_absolute(movies.getDark()),

@@ -7,17 +7,19 @@ output sets are made from the records, in the executor's main thread.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAlignMovies
-from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MOVIES
+from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels import usable_cores
@@ -29,6 +31,13 @@ from . import checks, form, summaries
 from .records import load_record, save_record
 
 OUT_FAILED = "outputMoviesFailed"
+HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
+MICROGRAPH_TABLES = {
+    OUT_MICS: "micrographs.sqlite",
+    OUT_MICS_DW: "micrographs_dose-weighted.sqlite",
+    OUT_MICS_EVEN: "micrographs_even.sqlite",
+    OUT_MICS_ODD: "micrographs_odd.sqlite",
+}
 READ_AHEAD = 1  # movies handed to the worker beyond those that steps wait for
 
 
@@ -44,6 +53,9 @@ class ProtFlexAlign(ProtAlignMovies):
     _label = "FlexAlign"
     _possibleOutputs = {
         OUT_MICS: emobj.SetOfMicrographs,
+        OUT_MICS_DW: emobj.SetOfMicrographs,
+        OUT_MICS_EVEN: emobj.SetOfMicrographs,
+        OUT_MICS_ODD: emobj.SetOfMicrographs,
         OUT_MOVIES: emobj.SetOfMovies,
         OUT_FAILED: emobj.SetOfMovies,
     }
@@ -171,6 +183,8 @@ class ProtFlexAlign(ProtAlignMovies):
         if self._worker is not None and number not in self._futures:
             path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
             settings = Settings(**form.settings_values(self, movie))
+            if self._is_denoiser_pair(movie):
+                settings = dataclasses.replace(settings, split_even_odd=True)
             self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), settings))
 
     def createOutputStep(self) -> Optional[List[str]]:
@@ -183,8 +197,9 @@ class ProtFlexAlign(ProtAlignMovies):
                     f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
                 )
             self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
-        promised = [OUT_MOVIES] + ([OUT_MICS] if self.doSaveAveMic else [])
-        for name in promised:
+        # Of pairs for a denoiser there are fewer, as asked.
+        complete = [name for name, _ in self._micrograph_sets() if name not in HALVES or self.splitEvenOdd]
+        for name in [OUT_MOVIES, *complete]:
             output = getattr(self, name, None)
             size = output.getSize() if output is not None else 0
             if size != done:
@@ -207,6 +222,21 @@ class ProtFlexAlign(ProtAlignMovies):
             self._report.finish()
 
     # --------------------------- Streaming ---------------------------
+    def _loadInputList(self) -> None:
+        super()._loadInputList()
+        most = self.onlyProcess.get()
+        if 0 < most <= len(self.listOfMovies):
+            # Those done by an earlier run that was asked for more stay in the outputs.
+            done = set(self._readDoneList())
+            some = [m for i, m in enumerate(self.listOfMovies) if i < most or m.getObjId() in done]
+            self.listOfMovies: List[emobj.Movie] = some
+            self.streamClosed = True
+
+    def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
+        most = self.onlyProcess.get()
+        some = itertools.islice(inputMovies, most) if most > 0 else inputMovies
+        return super()._insertNewMoviesSteps(insertedDict, some)
+
     def _stepsCheck(self) -> None:
         if self.isFailed():
             # The executor calls this a last time and then waits for every thread; and whoever waits for our outputs
@@ -247,11 +277,46 @@ class ProtFlexAlign(ProtAlignMovies):
         if good or self.hasAttribute(OUT_MOVIES):
             self._firstTimeOutput = not self.hasAttribute(OUT_MOVIES)
             self._append_movies(OUT_MOVIES, "movies.sqlite", [self._createOutputMovie(m) for m in good], streamMode)
-            if self._createOutputMicrographs():
-                self._updateOutputMicSet(good, "micrographs.sqlite", self._getOutputMicName, OUT_MICS, streamMode)
+            for name, file_of in self._micrograph_sets():
+                some = good
+                if name in HALVES:
+                    some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
+                if some or self.hasAttribute(name):
+                    self._updateOutputMicSet(some, MICROGRAPH_TABLES[name], file_of, name, streamMode)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
+
+    def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
+        """Output sets of micrographs that this run makes, and how their files are named."""
+        if not self.doSaveAveMic:
+            return []
+        sets = []
+        if self._createOutputMicrographs():
+            sets.append((OUT_MICS, self._getOutputMicName))
+        if self._createOutputWeightedMicrographs():
+            sets.append((OUT_MICS_DW, self._getOutputMicWtName))
+        if self.splitEvenOdd or self.denoiserPairs:
+            sets += [(OUT_MICS_EVEN, self._getOutputMicEvenName), (OUT_MICS_ODD, self._getOutputMicOddName)]
+        return sets
+
+    def _createOutputWeightedMicrographs(self) -> bool:
+        movies = self.inputMovies.get()
+        if movies is None or not (self.doSaveAveMic and self.doApplyDoseFilter):
+            return False
+        dose = movies.getAcquisition().getDosePerFrame() if self.useMovieDose else self.dosePerFrame.get()
+        return dose is not None and (dose > 0 or not self.useMovieDose)
+
+    def _createOutputMicrographs(self) -> bool:
+        unweighted = self.doSaveUnweightedMic.get() or not self._createOutputWeightedMicrographs()
+        return bool(self.doSaveAveMic and unweighted)
+
+    def _is_denoiser_pair(self, movie: emobj.Movie) -> bool:
+        first = itertools.islice(self._roots, self.nDenoiserPairs.get())
+        return bool(self.denoiserPairs) and movie.getObjId() in first
+
+    def _getBinFactor(self) -> float:
+        return self.binFactor.get() / self.fcropFactor.get()
 
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
@@ -316,6 +381,10 @@ class ProtFlexAlign(ProtAlignMovies):
         errors = []
         if self.useGpu:
             errors.append("This version computes on the CPU only: set *Use GPU for execution* to No.")
+        if self.onlyProcess.get() < 0:
+            errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")
+        if self.denoiserPairs and self.nDenoiserPairs.get() < 1:
+            errors.append(f"Number of pairs is {self.nDenoiserPairs.get()}: at least 1, or say No to pairs.")
         if self.getBinThreads() < 1:
             errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")
         first = self._first_movie()
@@ -336,7 +405,7 @@ class ProtFlexAlign(ProtAlignMovies):
         return summaries.methods(self)
 
     def _citations(self) -> List[str]:
-        return ["strelak2020flexalign"]
+        return ["strelak2020flexalign"] + (["grant2015"] if self._createOutputWeightedMicrographs() else [])
 
 
 def _loaded(path: str) -> JobResult:

@@ -57,6 +57,8 @@ def summary(protocol: Any) -> str:
     micrographs = getattr(protocol, "outputMicrographs", None)
     if micrographs is not None:
         lines.append(f"Micrographs of {micrographs.getSamplingRate():.4g} A/px.")
+    if getattr(protocol, "outputMicrographsDoseWeighted", None) is not None:
+        lines.append("Dose-weighted micrographs are in outputMicrographsDoseWeighted.")
     failures = protocol._failures
     if failures:
         lines.append(f"*{counted(len(failures))} failed*, listed in outputMoviesFailed and extra/failed.tsv:")
@@ -77,6 +79,9 @@ def methods(protocol: Any) -> List[str]:
         if not protocol.autoPatches:
             counts = f"{protocol.patchesX.get()} x {protocol.patchesY.get()}"
             local = local.replace(f"patches of {protocol.minLocalRes.get():g} A", f"{counts} patches")
+    weighted = ""
+    if hasattr(protocol, "outputMicrographsDoseWeighted"):
+        weighted = " Frames were weighted by the dose that the sample had received [grant2015]."
     frames = ""
     first, last = protocol.alignFrame0.get(), protocol.alignFrameN.get()
     if first > 1 or last > 0:
@@ -85,5 +90,5 @@ def methods(protocol: Any) -> List[str]:
     return [
         f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
         "[strelak2020flexalign], comparing frames to "
-        f"{protocol.maxResForCorrelation.get():g} A.{frames}{local}{binning}"
+        f"{protocol.maxResForCorrelation.get():g} A.{frames}{local}{weighted}{binning}"
     ]

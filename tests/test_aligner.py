@@ -70,18 +70,18 @@ def test_micrograph_shows_the_truth(phantom, frames, aligned):
         return np.corrcoef(image[inside].ravel(), truth[inside].ravel())[0, 1]
 
     limit = np.sqrt(0.0225 / (0.0225 + 1 / 16))
-    assert correlation(aligned.micrograph) > 0.95 * limit
-    assert correlation(aligned.micrograph) > correlation(aligned.uncorrected) + 0.1
+    assert correlation(aligned.images.micrograph) > 0.95 * limit
+    assert correlation(aligned.images.micrograph) > correlation(aligned.uncorrected) + 0.1
 
 
 def test_micrograph_is_the_mean_of_the_frames(frames, aligned):
-    assert abs(aligned.micrograph.mean() / frames.mean() - 1) < 0.005
+    assert abs(aligned.images.micrograph.mean() / frames.mean() - 1) < 0.005
     np.testing.assert_allclose(aligned.uncorrected, frames.mean(axis=0), rtol=1e-5, atol=1e-5)
 
 
 def test_same_input_same_bytes_whatever_the_threads(frames, aligned):
     again = run(frames, threads=3)
-    assert again.micrograph.tobytes() == aligned.micrograph.tobytes()
+    assert again.images.micrograph.tobytes() == aligned.images.micrograph.tobytes()
     assert again.model.to_dict() == aligned.model.to_dict()
 
 
@@ -94,19 +94,19 @@ def test_frame_range(phantom, frames, aligned):
 
 def test_binning_and_cropping(aligned, frames):
     out = run(frames, bin_factor=2.0, crop_offset_x=100, crop_dim_x=300, crop_offset_y=40, crop_dim_y=500)
-    assert out.micrograph.shape == (250, 150)
+    assert out.images.micrograph.shape == (250, 150)
     assert out.micrograph_pixel_size_A == 2 * PIXEL_A
     assert out.model.to_dict() == aligned.model.to_dict()
-    assert out.aligned.shape == (640, 768)
+    assert out.images.full.shape == (640, 768)
 
 
 def test_aligned_movie_has_one_slot_for_each_aligned_frame(frames):
     out = run(frames[:8], align_frame0=2, use_align_to_sum=False, sum_frame0=4, do_save_movie=True, bin_factor=2.0)
-    assert out.aligned_movie.shape == (7, 320, 384)
-    assert (np.abs(out.aligned_movie.mean(axis=(1, 2)) / frames[1:8].mean(axis=(1, 2)) - 1) < 0.01).all()
-    summed = out.aligned_movie[2:].mean(axis=0)
+    assert out.images.movie.shape == (7, 320, 384)
+    assert (np.abs(out.images.movie.mean(axis=(1, 2)) / frames[1:8].mean(axis=(1, 2)) - 1) < 0.01).all()
+    summed = out.images.movie[2:].mean(axis=0)
     inside = np.s_[15:-15, 15:-15]
-    assert np.corrcoef(summed[inside].ravel(), out.micrograph[inside].ravel())[0, 1] > 0.98
+    assert np.corrcoef(summed[inside].ravel(), out.images.micrograph[inside].ravel())[0, 1] > 0.98
 
 
 def test_a_gain_is_undone(phantom, frames):
@@ -124,7 +124,7 @@ def test_hot_pixels_are_replaced(frames):
     hot[:, rows, columns] = 200
     out = run(hot)
     assert out.quality["pixels_replaced"] >= 30
-    assert out.micrograph.max() < 10
+    assert out.images.micrograph.max() < 10
     # Without the replacement they tie every pair to shift zero.
     assert out.quality["pairs_rejected"] < 0.1
 
@@ -148,7 +148,7 @@ def test_sizes_of_real_cameras(ny, nx):
     """The 3838 x 3710 and 5760 x 4092 cameras at a tenth: sizes that FFTs don't like."""
     ph = particle_phantom((8, ny, nx), pixel_size_A=5.0, band_limit_A=12.0, local_px=1e-9, seed=10)
     out = run(np.stack(list(ph.frames())), pixel_size=5.0)
-    assert out.micrograph.shape == (ny, nx)
+    assert out.images.micrograph.shape == (ny, nx)
     assert field_rms_error(out.model, ph.truth).rms_px < 0.1
 
 

@@ -81,7 +81,7 @@ def test_every_setting_is_an_option_and_keeps_its_default():
             value = os.path.abspath("x")
             words = [flag, "x"]
         else:
-            value = {"pixel_size": 1.5, "align_frame0": 2, "sum_frame0": 2}.get(name, 9)
+            value = {"pixel_size": 1.5, "align_frame0": 2, "sum_frame0": 2, "fcrop_factor": 0.5}.get(name, 9)
             words = [flag, str(value)]
         args = cli.build_parser().parse_args(["align", "m.mrc", "--output", "o", "--pixel-size", "1", *words])
         given = {name: getattr(args, name)} if "Optional[str]" not in field.type else {}
@@ -307,3 +307,54 @@ def test_several_movies_make_a_report(movies, tmp_path):
     assert run(*words).returncode == 1
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "broken.tif" in text and '"details":{' in text and f'"root":"{movie.stem}"' in text
+
+
+def test_outputs_for_microscopists(tmp_path):
+    """Weighted, halves, 16 bits, F-crop and spectra from one movie; pairs for a denoiser from the first only."""
+    import mrcfile
+
+    for name in "ab":
+        frames = np.random.default_rng(0).poisson(3.0, (6, 128, 160)).astype(np.uint8)
+        write_mrc_movie(str(tmp_path / f"{name}.mrc"), frames, 1.0)
+    words = [str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc"), "--output", str(tmp_path / "out"), "--pixel-size", "1.5"]
+    words += [
+        "--dose-per-frame",
+        "2",
+        "--denoiser-pairs",
+        "1",
+        "--save-float16",
+        "--fcrop-factor",
+        "0.5",
+        "--do-save-ps",
+    ]
+    done = run("align", *words, "--no-do-local-alignment", "--no-do-plots")
+    assert done.returncode == 0, done.stderr
+    found = {p.name for p in (tmp_path / "out").iterdir() if p.suffix == ".mrc"}
+    every = {"aligned_mic", "aligned_mic_DW", "PS", "psd"}
+    assert found == {f"{m}_{k}.mrc" for m in "ab" for k in every} | {"a_aligned_mic_EVN.mrc", "a_aligned_mic_ODD.mrc"}
+    for kind in ("", "_DW", "_EVN", "_ODD"):
+        with mrcfile.open(tmp_path / "out" / f"a_aligned_mic{kind}.mrc") as mrc:
+            assert mrc.data.dtype == np.float16 and mrc.data.shape == (64, 80)
+            assert mrc.voxel_size.x == pytest.approx(3.0)
+            assert mrc.data.astype(float).mean() == pytest.approx(3.0, rel=0.02)
+    quality = json.loads((tmp_path / "out" / "a_motion.json").read_text())["quality"]
+    assert len(quality["frc"]) == 64
+    done = run("align", *words[:2], "--output", str(tmp_path / "out2"), "--pixel-size", "1", "--only-process", "1")
+    assert done.returncode == 0
+    assert {p.name[0] for p in (tmp_path / "out2").iterdir()} == {"a"}
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--do-apply-dose-filter"], "Dose weighting needs the dose of a frame: give it with --dose-per-frame"),
+        (["--dose-per-frame", "-1"], "Dose per frame is -1"),
+        (["--fcrop-factor", "1.5"], "F-crop factor is 1.5"),
+        (["--fcrop-factor", "0"], "F-crop factor is 0"),
+        (["--fcrop-factor", "0.1", "--bin-factor", "2"], "bin by 20 together"),
+        (["--do-save-ps"], "the dose per frame is not known"),
+    ],
+)
+def test_output_options_that_make_no_sense(words, sentence, tmp_path):
+    done = run("align", "m.mrc", "--output", str(tmp_path), "--pixel-size", "1", *words)
+    assert done.returncode == 2 and sentence in done.stderr

@@ -20,10 +20,12 @@ HEADINGS = {
     "align_frame0": "frames and micrograph",
     "max_res_for_correlation": "alignment",
     "do_local_alignment": "local alignment",
-    "do_save_ave_mic": "what is written",
+    "do_apply_dose_filter": "what is written",
+    "low_memory": "how it is computed",
 }
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
+DENOISER_PAIRS = 200
 YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -44,6 +46,16 @@ def add(commands: Any) -> None:
     option("--device", default="auto", help="auto or cpu (default: auto)")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--only-process", type=count, metavar="N", help="align only the first N movies")
+    option(
+        "--denoiser-pairs",
+        type=count,
+        nargs="?",
+        const=DENOISER_PAIRS,
+        default=0,
+        metavar="N",
+        help=f"split even and odd frames of the first N movies only, to train a denoiser (N: {DENOISER_PAIRS})",
+    )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
     option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
     option("--quiet", action="store_true", help="say only what failed")
@@ -92,7 +104,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     values.update(given)
     if "pixel_size" not in values:
         raise SettingsError("The pixel size is not known: give it with --pixel-size, in Angstrom.")
-    return Settings.from_dict(values)
+    settings = Settings.from_dict(values)
+    if given.get("do_apply_dose_filter") and not settings.is_dose_weighted:
+        raise SettingsError("Dose weighting needs the dose of a frame: give it with --dose-per-frame, in e/A^2.")
+    return settings
 
 
 def _settings_file(path: str) -> Dict[str, Any]:
@@ -122,8 +137,18 @@ def _align(args: argparse.Namespace) -> int:
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    failed = align_movies(args.movies, args.output, settings, report, args.device, args.threads, args.timeout)
-    if not args.no_report and len(failed) < len(args.movies) > 1:
+    movies = args.movies[: args.only_process]
+    failed = align_movies(
+        movies,
+        args.output,
+        settings,
+        report,
+        args.device,
+        args.threads,
+        args.timeout,
+        args.denoiser_pairs,
+    )
+    if not args.no_report and len(failed) < len(movies) > 1:
         from ..report_pages import LiveReport
 
         LiveReport(args.output, report.log).finish()

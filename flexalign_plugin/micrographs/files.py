@@ -17,7 +17,8 @@ from typing import Dict, Iterator, List, Optional, Type
 from ..errors import OutputError
 
 _TEMPORARY_ENDING = ".part"
-RESULT_STARTS = ("_aligned_", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")  # of what follows the root
+# Of what follows the root.
+RESULT_STARTS = ("_aligned_", "_PS.", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")
 _ANOTHER_FOLDER = "choose another output folder"
 # What an operating system's error number means to the user, and what to do.
 _REASONS = {

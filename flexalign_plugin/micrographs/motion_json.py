@@ -17,7 +17,7 @@ RESULT_FORMAT = "flexalign-result-1"
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
     """The saved part of a result. Frames in "frames" count from 1, those in "model" (`MotionModel.to_dict`) from 0."""
     aligned, summed = result.model.aligned_frames, result.summed_frames
-    ny, nx = result.micrograph.shape
+    ny, nx = result.images.micrograph.shape
     return {
         "format": RESULT_FORMAT,
         "version": __version__,

@@ -1,7 +1,7 @@
 """What is done once to the sum of resampled frames: the spline's filter, cropping and binning (ALGORITHM.md, 6).
 
-Frames are summed after interpolation with the cubic B-spline without its prefilter (`kernels` warp). A shift by the
-fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta3(k + f) exp(-i w k). The usual prefilter
+Frames are summed after interpolation with the quintic B-spline without its prefilter (`kernels` warp). A shift by the
+fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta5(k + f) exp(-i w k). The usual prefilter
 1 / B_0 restores frames of whole-pixel shifts and leaves the others blurred: white noise comes out coloured. Here the
 sum is divided by the root of the mean of |B_f|^2 over the fractions that really occurred (`Backend.mix`). Noise that
 was white in the frames is white in the sum, up to Nyquist, and a movie without motion comes out unchanged.
@@ -9,7 +9,7 @@ was white in the frames is white in the sum, up to Nyquist, and a movie without 
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 import scipy.fft
@@ -20,30 +20,26 @@ from ..motion.model import MotionModel
 _MESH = 33
 
 
-def interpolation_power(model: MotionModel, frames: Sequence[int], weights: Optional[np.ndarray] = None) -> np.ndarray:
-    """Mean power of the interpolation's transfer function over frames and places.
+def frame_powers(model: MotionModel, frames: Sequence[int]) -> np.ndarray:
+    """Power of the interpolation's transfer function in each frame, mean over places.
 
     Parameters
     ----------
-    frames : 0-based frames that were summed. weights : their weights in the sum, equal when None.
+    frames : (n,) 0-based frames of the movie.
 
     Returns
     -------
-    (4, 4) float64 coefficients C of `mean |B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
+    (n, 6, 6) float64 coefficients C of `|B(wy) B(wx)|^2 = sum_lm C[l, m] cos(l wy) cos(m wx)`.
     """
     ny, nx = model.frame_shape
-    y, x = np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH)
-    w2 = np.ones(len(frames)) if weights is None else np.asarray(weights, float) ** 2
-    total = np.zeros((4, 4))
-    for t, w in zip(frames, w2):
-        along_y, along_x = (_autocorrelation(s - np.floor(s)) for s in model.frame_field(t, y, x))
-        total += w * along_y @ along_x.T / along_y.shape[1]
-    return total / w2.sum()
+    shifts = model.fields(frames, np.linspace(0, ny - 1, _MESH), np.linspace(0, nx - 1, _MESH))
+    along_y, along_x = _autocorrelation(np.moveaxis(shifts - np.floor(shifts), 1, 0).reshape(2, len(frames), -1))
+    return np.einsum("tlp,tmp->tlm", along_y, along_x, optimize=True) / along_y.shape[2]
 
 
 def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
     """The image of one sum of frames of equal weights, whitened."""
-    return Mix(np.ones((1, 1), np.float32), interpolation_power(model, frames).astype(np.float32)[None])
+    return Mix(np.ones((1, 1), np.float32), frame_powers(model, frames).mean(axis=0, keepdims=True).astype(np.float32))
 
 
 def binned_size(n: int, factor: float) -> Tuple[int, int]:
@@ -81,8 +77,12 @@ def fourier_bin(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _autocorrelation(shift_fraction: np.ndarray) -> np.ndarray:
-    """(4, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts of m shifts."""
-    f = 1.0 - shift_fraction.ravel()
+    """(..., 6, m) coefficients of cos(l w) in |B_f(w)|^2 for the fractional parts (..., m) of shifts."""
+    f = 1.0 - shift_fraction
     g = 1.0 - f
-    w = np.stack([g**3, 3 * f**3 - 6 * f**2 + 4, 3 * g**3 - 6 * g**2 + 4, f**3]) / 6
-    return np.stack([(w * w).sum(axis=0)] + [2 * (w[: 4 - lag] * w[lag:]).sum(axis=0) for lag in (1, 2, 3)])
+    outer, next_to_it = zip(*((x**5, 26 + x * (-50 + x * (20 + x * (20 + x * (5 * x - 20))))) for x in (f, g)))
+    inner = 66 + f * f * (-60 + f * f * (30 - 10 * f))
+    w = [outer[1], next_to_it[0], inner, 120.0 - inner - sum(outer) - sum(next_to_it), next_to_it[1], outer[0]]
+    w = np.stack(w) / 120
+    lags = [(w * w).sum(axis=0)] + [2 * (w[:-lag] * w[lag:]).sum(axis=0) for lag in range(1, len(w))]
+    return np.stack(lags, axis=-2)

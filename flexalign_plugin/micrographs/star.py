@@ -68,7 +68,7 @@ def star_text(
         ("rlnMicrographMovieName", movie),
         ("rlnMicrographGainName", settings.gain),
         ("rlnMicrographDefectFile", settings.defect_map or settings.defect_file),
-        ("rlnMicrographBinning", f"{settings.bin_factor:.6f}"),
+        ("rlnMicrographBinning", f"{settings.output_binning:.6f}"),
         ("rlnMicrographOriginalPixelSize", f"{settings.pixel_size:.6f}"),
         ("rlnMicrographDoseRate", None if settings.dose_per_frame is None else f"{settings.dose_per_frame:.6f}"),
         ("rlnMicrographPreExposure", f"{settings.pre_exposure:.6f}"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import ContextManager, Dict, List
+from typing import ContextManager, Dict, Iterator, List, Tuple
+
+import numpy as np
 
 from .. import __version__
 from ..result import MovieResult
@@ -29,7 +31,8 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
     Returns
     -------
-    {what: path} of the files written; keys: micrograph, aligned_movie, psd, psd_image, plot_psd, plot_global,
+    {what: path} of the files written; keys: micrograph, micrograph_dw, micrograph_even, micrograph_odd, aligned_movie,
+    amplitude_spectrum, psd, psd_image, plot_psd, plot_global,
     plot_local, thumbnail, shifts_star, motion.
 
     Raises
@@ -37,7 +40,8 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
     OutputError : a file can't be written. No file of this result is left then, and an earlier result's files are as
         they were.
     """
-    settings, model, summed = result.settings, result.model, result.summed_frames
+    settings, model, summed, images = result.settings, result.model, result.summed_frames, result.images
+    number_type = np.float16 if settings.save_float16 else np.float32
     files: Dict[str, str] = {}
     with OutputFiles(output_dir) as out:
 
@@ -45,20 +49,21 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
             files[what] = os.path.join(output_dir, root + ending)
             return out.file(root + ending)
 
-        pixel_size = result.micrograph_pixel_size_A
-        if settings.do_save_ave_mic:
-            with new("micrograph", "_aligned_mic.mrc") as path:
-                labels = _labels(result, f"mean of {len(summed)} frames", summed)
-                write_mrc(path, result.micrograph, pixel_size, labels)
-        if settings.do_save_movie and result.aligned_movie is not None:
+        for what, ending, image, content in _micrographs(result):
+            with new(what, ending) as path:
+                write_mrc(path, image, result.micrograph_pixel_size_A, _labels(result, content, summed), number_type)
+        if images.movie is not None:
             with new("aligned_movie", "_aligned_movie.mrcs") as path:
-                write_mrc(
-                    path, result.aligned_movie, pixel_size, _labels(result, "aligned frames", model.aligned_frames)
-                )
+                labels = _labels(result, "aligned frames", model.aligned_frames)
+                write_mrc(path, images.movie, result.micrograph_pixel_size_A, labels, number_type)
+        if images.amplitudes is not None:
+            with new("amplitude_spectrum", "_PS.mrc") as path:
+                labels = _labels(result, "amplitude spectrum, sum over groups of 4 e/A^2", summed)
+                write_mrc(path, images.amplitudes, settings.pixel_size, labels)
 
-        small = pictures.thumbnail(result.micrograph) if settings.do_plots else None
+        small = pictures.thumbnail(images.micrograph) if settings.do_plots else None
         if settings.do_compute_psd:
-            corrected, uncorrected = psd.power_spectrum(result.aligned), psd.power_spectrum(result.uncorrected)
+            corrected, uncorrected = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
             result.quality["psd_profile"] = {
                 "corrected": psd.flattened(corrected)[1].round(3).tolist(),
                 "uncorrected": psd.flattened(uncorrected)[1].round(3).tolist(),
@@ -94,6 +99,22 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
         with new("motion", "_motion.json") as path:
             _write_text(path, json_text(result_to_dict(result)))
     return files
+
+
+def _micrographs(result: MovieResult) -> Iterator[Tuple[str, str, np.ndarray, str]]:
+    """(key, file ending, image, content) of each micrograph that is to be written."""
+    settings, images = result.settings, result.images
+    if not settings.do_save_ave_mic:
+        return
+    mean = f"mean of {len(result.summed_frames)} frames"
+    weighted = "dose-weighted " if images.weighted is not None else ""
+    if images.weighted is None or settings.do_save_unweighted_mic:
+        yield "micrograph", "_aligned_mic.mrc", images.micrograph, mean
+    if images.weighted is not None:
+        yield "micrograph_dw", "_aligned_mic_DW.mrc", images.weighted, weighted + mean
+    if images.even is not None and images.odd is not None:
+        yield "micrograph_even", "_aligned_mic_EVN.mrc", images.even, weighted + "mean of the even frames"
+        yield "micrograph_odd", "_aligned_mic_ODD.mrc", images.odd, weighted + "mean of the odd frames"
 
 
 def _labels(result: MovieResult, content: str, frames: range) -> List[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -91,6 +91,16 @@ class MotionModel:
     def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Shifts of one frame on the mesh y (m,) by x (n,): (2, m, n) float64, [0] is sy."""
         return np.stack(self.shift(float(frame), np.asarray(y)[:, None], np.asarray(x)[None, :]))
+
+    def fields(self, frames: Sequence[int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Shifts of aligned frames (n,) on the mesh y (m,) by x (k,): (n, 2, m, k) float64, [:, 0] is sy."""
+        at = np.asarray(frames, int) - self.first_frame
+        out = self.global_shifts_px[at][:, :, None, None] + np.zeros((len(y), len(x)))
+        if self.coefficients_px is not None:
+            sizes = self.n_aligned - 1, self.frame_shape[0] - 1, self.frame_shape[1] - 1
+            bases = [basis(*of_axis) for of_axis in zip(self.coefficients_px.shape[1:], sizes, (at, y, x))]
+            out += np.einsum("almn,tl,ym,xn->tayx", self.coefficients_px, *bases, optimize=True)
+        return out
 
     def to_dict(self) -> Dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .corrections import Corrections, load_corrections
-from .defects import NeighbourTable, find_hot_pixels, neighbour_table
+from .defects import NeighbourTable, find_hot_pixels, neighbour_table, replace_defects
 from .movie import Movie
 from .reading import open_movie
 
@@ -14,5 +14,6 @@ __all__ = [
     "find_hot_pixels",
     "load_corrections",
     "neighbour_table",
+    "replace_defects",
     "open_movie",
 ]

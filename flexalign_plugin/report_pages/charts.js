@@ -48,7 +48,7 @@ function chart(height, draw) {
 
 // Axes of a plot: returns the SVG and the two scales. `x` and `y`: {low, high, label, ticks: [[value, text], ...]}.
 function axes(width, height, x, y, square = false) {
-  const edge = { left: 48, right: 12, top: 8, bottom: 40 };
+  const edge = { left: 48, right: 20, top: 8, bottom: 40 };
   const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${y.label} against ${x.label}` });
   const w = width - edge.left - edge.right, t = height - edge.top - edge.bottom;
   const px = (v) => edge.left + ((v - x.low) / (x.high - x.low || 1)) * w;

@@ -23,7 +23,8 @@ def _skip_reason() -> str:
     from flexalign_plugin.kernels import toolkit
 
     missing = toolkit.missing_parts()
-    return f"no GPU here ({'; '.join(missing)}); test_on_driver.py runs this on the test driver" if missing else ""
+    what = ", ".join(part.split(" is missing")[0] for part in missing)
+    return f"no GPU: without {what}; test_on_driver.py runs this on the test driver" if missing else ""
 
 
 @pytest.fixture(scope="session")

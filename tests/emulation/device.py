@@ -46,6 +46,12 @@ class EmulatedDevice(Device):
         self.mode = mode
         self.used_bytes = self.peak_bytes = self.uploaded_bytes = self.failures = 0
 
+    def reset_peak(self) -> None:
+        self.peak_bytes = self.used_bytes
+
+    def release_unused(self) -> None:
+        """Nothing is kept."""
+
     def free_bytes(self) -> int:
         return self.total_bytes - self.used_bytes
 
@@ -88,12 +94,18 @@ class EmulatedDevice(Device):
             raise ValueError(f"{kernel}: a grid of {tuple(grid)} blocks")
         module(KERNELS / f"{module_name}.cu").launch(kernel, grid, block, values, shared, self.mode)
 
+    def _work(self, kind: str, images: DeviceArray) -> None:
+        """Take the transforms' work area for a moment."""
+        work = self.fft_work_bytes(kind, *images.shape[-2:], images.shape[0])
+        self._take(work)
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes + work)
+
     def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        self._take(self.fft_work_bytes("r2c", *real.shape[-2:], real.shape[0]))
+        self._work("r2c", real)
         host_view(out)[...] = scipy.fft.rfft2(host_view(real))
 
     def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        self._take(self.fft_work_bytes("c2r", *out.shape[-2:], out.shape[0]))
+        self._work("c2r", out)
         host_view(out)[...] = scipy.fft.irfft2(host_view(spectrum), s=out.shape[-2:], norm="forward")
         host_view(spectrum).fill(np.nan)  # a device may leave anything there
 

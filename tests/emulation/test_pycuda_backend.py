@@ -10,7 +10,8 @@ import pytest
 from flexalign_plugin import kernels
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import tuning
+from flexalign_plugin.kernels import fft, tuning
+from flexalign_plugin.kernels.device import DeviceError
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
@@ -21,34 +22,22 @@ for _name, _test in vars(suite).items():
         globals()[_name] = _test
 
 
-class Movie(suite.Stack):
-    """Frames in memory with what the aligner asks of a movie."""
-
-    path, notes = "memory.mrc", ()
-
-
 @pytest.fixture(scope="module")
 def backend(gpu_device):
-    selected = kernels.select_backend("cuda:0", threads=2)
+    selected = kernels.select_backend("cuda:0", threads=2, tune=False)
     yield selected
     selected.close()
 
 
-def test_auto_takes_the_gpu(gpu_device):
-    selected = kernels.select_backend("auto", threads=3)
-    assert selected.name == gpu_device.name
-    assert selected.threads == 3
-    selected.close()
-
-
-def test_auto_takes_the_cpu_when_a_part_is_missing_and_says_so_once(gpu_device, monkeypatch, caplog):
+def test_a_gpu_without_all_parts_is_refused(gpu_device, monkeypatch):
     monkeypatch.setattr(kernels.toolkit, "missing_parts", lambda compiled=False: ["the compiler is missing"])
-    monkeypatch.setattr(kernels, "_why_no_gpu", None)
-    with caplog.at_level("DEBUG"):
-        assert kernels.select_backend("auto").name == "cpu"
-        assert kernels.select_backend("auto").name == "cpu"
-    assert [r.levelname for r in caplog.records if "the compiler is missing" in r.message] == ["DEBUG"]
     with pytest.raises(SettingsError, match="GPU cuda:0 can't be used: the compiler is missing"):
+        kernels.select_backend("cuda:0")
+
+
+def test_a_wrong_cufft_is_noticed(gpu_device, monkeypatch):
+    monkeypatch.setattr(fft.Plan, "execute", lambda *arguments: None)
+    with pytest.raises(DeviceError, match="wrong transforms"):
         kernels.select_backend("cuda:0")
 
 
@@ -58,23 +47,26 @@ def test_devices_are_described(gpu_device):
     assert {"cpu", "driver", "compiler", "cuFFT", "kernels"} <= {line.split(":")[0] for line in lines}
 
 
-@pytest.mark.parametrize("limit_gb", [None, 0.06], ids=["all memory", "low memory"])
-def test_whole_alignment_agrees_with_the_cpu(gpu_device, limit_gb):
+@pytest.mark.parametrize("limit_bytes", [None, 60 * 10**6], ids=["all memory", "low memory"])
+def test_whole_alignment_agrees_with_the_cpu(gpu_device, limit_bytes):
     """Shifts to 0.02 px, the micrograph to 1e-3 of its contrast, also when batches must be small."""
     phantom = particle_phantom((6, 1024, 768), pixel_size_A=2.5, local_px=1.0, seed=8)
     frames = np.stack(list(phantom.frames()))
     gain = (1 + 0.1 * np.random.default_rng(0).random(frames.shape[1:])).astype(np.float32)
+    limit_gb = limit_bytes and (limit_bytes + gpu_device.context_bytes) / 1e9
     results = []
-    for selected in (kernels.select_backend("cpu", 2), kernels.select_backend("cuda:0", 2, limit_gb)):
+    for selected in (kernels.select_backend("cpu", 2), kernels.select_backend("cuda:0", 2, limit_gb, tune=False)):
         settings = Settings(pixel_size=2.5, do_plots=False)
-        results.append(align(Movie(frames), settings, selected, Corrections(None, gain, None, [])))
+        results.append(align(suite.Stack(frames), settings, selected, Corrections(None, gain, None, [])))
+        if limit_bytes and selected.name != "cpu":
+            assert limit_bytes / 2 < selected.device.peak_bytes - gpu_device.context_bytes <= limit_bytes
         selected.close()
     cpu, gpu = results
     assert gpu.model.is_local
     y, x = np.linspace(0, 1023, 9), np.linspace(0, 767, 9)
     for t in range(6):
         np.testing.assert_allclose(gpu.model.frame_field(t, y, x), cpu.model.frame_field(t, y, x), atol=0.02)
-    assert np.sqrt(np.mean((gpu.micrograph - cpu.micrograph) ** 2)) < 1e-3 * cpu.micrograph.std()
+    assert np.sqrt(np.mean((gpu.images.micrograph - cpu.images.micrograph) ** 2)) < 1e-3 * cpu.images.micrograph.std()
 
 
 def test_sizes_are_tuned_on_the_device(gpu_device, tmp_path):
@@ -82,3 +74,23 @@ def test_sizes_are_tuned_on_the_device(gpu_device, tmp_path):
     ny, nx = tuner.frame_size(129, 131, 3)
     assert 116 <= ny <= 129 and 117 <= nx <= 131
     assert tuning.Tuner(gpu_device, tmp_path / "sizes.json").frame_size(129, 131, 3) == (ny, nx)
+
+
+def test_a_whole_alignment_takes_the_tuned_size(gpu_device, monkeypatch, tmp_path):
+    monkeypatch.setenv("FLEXALIGN_TUNING_FILE", str(tmp_path / "sizes.json"))
+    frames = np.stack(list(particle_phantom((4, 262, 262), pixel_size_A=5.0, seed=3).frames()))
+    fast = {(256, 240): 1e-9, (240, 240): 1e-10}
+
+    def measure(device, kind, ny, nx, batch):
+        return fast.get((ny, nx), 1e-6 * ny * nx)
+
+    monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, True, measure))
+    areas = []
+    for tune in (True, False):
+        selected = kernels.select_backend("cuda:0", 2, tune=tune)
+        settings = Settings(pixel_size=5.0, do_plots=False, do_local_alignment=False)
+        result = align(suite.Stack(frames), settings, selected, Corrections(None, None, None, []))
+        assert result.images.micrograph.shape == (262, 262)
+        areas.append(result.quality["correlated_area_px"])
+        selected.close()
+    assert areas == [[240, 240], [256, 256]]

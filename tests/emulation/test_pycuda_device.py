@@ -75,6 +75,19 @@ def test_memory_is_free_again_when_the_last_view_is_gone(device):
     assert device.free_bytes() == before
 
 
+def test_what_is_kept_for_reuse_can_be_given_back(device):
+    spectrum = device.empty((1, 96, 49), np.complex64)
+    device.rfft2(device.zeros((1, 96, 96), np.float32), spectrum)
+    device.empty((3 << 20,), np.uint8).free()
+    gc.collect()
+    device.release_unused()
+    device.reset_peak()
+    assert device.peak_bytes < device.context_bytes + (300 << 20)
+    images = np.random.default_rng(0).random((1, 96, 96), np.float32)
+    device.rfft2(device.upload(images), spectrum)  # with a new plan and work area
+    np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), atol=1e-2)
+
+
 def test_too_much_is_told_and_leaves_the_device_usable(device):
     with pytest.raises(DeviceOutOfMemory) as error:
         device.empty((1 << 20, 1 << 20), np.float64)
@@ -94,15 +107,21 @@ def test_held_memory_is_given_to_arrays_of_other_sizes(device):
 def test_a_memory_limit_is_kept(gpu_device):
     from flexalign_plugin.kernels.pycuda_device import PycudaDevice
 
-    limited = PycudaDevice(0, memory_limit_bytes=64 << 20)
+    limited = PycudaDevice(0, memory_limit_bytes=(64 << 20) + gpu_device.context_bytes)
     try:
         assert limited.free_bytes() == 64 << 20
         first = limited.empty((40 << 20,), np.uint8)
         assert limited.free_bytes() <= 24 << 20
         with pytest.raises(DeviceOutOfMemory):
             limited.empty((32 << 20,), np.uint8)
+        assert limited.peak_bytes == (40 << 20) + limited.context_bytes
         first.free()
         limited.empty((48 << 20,), np.uint8)
+        assert (48 << 20) <= limited.peak_bytes - limited.context_bytes <= 64 << 20  # the first is not kept beside it
+        limited.reset_peak()
+        gc.collect()
+        limited.upload(np.zeros(5, np.uint8))
+        assert limited.peak_bytes <= (64 << 20) + limited.context_bytes
     finally:
         limited.close()
 
@@ -166,7 +185,7 @@ def test_transforms_share_a_work_area_and_refuse_wrong_shapes(device):
 def test_a_work_area_that_does_not_fit_is_out_of_memory(device):
     from flexalign_plugin.kernels.pycuda_device import PycudaDevice
 
-    limited = PycudaDevice(0, memory_limit_bytes=1 << 20)
+    limited = PycudaDevice(0, memory_limit_bytes=(1 << 20) + device.context_bytes)
     try:
         real = limited.empty((1, 300, 302), np.float32)
         spectrum = limited.empty((1, 300, 152), np.complex64)

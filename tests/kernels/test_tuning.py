@@ -24,6 +24,9 @@ class FakeDevice:
     def free_bytes(self):
         return self.free
 
+    def release_unused(self):
+        pass
+
     def fft_work_bytes(self, kind, ny, nx, batch):
         return 0
 

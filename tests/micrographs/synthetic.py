@@ -8,6 +8,7 @@ import numpy as np
 import scipy.fft
 
 from flexalign_plugin.motion.model import MotionModel
+from flexalign_plugin.motion_correction import Images
 from flexalign_plugin.result import MovieResult
 from flexalign_plugin.settings import Settings
 
@@ -76,10 +77,9 @@ def movie_result(model: Optional[MotionModel] = None, **settings: Any) -> MovieR
         settings=Settings(**settings),
         model=model,
         summed_frames=model.aligned_frames,
-        micrograph=aligned,
+        images=Images(full=aligned, micrograph=aligned),
         micrograph_pixel_size_A=model.pixel_size_A,
         uncorrected=uncorrected,
-        aligned=aligned,
         quality={"rejected_fraction": 0.03},
         timings_s={"read": {"wall": 1.0, "cpu": 0.8}},
     )

@@ -41,7 +41,7 @@ def test_every_file_and_its_name(result, tmp_path):
     assert files == {what: str(folder / f"mov_1{ending}") for what, ending in ENDINGS.items()}
     assert sorted(os.listdir(folder)) == sorted(os.path.basename(path) for path in files.values())
     with mrcfile.open(files["micrograph"]) as mrc:
-        np.testing.assert_array_equal(mrc.data, result.micrograph)
+        np.testing.assert_array_equal(mrc.data, result.images.micrograph)
         labels = [label.strip() for label in mrc.get_labels()]
         assert labels[0].startswith("mean of 12 frames, FlexAlign ")
         assert labels[1] == "frames 1 to 12 of movie_01.mrc"
@@ -66,7 +66,7 @@ def test_same_result_same_bytes(result, tmp_path):
 def test_only_what_was_asked_for(tmp_path):
     model = motion_model((256, 300), n_frames=4, local_px=0)
     result = movie_result(model, do_save_ave_mic=False, do_compute_psd=False, do_plots=False, do_save_movie=True)
-    result.aligned_movie = np.ones((4, 256, 300), np.float32)
+    result.images.movie = np.ones((4, 256, 300), np.float32)
     files = write_result(result, str(tmp_path), "m")
     assert sorted(files) == ["aligned_movie", "motion", "shifts_star"]
     assert sorted(os.listdir(tmp_path)) == ["m_aligned_movie.mrcs", "m_motion.json", "m_shifts.star"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flexalign_plugin.movies import find_hot_pixels, neighbour_table
+from flexalign_plugin.movies import find_hot_pixels, neighbour_table, replace_defects
 
 
 def poisson_mean(total, n_frames=30, shape=(1024, 1024), seed=0):
@@ -118,3 +118,16 @@ def test_image_with_too_few_good_pixels_and_none():
     defects[0, 0] = False
     assert neighbours(neighbour_table(defects), 0, 5) == [(0, 0)]
     assert len(neighbour_table(np.zeros((5, 5), bool)).rows) == 0
+
+
+def test_defects_of_an_image_are_replaced_in_place():
+    image = np.arange(30, dtype="f4").reshape(5, 6) ** 2
+    defects = np.zeros((5, 6), bool)
+    defects[2, 3] = defects[0, 0] = defects[2, 4] = True
+    table = neighbour_table(defects)
+    expected = image.copy()
+    for i, at in enumerate(np.argwhere(defects)):
+        expected[tuple(at)] = np.mean([image[p] for p in neighbours(table, i, 6)])
+    replace_defects(image, table)
+    np.testing.assert_allclose(image, expected, rtol=1e-6)
+    assert (image == np.arange(30).reshape(5, 6) ** 2)[~defects].all()

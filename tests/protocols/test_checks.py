@@ -17,6 +17,13 @@ REFUSED = [
     (dict(alignFrame0=4, alignFrameN=4), "must come after"),
     (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "sum a part"),
     (dict(binFactor=0.5), "0.5"),
+    (dict(fcropFactor=1.5), "F-crop factor is 1.5"),
+    (dict(onlyProcess=-1), "0 for all"),
+    (dict(denoiserPairs=True, nDenoiserPairs=0), "Number of pairs"),
+    (dict(useMovieDose=False, dosePerFrame=-1.0), "can't be negative"),
+    (dict(useMovieDose=False, preExposure=-1.0), "can't be negative"),
+    (dict(doSavePs=True), "dose per frame is not known"),
+    (dict(splitEvenOdd=True, useAlignToSum=False, sumFrame0=3, sumFrameN=3), "can't be split"),
     (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "320 x 256"),
     (dict(maxResForCorrelation=5.0), "finer than"),
     (dict(maxShift=0.0), "above 0"),
@@ -44,8 +51,10 @@ def test_refused(imported, params, words):
 
 def test_defaults_are_accepted_and_small_movies_get_a_hint(imported):
     assert new_alignment(*imported).validate() == []
-    assert new_alignment(*imported).warnings() == []
-    assert "aligned as whole frames" in new_alignment(*imported, minLocalRes=1000.0).warnings()[0]
+    assert new_alignment(*imported, doApplyDoseFilter=False).warnings() == []
+    assert "dose per frame is not known" in new_alignment(*imported).warnings()[0]
+    assert new_alignment(*imported, useMovieDose=False).warnings() == []
+    assert "aligned as whole frames" in new_alignment(*imported, minLocalRes=1000.0).warnings()[-1]
 
 
 def test_gain_must_have_the_size_of_the_movie_once_it_is_turned(project, movies, tmp_path):

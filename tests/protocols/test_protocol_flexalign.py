@@ -135,6 +135,38 @@ def test_saved_movies_are_binned_cropped_and_have_no_shifts_left(project, movies
     assert protocol.outputMovies.getDim() == (100, 80, 6)
 
 
+def test_weighted_micrographs_halves_and_pairs_are_sets_of_their_own(project, movies, tmp_path):
+    _copies(movies, tmp_path, 3)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, dosePerFrame=2.0)
+    values = dict(doLocalAlignment=False, onlyProcess=2, denoiserPairs=True, nDenoiserPairs=1, saveFloat16=True)
+    protocol = run(project, new_alignment(project, imported, fcropFactor=0.5, **values))
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    sizes = {}
+    for name in ("", "DoseWeighted", "Even", "Odd"):
+        micrographs = getattr(protocol, f"outputMicrographs{name}")
+        assert micrographs.getSamplingRate() == pytest.approx(2 * PIXEL_A) and not micrographs.isStreamOpen()
+        sizes[name] = micrographs.getSize()
+        for micrograph in micrographs:
+            with mrcfile.open(micrograph.getFileName()) as mrc:
+                assert mrc.data.dtype == np.float16 and mrc.data.shape == (SHAPE[1] // 2, SHAPE[2] // 2)
+    assert sizes == {"": 2, "DoseWeighted": 2, "Even": 1, "Odd": 1} and protocol.outputMovies.getSize() == 2
+    assert "outputMicrographsDoseWeighted" in protocol.summary()[0]
+    with open(protocol._getExtraPath("good_1_motion.json")) as f:
+        assert json.load(f)["settings"]["dose_per_frame"] == 2.0
+
+
+def test_weighted_micrographs_alone_with_the_dose_of_the_form(project, movies):
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, dosePerFrame=2.0)
+    dose = dict(useMovieDose=False, dosePerFrame=3.5, preExposure=1.0)
+    protocol = new_alignment(project, imported, doLocalAlignment=False, doSaveUnweightedMic=False, **dose)
+    run(project, protocol)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert not hasattr(protocol, "outputMicrographs") and protocol.outputMicrographsDoseWeighted.getSize() == 1
+    with open(protocol._getExtraPath("movie_1_motion.json")) as f:
+        settings = json.load(f)["settings"]
+    assert (settings["dose_per_frame"], settings["pre_exposure"]) == (3.5, 1.0)
+
+
 def test_movies_stored_from_a_later_frame_on_are_counted_as_in_their_file(project, movies):
     """The base class refuses them: its default first frame, 1, lies before the set's range."""
     imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, dosePerFrame=2.0, doseInitial=1.0)

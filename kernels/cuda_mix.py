@@ -1,0 +1,58 @@
+"""Images made of sums of resampled frames, on a CUDA device: filtered by radial frequency and whitened (mix.cu)."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence
+
+import numpy as np
+
+from .backend import LOST, Mix
+from .device import Device, DeviceArray
+
+
+def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
+    """Images (ny, nx) float32 of sums (n_sums, ny, nx); each sum is transformed once.
+
+    Takes the memory of one spectrum for each mix, of one more where mixes share a sum or one has several, and of one
+    image.
+    """
+    _, ny, nx = sums.shape
+    half = (1, ny, nx // 2 + 1)
+    along = [device.upload(_cosines(f)) for f in (np.fft.fftfreq(ny), np.arange(half[2]) / nx)]
+    used = [np.flatnonzero(mix.factors.any(axis=0)) for mix in mixes]
+    totals = [device.empty(half, np.complex64) for _ in mixes]
+    powers = [device.upload(np.ascontiguousarray(mix.power, np.float32)) for mix in mixes]
+    work: Optional[DeviceArray] = None
+    for s in np.unique(np.concatenate(used)):
+        users = [k for k, sums_of_mix in enumerate(used) if s in sums_of_mix]
+        if len(users) == 1 and s == used[users[0]][0]:
+            spectrum = totals[users[0]]
+        else:
+            work = spectrum = device.empty(half, np.complex64) if work is None else work
+        device.rfft2(device.view(sums, int(s) * ny * nx, (1, ny, nx)), spectrum)
+        for k in users:
+            factors = np.ascontiguousarray(mixes[k].factors[:, s], np.float32)
+            first, last = (np.int32(s == used[k][end]) for end in (0, -1))
+            device.launch(
+                "mix", "mix", (-(-half[2] // 128), ny), (128,),
+                spectrum, np.int32(half[2]), *along, device.upload(factors), np.int32(len(factors)),
+                powers[k], np.int32(len(mixes[k].power)), first, last, np.float32(LOST),
+                np.float32(1.0 / (ny * nx)), totals[k],
+            )  # fmt: skip
+    del work
+    image = device.empty((1, ny, nx), np.float32)
+    images = []
+    for total, sums_of_mix in zip(totals, used):
+        if not len(sums_of_mix):
+            images.append(np.zeros((ny, nx), np.float32))
+            continue
+        device.irfft2(total, image)
+        images.append(device.download(image)[0])
+    return images
+
+
+def _cosines(frequency: np.ndarray) -> np.ndarray:
+    """(n, 6) float32: a frequency in cycles per pixel and the cosines of one to five times its angle."""
+    table = np.cos(2 * np.pi * np.outer(frequency, np.arange(6)))
+    table[:, 0] = frequency
+    return table.astype(np.float32)

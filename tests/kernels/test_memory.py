@@ -1,0 +1,60 @@
+"""How much of a GPU's memory a whole alignment takes, counted on a device that computes nothing (tests/emulation).
+
+Movies of full size; nothing is measured here. A context and plans of 600 MB are counted in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.aligner import align
+from flexalign_plugin.errors import FlexAlignError
+from flexalign_plugin.kernels.cuda import CudaBackend
+from flexalign_plugin.kernels.tuning import Tuner
+from flexalign_plugin.movies import Corrections
+from flexalign_plugin.settings import Settings
+from flexalign_plugin.tests.emulation.accounting import AccountingDevice
+
+GB = 10**9
+SHAPE = (20, 8184, 11520)
+
+
+class SameFrames:
+    """A movie of one frame, again and again."""
+
+    path, notes = "memory.mrc", ()
+
+    def __init__(self, dtype: str):
+        self.shape, self.dtype = SHAPE, np.dtype(dtype)
+        self._frame = np.zeros(SHAPE[1:], dtype)
+
+    def frame(self, i: int) -> np.ndarray:
+        return self._frame
+
+
+def peak_gb(dtype: str, limit_gb: float, tmp_path) -> float:
+    """Most memory that is taken of a GPU with 141 GB."""
+    limit = None if limit_gb is None else int(limit_gb * GB)
+    device = AccountingDevice(141 * GB, limit)
+    settings = Settings(pixel_size=0.6, dose_per_frame=1.0, remove_hot_pixels=False)
+    backend = CudaBackend(device, 2, Tuner(device, tmp_path / "sizes.json"))
+    gain = np.broadcast_to(np.float32(1), SHAPE[1:])
+    result = align(SameFrames(dtype), settings, backend, Corrections(None, gain, None, []))
+    assert result.images.weighted is not None and np.prod(result.quality["patches"]) > 50
+    return device.peak_bytes / GB
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_the_largest_movies_fit_16_gb_by_default(dtype, tmp_path):
+    assert peak_gb(dtype, None, tmp_path) < 16  # counted: 9.7 (8 bits), 15.5 (float)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_a_limit_of_8_gb_is_kept(dtype, tmp_path):
+    assert peak_gb(dtype, 8, tmp_path) <= 8
+
+
+def test_the_least_that_works_is_told(tmp_path):
+    with pytest.raises(FlexAlignError, match=r"not enough memory .* of 1907 MiB are free"):
+        peak_gb("u1", 2, tmp_path)
