@@ -264,5 +264,6 @@ window.addEventListener("keydown", (event) => {
   const wanted = /^#m=(\d+)$/.exec(location.hash), to = wanted && { ArrowLeft: +wanted[1] - 2, ArrowRight: +wanted[1] }[event.key];
   if (to != null && movies[to] && event.target === document.body) open(to);
 });
-if (data.running) setTimeout(() => location.reload(), 60000);
+// Not while somebody looks at a movie.
+if (data.running) setInterval(() => { if (location.hash.length < 2) location.reload(); }, 60000);
 show();
