@@ -20,7 +20,7 @@ from flexalign_plugin.report_pages import REPORT_NAME, Run, collect_run, write_r
 from .movie_window import MovieWindow
 from .run_window import run_window
 
-NOTHING_YET = "There is nothing yet: no movie is finished."
+NOTHING_YET = "There is nothing yet: no movie is finished, or the run does not make it."
 
 
 class MicrographsView(MDView):
@@ -48,6 +48,12 @@ class FlexAlignViewer(ProtocolViewer):
             params.LabelParam,
             label="Micrographs",
             help="Table of the corrected micrographs with thumbnail, motion and power spectrum.",
+        )
+        form.addParam(
+            "showWeighted",
+            params.LabelParam,
+            label="Micrographs, dose-weighted",
+            help="The same table of the dose-weighted micrographs, if the run makes them.",
         )
         form.addParam(
             "showMovies",
@@ -92,6 +98,7 @@ class FlexAlignViewer(ProtocolViewer):
     def _getVisualizeDict(self) -> Dict[str, Callable[..., List[View]]]:
         return {
             "showMicrographs": lambda _: self._table("outputMicrographs", MicrographsView),
+            "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted", MicrographsView),
             "showMovies": lambda _: self._table("outputMovies", MDView),
             "showFailed": lambda _: self._failures(),
             "showRun": lambda _: self._whole_run(),

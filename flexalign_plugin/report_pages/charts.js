@@ -48,7 +48,7 @@ function chart(height, draw) {
 
 // Axes of a plot: returns the SVG and the two scales. `x` and `y`: {low, high, label, ticks: [[value, text], ...]}.
 function axes(width, height, x, y, square = false) {
-  const edge = { left: 48, right: 12, top: 8, bottom: 40 };
+  const edge = { left: 48, right: 20, top: 8, bottom: 40 };
   const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${y.label} against ${x.label}` });
   const w = width - edge.left - edge.right, t = height - edge.top - edge.bottom;
   const px = (v) => edge.left + ((v - x.low) / (x.high - x.low || 1)) * w;
@@ -134,24 +134,32 @@ function trajectory(shifts, firstFrame, pixelA) {
   });
 }
 
-// Radial averages of the power spectra.
-function radial(profile) {
-  const first = Math.max(3, Math.floor(profile.corrected.length / 32));
-  const known = [...profile.corrected.slice(first), ...profile.uncorrected.slice(first)].filter((v) => v != null);
-  const low = Math.min(...known), high = Math.max(...known) + 0.05 * (Math.max(...known) - low);
-  const frequency = 1 / profile.nyquist_A;
+// Curves over frequency up to Nyquist, labelled in Angstrom. curves: [[colour, [[frequency, value], ...]], ...].
+function overFrequency(curves, nyquistA, label, low, high, levels = []) {
+  const frequency = 1 / nyquistA;
   return chart(190, (width, height) => {
     const at = [];
     for (const a of [50, 20, 10, 7, 5, 4, 3, 2.5, 2, 1.7, 1.5, 1.2, 1, 0.8, 0.6]) {
-      if (1 / a <= frequency * 1.001 && (!at.length || (1 / a - at[at.length - 1][0]) * (width - 60) > 34 * frequency)) at.push([1 / a, String(a)]);
+      if (1 / a <= frequency * 1.001 && (!at.length || (1 / a - at[at.length - 1][0]) * (width - 68) > 34 * frequency)) at.push([1 / a, String(a)]);
     }
-    const { svg, px, py } = axes(width, height, { low: 0, high: frequency, label: "resolution (Å)", ticks: at }, { low, high, label: "log power", ticks: plain(low, high, 3) });
-    for (const [name, colour] of [["uncorrected", "#b0413e"], ["corrected", COLOURS[0]]]) {
-      const points = profile[name].map((v, i) => `${px((i / profile[name].length) * frequency).toFixed(1)},${py(v ?? 0).toFixed(1)}`).slice(first);
-      svg.append(s("polyline", { points: points.join(" "), fill: "none", stroke: colour, "stroke-width": 1.6 }));
+    const { svg, px, py } = axes(width, height, { low: 0, high: frequency, label: "resolution (Å)", ticks: at }, { low, high, label, ticks: plain(low, high, 3) });
+    for (const level of levels) svg.append(s("line", { x1: px(0), x2: px(frequency), y1: py(level), y2: py(level), stroke: ALARM, "stroke-dasharray": "4 4" }));
+    for (const [colour, points] of curves) {
+      const text = points.filter(([, v]) => v != null).map(([f, v]) => `${px(f).toFixed(1)},${py(v).toFixed(1)}`).join(" ");
+      svg.append(s("polyline", { points: text, fill: "none", stroke: colour, "stroke-width": 1.6 }));
     }
     return svg;
   });
+}
+
+// Radial averages of the power spectra; the lowest frequencies, where they are steep, are left out.
+function radial(profile) {
+  const count = profile.corrected.length, first = Math.max(3, Math.floor(count / 32));
+  const points = (values) => values.map((v, i) => [i / (count * profile.nyquist_A), v]).slice(first);
+  const curves = [["#b0413e", points(profile.uncorrected)], [COLOURS[0], points(profile.corrected)]];
+  const known = curves.flatMap(([, some]) => some.map(([, v]) => v)).filter((v) => v != null);
+  const low = Math.min(...known), high = Math.max(...known);
+  return overFrequency(curves, profile.nyquist_A, "log power", low, high + 0.05 * (high - low));
 }
 
 // Local motion: the mesh bends and the paths grow frame by frame. Returns the canvas and draw(i).

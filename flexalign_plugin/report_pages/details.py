@@ -29,7 +29,8 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     -------
     Keys, each only where it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
     pixel_size_A, field (see `_field`), patches ([y, x, residual px]), window ([x0, y0, x1, y1] of the micrograph in
-    the frame, px), thumbnail, psd and plot_psd (data URLs), profile ({"corrected", "uncorrected", "nyquist_A"}).
+    the frame, px), frc ({"curve": [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected",
+    "uncorrected", "nyquist_A"}), thumbnail, psd and plot_psd (data URLs).
     """
     content = load_result(folder, root)
     found: Dict[str, Any] = {}
@@ -53,6 +54,12 @@ def details(folder: str, root: str) -> Dict[str, Any]:
         profile = content["quality"].get("psd_profile")
         if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
             found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
+        frequency, frc = (content["quality"].get(name) for name in ("frc_frequency_per_A", "frc"))
+        if frequency and frc:
+            found["frc"] = {
+                "curve": [list(point) for point in zip(frequency, frc) if None not in point],
+                "nyquist_A": 1 / max(frequency),
+            }
     pictures = {"thumbnail": "_thumbnail.png", "psd": "_psd.png"}
     if "profile" not in found:
         pictures["plot_psd"] = "_plot_psd.png"  # which has the radial averages too

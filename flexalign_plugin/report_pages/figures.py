@@ -39,6 +39,8 @@ FIGURES: Dict[str, Figure] = {
     "local_log_likelihood_gain": Figure(
         "Evidence for local motion", "", "How much better the field explains the movie than whole-frame shifts alone."
     ),
+    "frc_0143_A": Figure("Halves agree to (0.143)", "Å", "Finest resolution at which even and odd frames agree."),
+    "frc_05_A": Figure("Halves agree to (0.5)", "Å", "As above, to a correlation of one half."),
     "pixels_replaced": Figure("Pixels replaced", "px", "Defects and hot pixels, in every frame."),
     "reference_frame": Figure("Reference frame", "", "The frame in which all shifts are zero."),
     "relion_fit_rms_px": Figure("RELION polynomial, rms", "px", "Difference between the STAR file and the field."),

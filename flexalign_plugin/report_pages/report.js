@@ -164,7 +164,7 @@ function moviePage(movie) {
   } else {
     grid.append(card("Pictures", h("p", {}, "The pictures of this movie are not inside this page, to keep it small. Where this file lies beside the results, these open them:"), fileList(movie, /\.png$/)));
   }
-  grid.append(figuresCard(movie), h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, settingsCard(movie), card("Files", fileList(movie, /./))));
+  grid.append(figuresCard(movie), h("div", { class: "stack" }, d && d.frc ? halvesCard(d.frc) : null, d && d.patches ? patchesCard(d) : null, settingsCard(movie), card("Files", fileList(movie, /./))));
   page.append(footer());
   window.scrollTo(0, 0);
 }
@@ -209,6 +209,12 @@ function spectrumCard(d) {
     h("img", { class: "picture", src: d.psd, alt: "power spectrum, left corrected, right uncorrected" }),
     d.profile ? radial(d.profile) : null];
   return card("Power spectrum before and after", ...parts, h("p", { class: "soft" }, "Left corrected, right uncorrected. Rings should go on from right to left and reach further on the left."));
+}
+
+function halvesCard(frc) {
+  const low = Math.min(0, ...frc.curve.map(([, value]) => value));
+  return card("Even against odd frames", overFrequency([[COLOURS[0], frc.curve]], frc.nyquist_A, "correlation", low, 1, [0.143, 0.5]),
+    h("p", { class: "soft" }, "Fourier ring correlation of the micrographs of the even and of the odd frames; dashed: 0.5 and 0.143."));
 }
 
 // Where the patches lie and how far each one's own measurement is from the smooth field.
@@ -258,5 +264,6 @@ window.addEventListener("keydown", (event) => {
   const wanted = /^#m=(\d+)$/.exec(location.hash), to = wanted && { ArrowLeft: +wanted[1] - 2, ArrowRight: +wanted[1] }[event.key];
   if (to != null && movies[to] && event.target === document.body) open(to);
 });
-if (data.running) setTimeout(() => location.reload(), 60000);
+// Not while somebody looks at a movie.
+if (data.running) setInterval(() => { if (location.hash.length < 2) location.reload(); }, 60000);
 show();

@@ -43,6 +43,7 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
         "A warning about <b>this</b> movie.",
         "Power spectrum",
         "Residuals of the patches",
+        "Even against odd",
         "Unheard of figure",
     ):
         assert words in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from matplotlib.backend_bases import MouseButton, MouseEvent
 
 from flexalign_plugin.movies.writers import write_mrc_movie
 from flexalign_plugin.phantom import particle_phantom
@@ -67,7 +68,10 @@ def test_a_movies_window_goes_to_its_neighbours(viewer, tmp_path):
     assert "Total motion" in words and "Rejected pairs" in words and any(w.endswith(" Å") for w in words)
     window.step(-1)
     assert window.root == "a"
-    window.step(1)
+    canvas, (_, following) = figure.canvas, window._buttons
+    x, y = following.ax.transAxes.transform((0.5, 0.5))
+    for name in ("button_press_event", "button_release_event"):
+        canvas.callbacks.process(name, MouseEvent(name, canvas, x, y, MouseButton.LEFT))
     assert window.root == "c"
     assert any(text.get_text().startswith("c ") for text in figure.texts)
     figure.savefig(str(tmp_path / "window.png"))
