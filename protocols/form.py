@@ -333,8 +333,8 @@ def _define_halves(form: Any) -> None:
         "denoiserPairs",
         params.BooleanParam,
         default=False,
-        label="Only for the first movies?",
-        help="Pairs of even and odd micrographs of some movies, to train a denoiser.",
+        label="Pairs to train a denoiser?",
+        help="Sum even and odd frames apart of the first movies only.",
         condition="not splitEvenOdd",
     )
     group.addParam(

@@ -297,10 +297,11 @@ class ProtFlexAlign(ProtAlignMovies):
         return sets
 
     def _createOutputWeightedMicrographs(self) -> bool:
-        if not (self.doSaveAveMic and self.doApplyDoseFilter):
+        movies = self.inputMovies.get()
+        if movies is None or not (self.doSaveAveMic and self.doApplyDoseFilter):
             return False
-        dose = self.inputMovies.get().getAcquisition().getDosePerFrame() if self.useMovieDose else self.dosePerFrame
-        return bool(dose)
+        dose = movies.getAcquisition().getDosePerFrame() if self.useMovieDose else self.dosePerFrame.get()
+        return dose is not None and (dose > 0 or not self.useMovieDose)
 
     def _createOutputMicrographs(self) -> bool:
         unweighted = self.doSaveUnweightedMic.get() or not self._createOutputWeightedMicrographs()
