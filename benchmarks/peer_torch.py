@@ -1,6 +1,6 @@
 """torch-motion-correction on the same movie files, in a Python of its own (it needs Python 3.11 and PyTorch).
 
-    python -m venv PLACE && PLACE/bin/pip install torch-motion-correction
+    python -m venv PLACE && PLACE/bin/pip install torch-motion-correction torch-fourier-rescale
     python benchmarks/accuracy.py --only real --torch PLACE/bin/python
 
 Whole-frame shifts first, then the package's optimiser with patches of 512 px and a grid of a node per 4 frames and
@@ -44,7 +44,8 @@ def torch_motion(python: str, movie: Any) -> MeshMotion:
     with tempfile.TemporaryDirectory() as place:
         out = os.path.join(place, "motion.npz")
         command = [python, os.path.abspath(__file__), movie.path, str(truth.pixel_size_A), out]
-        subprocess.run(command, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         with np.load(out) as found:
             print(f"(torch-motion-correction: {found['cpu_s']:.0f} CPU s)", file=sys.stderr, flush=True)
             return MeshMotion(found["fields_px"], truth.frame_shape)
@@ -79,7 +80,8 @@ def _estimate(path: str, pixel_size_A: float, out: str) -> None:
     assert isinstance(field, DeformationField)
     with torch.no_grad():
         shifts = [field.evaluate_at_t(t / (n - 1), (MESH, MESH)).numpy() for t in range(n)]
-    np.savez(out, fields_px=np.stack(shifts) / pixel_size_A, cpu_s=seconds)
+    # Its field says where in the frame a point of the image is seen, ours by how much it is brought back.
+    np.savez(out, fields_px=-np.stack(shifts) / pixel_size_A, cpu_s=seconds)
 
 
 if __name__ == "__main__":
