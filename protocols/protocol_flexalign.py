@@ -1,8 +1,8 @@
 """ProtFlexAlign: the FlexAlign protocol. What it asks is in `form`, what it checks in `checks`.
 
 Each movie is a step; the step hands the movie to a warm worker process and waits for it, so that a crash, a kill or a
-damaged file costs that movie and nothing else. What became of a movie is kept in a record beside its done marker; the
-output sets are made from the records, in the executor's main thread.
+damaged file costs that movie and nothing else. What became of a movie is kept in a record; the output sets are made
+from the records, in the executor's main thread.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAlignMovies
 from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
+from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
 from flexalign_plugin.kernels.toolkit import device_index
 from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
+from flexalign_plugin.micrographs.files import atomic_path
 from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker_pool import WorkerPool
 
 from . import checks, devices, form, summaries
-from .records import load_record, save_record
+from .records import load_record, numbers_in_set, remove_unfit_set, save_record, sort_out
 
 OUT_FAILED = "outputMoviesFailed"
+MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
 HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
 MICROGRAPH_TABLES = {
     OUT_MICS: "micrographs.sqlite",
@@ -97,7 +100,9 @@ class ProtFlexAlign(ProtAlignMovies):
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
         self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
-        self._forget_failures()
+        self._registered: Set[int] = set()
+        self.finished = False
+        self._take_up()
         super()._insertAllSteps()
 
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
@@ -112,22 +117,18 @@ class ProtFlexAlign(ProtAlignMovies):
                 self._waiting[number] = movie.clone()
         return super()._insertMovieStep(movie)
 
-    def _forget_failures(self) -> None:
-        """Continue tries the movies again that failed last time: without their marker their steps count as not done."""
-        done, folder = self._readDoneList(), self._getExtraPath("DONE")
-        records = [name for name in os.listdir(folder) if name.endswith(".json")] if os.path.isdir(folder) else []
-        failed = [name for name in records if not _loaded(os.path.join(folder, name)).ok]
-        if not failed:
-            return
-        for name in failed:
-            pwutils.cleanPath(os.path.join(folder, name), os.path.join(folder, name.replace(".json", ".TXT")))
-        again = {int(name[len("movie_") : -len(".json")]) for name in failed}
-        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath("movies_failed.sqlite"))
-        with open(self._getAllDone(), "w") as f:
-            f.writelines(f"{number}\n" for number in done if number not in again)
+    def _take_up(self) -> None:
+        """What an earlier run left: its records are the truth, whatever moment it was ended in. Movies that failed are
+        tried again; sets that don't fit the records are made again from them."""
+        self._recorded, removed = sort_out(self._getExtraPath("DONE"), self._getExtraPath())
+        if removed:
+            self.info(f"What failed before is tried again: {summaries.counted(removed)}.")
+        for table in (MOVIES_TABLE, *MICROGRAPH_TABLES.values()):
+            if remove_unfit_set(self._getPath(table), self._recorded):
+                self.warning(f"{self._getPath(table)} does not fit the finished movies: it is made again.")
+        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath(FAILED_TABLE))
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
-        self.info(f"What failed before is tried again: {summaries.counted(len(failed))}.")
 
     def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
         """Align one movie. The base class would link, unpack or convert it first, and stop the run if that fails."""
@@ -136,20 +137,17 @@ class ProtFlexAlign(ProtAlignMovies):
         if hasAlignment:
             movie.setAlignment(emobj.MovieAlignment())
         movie.setAttributesFromDict(movieDict, setBasic=True, ignoreMissing=True)
-        marker = self._getMovieDone(movie)
-        if os.path.exists(marker):
+        if self._isMovieDone(movie):
             self.info(f"{movie.getFileName()} is done already.")
         else:
             self._processMovie(movie)
-            with open(marker, "w"):
-                pass
         # Named as the step's result: where it is missing, Continue runs the step again.
-        return [marker]
+        return [self._getMovieDone(movie)]
 
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
         result = self._hand_over(movie).result()
-        save_record(self._record_path(movie), result)
+        save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
         if result.ok:
             for warning in result.warnings:
@@ -166,7 +164,7 @@ class ProtFlexAlign(ProtAlignMovies):
             pace = self._pace.text(total - done)
         self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
 
-    def _record_path(self, movie: emobj.Movie) -> str:
+    def _getMovieDone(self, movie: emobj.Movie) -> str:
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
 
     def _hand_over(self, movie: emobj.Movie) -> Future[JobResult]:
@@ -202,8 +200,10 @@ class ProtFlexAlign(ProtAlignMovies):
             self._in_work -= 1
             self._keep_busy()
 
-    def createOutputStep(self) -> Optional[List[str]]:
+    def createOutputStep(self) -> List[str]:
         self._close_worker()
+        if not self._roots:
+            raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
         done = len(self._roots) - len(self._failures)
         if self._failures:
             reason = next(iter(self._failures.values())).error
@@ -225,7 +225,10 @@ class ProtFlexAlign(ProtAlignMovies):
         optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
         for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
             self.warning(problem)
-        return [self._getExtraPath("failed.tsv")] if self._failures else None
+        # As this step's result, which a start removes: Continue must check again.
+        with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
+            f.writelines(f"{number}\n" for number in sorted(self._registered))
+        return [self._getAllDone()]
 
     def _close_worker(self) -> None:
         with self._lock_worker:
@@ -243,18 +246,19 @@ class ProtFlexAlign(ProtAlignMovies):
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
         super()._loadInputList()
-        most = self.onlyProcess.get()
-        if 0 < most <= len(self.listOfMovies):
-            # Those done by an earlier run that was asked for more stay in the outputs.
-            done = set(self._readDoneList())
-            some = [m for i, m in enumerate(self.listOfMovies) if i < most or m.getObjId() in done]
-            self.listOfMovies: List[emobj.Movie] = some
+        if 0 < self.onlyProcess.get() <= len(self.listOfMovies):
+            self.listOfMovies: List[emobj.Movie] = list(self._asked_for(self.listOfMovies))
             self.streamClosed = True
 
     def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
+        return super()._insertNewMoviesSteps(insertedDict, self._asked_for(inputMovies))
+
+    def _asked_for(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
         most = self.onlyProcess.get()
-        some = itertools.islice(inputMovies, most) if most > 0 else inputMovies
-        return super()._insertNewMoviesSteps(insertedDict, some)
+        for i, movie in enumerate(movies):
+            # Those done by an earlier run that was asked for more stay in the outputs.
+            if most <= 0 or i < most or movie.getObjId() in self._recorded:
+                yield movie
 
     def _stepsCheck(self) -> None:
         if self.isFailed():
@@ -281,9 +285,26 @@ class ProtFlexAlign(ProtAlignMovies):
                 output_step.addPrerequisites(*steps)
             self.updateSteps()
 
+    def _checkNewOutput(self) -> None:
+        """Movies that are done go to the output sets. The base class keeps a list of those that are there and writes it
+        before the sets: what happens in between is lost. Here the sets themselves are asked."""
+        if self.finished:
+            return
+        left = [m for m in self.listOfMovies if m.getObjId() not in self._registered]
+        done = [m for m in left if self._isMovieDone(m)]
+        finished = self.streamClosed and len(done) == len(left)
+        if not done and not finished:
+            return
+        self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
+        self._registered.update(m.getObjId() for m in done)
+        self.finished = finished
+        output_step = self._getFirstJoinStep()
+        if finished and output_step is not None and output_step.isWaiting():
+            output_step.setStatus(STATUS_NEW)
+
     # --------------------------- Outputs ---------------------------
     def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
-        records = {m.getObjId(): _loaded(self._record_path(m)) for m in newDone}
+        records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
         good = [m for m in newDone if records[m.getObjId()].ok]
         bad = [m for m in newDone if not records[m.getObjId()].ok]
         self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
@@ -292,16 +313,18 @@ class ProtFlexAlign(ProtAlignMovies):
                 self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
             )
         if bad or self.hasAttribute(OUT_FAILED):
-            self._append_movies(OUT_FAILED, "movies_failed.sqlite", [m.clone() for m in bad], streamMode)
+            self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
         if good or self.hasAttribute(OUT_MOVIES):
-            self._firstTimeOutput = not self.hasAttribute(OUT_MOVIES)
-            self._append_movies(OUT_MOVIES, "movies.sqlite", [self._createOutputMovie(m) for m in good], streamMode)
+            self._firstTimeOutput = False  # `_relate` does it
+            self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
             for name, file_of in self._micrograph_sets():
                 some = good
                 if name in HALVES:
                     some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
                 if some or self.hasAttribute(name):
-                    self._updateOutputMicSet(some, MICROGRAPH_TABLES[name], file_of, name, streamMode)
+                    table = MICROGRAPH_TABLES[name]
+                    self._updateOutputMicSet(self._missing_in(table, some), table, file_of, name, streamMode)
+                    self._relate(name)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
@@ -339,6 +362,8 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
+        movies = self._missing_in(file_name, movies)
+        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else m.clone() for m in movies]
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
         if movie_set.isEmpty() and movies:
             # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
@@ -349,14 +374,22 @@ class ProtFlexAlign(ProtAlignMovies):
             movie_set.setDark(None)
         for movie in movies:
             movie_set.append(movie)
-        is_new = not self.hasAttribute(name)
         self._updateOutputSet(name, movie_set, streamMode)
-        if is_new:
-            self._defineTransformRelation(self.inputMovies, getattr(self, name))
+        self._relate(name)
+
+    def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
+        known = numbers_in_set(self._getPath(table)) or set()
+        return [m for m in movies if m.getObjId() not in known]
+
+    def _relate(self, name: str) -> None:
+        """Outputs come from the input movies; told once, also where an earlier run was killed before it could."""
+        output = getattr(self, name)
+        if all(relation["object_child_id"] != output.getObjId() for relation in self.getRelations()):
+            self._defineTransformRelation(self.inputMovies, output)
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
         """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
-        record = _loaded(self._record_path(movie))
+        record = _loaded(self._getMovieDone(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
         first = first_in_file + form.dropped_frames(movie)
@@ -375,7 +408,7 @@ class ProtFlexAlign(ProtAlignMovies):
         return output
 
     def _getMovieShifts(self, movie: emobj.Movie) -> Any:
-        shifts = _loaded(self._record_path(movie)).shifts_px
+        shifts = _loaded(self._getMovieDone(movie)).shifts_px
         return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
 
     def _getMovieRoot(self, movie: emobj.Movie) -> str:
@@ -385,7 +418,7 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
-        record = _loaded(self._record_path(movie))
+        record = _loaded(self._getMovieDone(movie))
         files = record.files
         for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
             moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
