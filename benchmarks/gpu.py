@@ -57,7 +57,7 @@ class TiledMovie:
     shifts_px : (n, tiles_y, tiles_x, 2) true shifts, to be added to the content, zero in the first frame.
     """
 
-    path, notes = "memory.mrc", ()
+    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
 
     def __init__(self, shape: Shape, seed: int = 5):
         n, ny, nx = self.shape = shape

@@ -23,7 +23,7 @@ SHAPE = (20, 8184, 11520)
 class SameFrames:
     """A movie of one frame, again and again."""
 
-    path, notes = "memory.mrc", ()
+    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
 
     def __init__(self, dtype: str, shape=SHAPE):
         self.shape, self.dtype = shape, np.dtype(dtype)

@@ -82,7 +82,7 @@ def test_frames_that_hold_a_particle_at_its_traced_places_align_it_to_where_it_w
     for k in range(6):  # each frame alone: an error of one is not hidden by the others
         total = backend.warp_sum(FrameSource(Stack(frames), None, None, None), model, [k], np.ones((1, 1)), np.zeros(1))
         (image,) = backend.mix(total, [plain_mix(model, [k])])
-        micrograph = fourier_bin(image[settings.crop_window(*SHAPE, "")], 2)
+        micrograph = fourier_bin(image[settings.crop_window(*SHAPE, "")], 2, backend)
         for i in range(2):
             np.testing.assert_allclose(centre(micrograph, y[i], x[i], 8), (y[i], x[i]), atol=0.02)
 
