@@ -7,9 +7,9 @@
 Needs neither Scipion nor the installed package, only its libraries and the parts of CUDA (docs/gpu.md). Movies are
 tiles of a small one in the host's memory: each tile moves by whole pixels, all drift together and each by its own few
 pixels besides, so that the motion is known; a smooth field can't follow its steps, and an error of up to a pixel is no
-fault. The time of a movie runs from raw frames in the host's memory to the
-micrograph there, local alignment and refinement on; the first movie, which also compiles, plans and tunes, is told
-apart. With files, reading and writing are added: in a process that waits for movies, and as a command of its own.
+fault. The time of a movie runs from raw frames in the host's memory to the micrograph there, local alignment and
+refinement on; the first movie, which also compiles, plans and tunes, is told apart. With files, reading and writing are
+added: in a process that waits for movies, and as a command of its own.
 """
 
 from __future__ import annotations
