@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.report_pages import live
 from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
 from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, run, shifts
 
@@ -60,12 +61,15 @@ def _copies(movies, folder, n):
         shutil.copy(f"{movies.folder}/movie_1.mrcs", folder / f"good_{i}.mrcs")
 
 
-def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies, tmp_path):
+def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies, tmp_path, monkeypatch):
     _copies(movies, tmp_path, 2)
     whole = (tmp_path / "good_1.mrcs").read_bytes()
     (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
     imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
+    written, write = [], live.write_report
+    monkeypatch.setattr(live, "write_report", lambda *a, **k: written.append(k["running"]) or write(*a, **k))
     protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    assert written == [True, False]  # the first outputs, and the end within the interval
     assert protocol.isFinished(), protocol.getErrorMessage()
     assert protocol.outputMicrographs.getSize() == protocol.outputMovies.getSize() == 2
     (failed,) = [m.getFileName() for m in protocol.outputMoviesFailed]
