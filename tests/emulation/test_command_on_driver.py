@@ -38,7 +38,7 @@ def flexalign(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(SITE)
     environment = _child_environment()
     environment.update(
-        PYTHONPATH=os.pathsep.join([str(folder), environment["PYTHONPATH"]]),
+        PYTHONPATH=os.pathsep.join(filter(None, (str(folder), driver.pycuda_folder(), environment.get("PYTHONPATH")))),
         LD_LIBRARY_PATH=str(folder),
         FLEXALIGN_CUDA_BIN=str(folder / "bin"),
         FLEXALIGN_CACHE=str(compiler.CACHE),  # kernels that the other tests compiled serve again
