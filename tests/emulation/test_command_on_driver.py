@@ -83,8 +83,8 @@ def test_a_movie_aligned_on_the_gpu_is_that_of_the_cpu(flexalign):
     for t in range(5):
         np.testing.assert_allclose(models[1].shift(t, y, x), models[0].shift(t, y, x), atol=0.02)
     images = [mrcfile.read(flexalign.folder / r["files"]["micrograph"]) for r in (cpu, gpu, again)]
-    # White noise of a small movie, moved by up to 0.02 px.
-    assert np.sqrt(np.mean((images[1] - images[0]) ** 2)) < 0.02 * images[0].std()
+    # White noise that is moved by d px changes by 2 pi d times the rms frequency, sqrt(1 / 6): 0.05 for 0.02 px.
+    assert np.sqrt(np.mean((images[1] - images[0]) ** 2)) < 0.05 * images[0].std()
     assert np.array_equal(images[1], images[2])
 
 
