@@ -14,6 +14,13 @@ from flexalign_plugin.tests.protocols.killing import POINTS, start, state, wait
 from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, new_project
 
 N_MOVIES = 3
+FAST = {
+    "after a record, before its step ends",
+    "tables of a set made, no item in",
+    "movies and their origin registered, micrographs not",
+    "between two sets that are closed",
+    "after the last check",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,13 @@ def undisturbed(movies, tmp_path_factory):
     return where, number, run_folder, state(run_folder)
 
 
-@pytest.mark.parametrize("point", POINTS.values(), ids=list(POINTS))
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(point, id=name, marks=[pytest.mark.slow] if name not in FAST else [])
+        for name, point in POINTS.items()
+    ],
+)
 def test_continue_completes_what_was_killed(undisturbed, point):
     project, number, folder, expected = undisturbed
     assert wait(start(project, number, restart=True, point=point)) == signal.SIGKILL
