@@ -23,13 +23,15 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS
 from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
-from flexalign_plugin.kernels import usable_cores
+from flexalign_plugin.kernels.toolkit import device_index
+from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
 from flexalign_plugin.micrographs.files import atomic_path
+from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker import Worker
+from flexalign_plugin.worker_pool import WorkerPool
 
-from . import checks, form, summaries
-from .arrivals import file_state, is_being_written, wait_until_still
+from . import checks, devices, form, summaries
+from .arrivals import State, file_state, is_being_written, wait_until_still
 from .records import load_record, numbers_in_set, remove_unfit_set, save_record, sort_out
 
 OUT_FAILED = "outputMoviesFailed"
@@ -42,7 +44,6 @@ MICROGRAPH_TABLES = {
     OUT_MICS_ODD: "micrographs_odd.sqlite",
 }
 ATTEMPTS_WHILE_WRITTEN = 3
-READ_AHEAD = 1  # movies handed to the worker beyond those that steps wait for
 
 
 class ProtFlexAlign(ProtAlignMovies):
@@ -81,23 +82,27 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def getGpuList(self) -> List[int]:
         # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
-        return super().getGpuList() if self.useGpu else []
+        return [device_index(name) for name in devices.chosen(self)]
 
     def getTotalThreads(self) -> int:
         # What a queue is asked for. pyworkflow takes one Scipion thread as the one that only waits; here it computes.
-        return max(self.getScipionThreads() - 1, 1) * self.getBinThreads()
+        at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
+        return at_once * self.getBinThreads()
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
-        self._worker: Optional[Worker] = None
-        self._lock_worker = threading.Lock()
+        self._pool: Optional[WorkerPool] = None
+        self._lock_worker = threading.RLock()
+        self._in_work = 0  # movies handed to the pool that have no result yet
         self._futures: Dict[int, Future[JobResult]] = {}
         self._waiting: OrderedDict[int, emobj.Movie] = OrderedDict()  # not yet handed to the worker
         self._roots: Dict[int, str] = {}
         self._taken_roots: Set[str] = set()
+        self._seen: Dict[int, State] = {}  # files as they were when they were handed over
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
+        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
         self._registered: Set[int] = set()
         self.finished = self.streamClosed = False
         self._take_up()
@@ -167,8 +172,8 @@ class ProtFlexAlign(ProtAlignMovies):
         """What comes of the movie; a file that was still being written is waited for and tried again."""
         path = os.path.abspath(movie.getFileName())
         for _ in range(ATTEMPTS_WHILE_WRITTEN):
-            before = file_state(path)
             result = self._hand_over(movie).result()
+            before = self._seen.pop(movie.getObjId(), None)
             if result.ok and file_state(path) == before:
                 break
             if not is_being_written(path, before):
@@ -185,24 +190,38 @@ class ProtFlexAlign(ProtAlignMovies):
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
 
     def _hand_over(self, movie: emobj.Movie) -> Future[JobResult]:
-        """The movie goes to the worker, unless it is there already; the next one behind it, to be read meanwhile."""
+        """The movie goes to the workers, unless it is there already, and the next ones behind it."""
         with self._lock_worker:
-            if self._worker is None:
-                self._worker = Worker("cpu", min(self.getBinThreads(), usable_cores()), log=self.info)
+            if self._pool is None:
+                self._pool = WorkerPool(devices.compute(self), log=self.info)
             self._submit(movie)
-            for following in list(self._waiting.values())[:READ_AHEAD]:
-                self._submit(following)
+            self._keep_busy()
             return self._futures.pop(movie.getObjId())
+
+    def _keep_busy(self) -> None:
+        """Steps wait for one movie after the other, yet every device needs one to align and one to read."""
+        while self._pool is not None and self._waiting and self._in_work < self._pool.capacity:
+            self._submit(next(iter(self._waiting.values())))
 
     def _submit(self, movie: emobj.Movie) -> None:
         number = movie.getObjId()
         self._waiting.pop(number, None)
-        if self._worker is not None and number not in self._futures:
+        if self._pool is not None and number not in self._futures:
             path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
             settings = Settings(**form.settings_values(self, movie))
             if self._is_denoiser_pair(movie):
                 settings = dataclasses.replace(settings, split_even_odd=True)
-            self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), settings))
+            self._in_work += 1
+            self._seen[number] = file_state(path)
+            future = self._pool.submit(Job(path, folder, self._getMovieRoot(movie), settings))
+            self._futures[number] = future
+            future.add_done_callback(self._movie_left)
+
+    def _movie_left(self, _: Future[JobResult]) -> None:
+        """Called in a thread of the pool, also while a step still waits for a slower movie."""
+        with self._lock_worker:
+            self._in_work -= 1
+            self._keep_busy()
 
     def createOutputStep(self) -> List[str]:
         self._close_worker()
@@ -225,6 +244,10 @@ class ProtFlexAlign(ProtAlignMovies):
                 raise RuntimeError(
                     f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
                 )
+        acquisition = self.inputMovies.get().getAcquisition()
+        optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
+        for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
+            self.warning(problem)
         # As this step's result, which a start removes: Continue must check again.
         with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
             f.writelines(f"{number}\n" for number in sorted(self._registered))
@@ -232,15 +255,16 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _close_worker(self) -> None:
         with self._lock_worker:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.close()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def _runSteps(self, *args: Any) -> None:
         try:
             super()._runSteps(*args)
         finally:
             self._close_worker()
+            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
@@ -328,6 +352,7 @@ class ProtFlexAlign(ProtAlignMovies):
                     self._relate(name)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
+        self._report.update(len(self._roots))
 
     def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
         """Output sets of micrographs that this run makes, and how their files are named."""
@@ -418,7 +443,11 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
-        files = _loaded(self._getMovieDone(movie)).files
+        record = _loaded(self._getMovieDone(movie))
+        files = record.files
+        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
+            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
+            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
         pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
         if self.doLocalAlignment:
             pictures["plotLocal"] = "plot_local"
@@ -430,9 +459,7 @@ class ProtFlexAlign(ProtAlignMovies):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
-        errors = []
-        if self.useGpu:
-            errors.append("This version computes on the CPU only: set *Use GPU for execution* to No.")
+        errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
             errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")
         if self.denoiserPairs and self.nDenoiserPairs.get() < 1:

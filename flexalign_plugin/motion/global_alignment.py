@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
 from .band import lowpass
 from .band_movie import BandMovie
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
-from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts
+from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts, shift_errors
 from .search import search_drift
 
 # Frames far apart may have drifted further than the bound on consecutive frames: up to this many times.
@@ -36,6 +36,7 @@ class GlobalAlignment:
     significance : median over the pairs of peak height / noise.
     by_search : the pairs contradicted each other and the shifts come from the joint search.
     believed : False when the joint search found nothing either: the shifts are zero.
+    shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None if not refined.
     """
 
     shifts_px: np.ndarray
@@ -47,6 +48,7 @@ class GlobalAlignment:
     axes: bool = False
     by_search: bool = False
     believed: bool = True
+    shift_sigma_px: Optional[np.ndarray] = None
 
 
 def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float) -> GlobalAlignment:
@@ -99,7 +101,10 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     windows = movie.backend.correlate(
         movie.spectra, band.size, matched.weight, pairs, WINDOW_A / movie.band_pixel_A, WINDOW_STEP, shifts[None]
     )
-    return _from_reference(start, refine_shifts(windows, np.ones((1, len(pairs))), shifts) * band.scale)
+    likelihood = np.full((1, len(pairs)), float(np.prod(band.size)))
+    shifts = refine_shifts(windows, likelihood, shifts)
+    sigma = shift_errors(windows, likelihood, shifts[None], movie.n * matched.curvature)
+    return replace(_from_reference(start, shifts * band.scale), shift_sigma_px=sigma * band.scale)
 
 
 def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> GlobalAlignment:

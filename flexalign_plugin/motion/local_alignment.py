@@ -13,17 +13,18 @@ import numpy as np
 
 from .band import Band, lowpass
 from .band_movie import BandMovie
+from .evidence import field_variance, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
-from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, log_likelihood, matched_weight, refine_field, refine_shifts
-from .spline_fit import FieldBasis, field_basis, fit_field
+from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_field, refine_shifts, shift_errors
+from .spline_fit import field_basis, fit_field
 
 FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
+SIGMA_MESH = 33
 FINER = 2.0  # how much smaller the patches of the refinement are
-CLEAR_GAIN = 20.0  # in log-likelihood per coefficient: beyond doubt
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class LocalAlignment:
     layout : the patches.
     patch_shifts_px : (p, n, 2) shifts as measured patch by patch, global shift included, zero mean over frames.
     rejected : fraction of the pair equations of the patches that were rejected.
-    log_likelihood_gain : of the field over global shifts alone; 0 without refinement.
-    signal_to_noise : (rings,) radial S / N of one frame, or empty.
+    log_evidence : how much more probable the data are with the field than without; 0 without refinement.
+    shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
+    field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
+        vector, rms over the frames; None without a refined field.
     """
 
     shifts_px: np.ndarray
@@ -46,8 +49,9 @@ class LocalAlignment:
     layout: PatchLayout
     patch_shifts_px: np.ndarray
     rejected: float
-    log_likelihood_gain: float
-    signal_to_noise: np.ndarray
+    log_evidence: float
+    shift_sigma_px: Optional[np.ndarray] = None
+    field_sigma_px: Optional[np.ndarray] = None
 
 
 class Patches:
@@ -56,10 +60,17 @@ class Patches:
     def __init__(self, movie: BandMovie, layout: PatchLayout, start: GlobalAlignment, pairs: np.ndarray):
         scale = movie.band.scale
         self.movie, self.start, self.pairs = movie, start, pairs
+        self.layout = layout
         self.band = Band((round(layout.size[0] * scale[0]), round(layout.size[1] * scale[1])), layout.size)
         self._spectra = movie.backend.patch_spectra(
             movie.spectra, movie.band, start.shifts_px / scale, layout.corners, layout.size
         )
+
+    @property
+    def covered_px(self) -> float:
+        """Band pixels between the outer edges of the outer patches."""
+        corners, size = self.layout.corners, self.layout.size
+        return float(np.prod(np.ptp(corners, axis=0) + np.array(size)))
 
     def correlate(
         self, weight: np.ndarray, radius: float, step: float = 1.0, shifts: Optional[np.ndarray] = None, group: int = 1
@@ -83,6 +94,7 @@ def align_locally(
     group: int,
     control_points: Tuple[int, int, int],
     refinement: bool,
+    choose_points: bool = False,
 ) -> LocalAlignment:
     """Motion field of the patches under one spline.
 
@@ -91,6 +103,7 @@ def align_locally(
     group : frames averaged before patches are compared.
     control_points : (KT, KY, KX).
     refinement : maximise the joint likelihood, starting from the pairwise solution.
+    choose_points : the refinement may take more control points than these if the data are more probable with them.
     """
     n, scale = movie.n, movie.band.scale
     pairs = all_pairs(n)
@@ -107,26 +120,24 @@ def align_locally(
     solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / movie.band_pixel_A))
     coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
 
-    shifts_px, gain, snr = start.shifts_px, 0.0, np.zeros(0)
-    keep = True
+    shifts_px, joint = start.shifts_px, None
+    found: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
     if refinement:
         del patches, windows
         finer = _finer(movie, layout, start)
-        field = field_basis(control_points, n, movie.frame_shape, finer.centres_px)
-        joint = _refine(Patches(movie, finer, start, pairs), field, coefficients)
-        # Fitting noise gains half a unit a coefficient: a field that gains less than one each explains nothing.
-        keep = joint.gain > joint.coefficients.size
-        coefficients, gain, snr = joint.coefficients, joint.gain, joint.signal_to_noise
-        shifts_px = shifts_px + (joint.shifts if keep else joint.shifts_alone) * scale
-    per_axis = scale[:, None, None, None]
+        measured = field_basis(control_points, n, movie.frame_shape, finer.centres_px).field(coefficients)
+        joint = _refine(Patches(movie, finer, start, pairs), control_points, choose_points, measured)
+        shifts_px = shifts_px + joint.shifts * scale
+        found = joint.coefficients
     return LocalAlignment(
         shifts_px=shifts_px,
-        coefficients_px=coefficients.reshape(2, *control_points) * per_axis if keep else None,
+        coefficients_px=None if found is None else found * scale[:, None, None, None],
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
         rejected=float(solution.rejected.mean()),
-        log_likelihood_gain=gain,
-        signal_to_noise=snr,
+        log_evidence=joint.log_evidence if joint else 0.0,
+        shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
+        field_sigma_px=joint.field_sigma_px if joint else None,
     )
 
 
@@ -140,46 +151,60 @@ def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> Pat
 
 @dataclass(frozen=True)
 class _Joint:
-    """Outcome of the refinement in band pixels: per-frame shifts with the field and without any."""
+    """Outcome of the refinement in band pixels; no coefficients when no field rises above the noise."""
 
     shifts: np.ndarray
-    coefficients: np.ndarray
-    shifts_alone: np.ndarray
-    gain: float
-    signal_to_noise: np.ndarray
+    coefficients: Optional[np.ndarray]
+    log_evidence: float
+    shift_sigma: Optional[np.ndarray] = None
+    field_sigma_px: Optional[np.ndarray] = None
 
 
-def _refine(patches: Patches, field: FieldBasis, coefficients: np.ndarray) -> _Joint:
-    """Joint refinement from the pairwise field; gain in log-likelihood over the best shifts without a field."""
+def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool, field: np.ndarray) -> _Joint:
+    """Joint refinement from the pairwise field (p, n, 2), with these numbers of control points or finer ones."""
     band = patches.band
-    n, n_patches = len(field.temporal), len(field.spatial)
+    n_patches, n = field.shape[:2]
     shifts = np.zeros((n, 2))
-    # Unnormalised transforms: the windows are the mean of the products, the likelihood is their sum.
-    likelihood = np.full((n_patches, len(patches.pairs)), float(np.prod(band.size)))
+    # Unnormalised transforms: the windows are the mean of the products, the likelihood is their sum. Where patches
+    # overlap the same pixels are counted several times, which makes no data.
+    counted = min(1.0, patches.covered_px / (n_patches * float(np.prod(band.size))))
+    unit = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
     radius = WINDOW_A / patches.movie.band_pixel_A
+    times = times_to_try(points[0], n) if choose_points else [time_modes(points[0], n)]
     for _ in range(MAX_ROUNDS):
-        now = shifts + field.field(coefficients)
+        now = shifts + field
         matched = matched_weight(
             band, *patches.power(now), n, patches.movie.pixel_size_A / LOW_CUT_A, patches.start.axes
         )
         if not matched.weight.any():
-            nothing = np.zeros((n, 2))
-            return _Joint(nothing, np.zeros_like(coefficients), nothing, 0.0, matched.signal_to_noise)
+            return _Joint(np.zeros((n, 2)), None, 0.0)
         windows = patches.correlate(matched.weight, radius, WINDOW_STEP, now)
-        refined = refine_field(windows, likelihood, matched.curvature, field, shifts, coefficients)
-        shifts, coefficients = refined.shifts, refined.coefficients
-        if np.abs(shifts + field.field(coefficients) - now).max() < radius / 2:
+        # The weights suit the mean signal. A patch that shows less of it, or more, counts as if it had its own.
+        strengths = matched.strengths(windows.objective(now, unit)[0])
+        told = matched.information(strengths)
+        likelihood = unit * (told / strengths)[:, None]
+        level = told.mean()
+        where = patches.movie.frame_shape, patches.layout.centres_px, told / level
+        if choose_points:
+            spaces = spaces_to_try(points[1:], patches.layout.counts, *where)
+        else:
+            spaces = [space_modes(points[1:], *where)]
+        information = counted * level * matched.curvature
+        refined = refine_field(windows, likelihood, information, times, spaces, told / level, shifts, field)
+        shifts, field = refined.shifts, refined.belief.modes.field(refined.amplitudes)
+        if np.abs(shifts + field - now).max() < radius / 2:
             break
-    best = log_likelihood(band, matched.weight, patches.power(shifts + field.field(coefficients))[0])
-    still = np.zeros((n_patches, n, 2))
-    gain = n_patches * (best - log_likelihood(band, matched.weight, patches.power(still)[0]))
-    alone = np.zeros((n, 2))
-    if gain < CLEAR_GAIN * coefficients.size:
-        # A part of the gain may be better shifts of whole frames: compare with those.
-        windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
-        alone = refine_shifts(windows, likelihood, alone)
-        gain = n_patches * (best - log_likelihood(band, matched.weight, patches.power(still + alone)[0]))
-    return _Joint(shifts, coefficients, alone, gain, matched.signal_to_noise)
+    belief, data = refined.belief, n * information
+    if belief.log_evidence > 0:
+        coefficients = belief.modes.coefficients(refined.amplitudes).reshape(2, *belief.modes.control_points)
+        sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)
+        variance = field_variance(belief, data, patches.movie.frame_shape, SIGMA_MESH)
+        lengths = np.sqrt((variance * patches.movie.band.scale[:, None, None] ** 2).sum(axis=0))
+        return _Joint(shifts, coefficients, belief.log_evidence, sigma, lengths)
+    windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
+    alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
+    sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)
+    return _Joint(alone, None, belief.log_evidence, sigma)
 
 
 def _centred(shifts: np.ndarray) -> np.ndarray:

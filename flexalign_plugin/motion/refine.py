@@ -6,26 +6,27 @@ cross-correlation at the difference of their shifts, so that it is evaluated on 
 
 With `W = S / (N (N + n S))`, S and N the spectral powers of signal and noise in one frame, it is the logarithm of
 the likelihood of the shifts for a random signal of power S. Its expected curvature is then known in closed form, and
-with it how smooth the field should be: the strength of the prior is the one under which the data are most probable
-(MacKay 1992, Neural Computation 4:415, equation 2.23).
+with it how smooth the field should be and how many control points it needs (`evidence`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Tuple
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 from scipy.optimize import minimize
 
 from .band import Band, unusable
-from .spline_fit import FieldBasis
+from .evidence import Belief, FieldModes, Modes, most_probable
+from .pairwise import all_pairs
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
-SMALLEST_PRIOR, LARGEST_PRIOR = 1e-6, 1e9  # relative to the data's curvature
+CURVATURE_STEP = 0.1  # band pixels
+WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,43 @@ class Matched:
 
     Attributes
     ----------
+    n : frames.
     weight : (by, bx // 2 + 1) float32, S / (N (N + n S)).
-    signal_to_noise : (rings,) radial S / N of one frame.
     curvature : (2,) expected second derivative of one pair's log-likelihood with respect to its shift (y, x), per
         squared band pixel and image: sum of W S (2 pi k)^2.
+    signal, noise : (rings,) radial S and N of one frame.
+    coefficients : (rings,) number of coefficients of the full spectrum that count.
     """
 
+    n: int
     weight: np.ndarray
-    signal_to_noise: np.ndarray
     curvature: np.ndarray
+    signal: np.ndarray
+    noise: np.ndarray
+    coefficients: np.ndarray
+
+    def information(self, strength: np.ndarray) -> np.ndarray:
+        """(p,) information on the shifts in images with `strength` (p,) times the signal's power, relative to 1."""
+        k2 = np.arange(len(self.signal)) ** 2 * self.coefficients
+        s = strength[:, None] * self.signal
+        return (k2 * s**2 / (self.noise * (self.noise + self.n * s))).sum(axis=1) / max(
+            (k2 * self.signal**2 / (self.noise * (self.noise + self.n * self.signal))).sum(), 1e-30
+        )
+
+    def strengths(self, values: np.ndarray) -> np.ndarray:
+        """(p,) power of each image's signal relative to their mean, from the objective's values (p,).
+
+        The noise of the values is known; only what they differ by beyond it is taken for real.
+        """
+        weight = self.signal / (self.noise * (self.noise + self.n * self.signal))
+        power = (self.coefficients * weight * self.signal).sum()
+        noise = 2 * (self.coefficients * (weight * self.noise) ** 2).sum() / (self.n * (self.n - 1))
+        if values.mean() <= 0:
+            return np.ones(len(values))
+        relative = values / values.mean()
+        spread = float(relative.var())
+        real = max(spread - noise / max(power, 1e-30) ** 2, 0.0) / max(spread, 1e-30)
+        return np.clip(1 + real * (relative - 1), WEAKEST_IMAGE, None)
 
 
 def matched_weight(
@@ -78,21 +107,17 @@ def matched_weight(
     # Cycles per band pixel.
     ky, kx = np.fft.fftfreq(by)[:, None], np.arange(bx // 2 + 1)[None, :] / bx
     curvature = np.array([(information * (2 * np.pi * k) ** 2).sum() for k in (ky, kx)])
-    return Matched(weight.astype(np.float32), signal / noise, curvature)
-
-
-def log_likelihood(band: Band, weight: np.ndarray, power_of_sum: np.ndarray) -> float:
-    """Log-likelihood of the shifts, up to a constant, from the power of the sum of the shifted frames."""
-    return 0.5 * float((weight * _column_weight(band) * power_of_sum).sum())
+    coefficients = np.bincount(ring[usable], np.broadcast_to(_column_weight(band), ring.shape)[usable], top + 1)
+    return Matched(n, weight.astype(np.float32), curvature, signal, noise, coefficients)
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Per-frame shifts (n, 2) and coefficients (2, KT, KY * KX) in band pixels; strength of the prior (time, space)."""
+    """Per-frame shifts (n, 2) and amplitudes (2, MT, MS) of the field in band pixels; the belief they follow from."""
 
     shifts: np.ndarray
-    coefficients: np.ndarray
-    smoothness: Tuple[float, float]
+    amplitudes: np.ndarray
+    belief: Belief
 
 
 def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
@@ -108,99 +133,100 @@ def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) ->
     return _minimum(negative, shifts.ravel()).reshape(shifts.shape)
 
 
+def shift_errors(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Standard errors (n, 2) of per-frame shifts that all images share, their mean aside, from the curvature found.
+
+    Parameters
+    ----------
+    pair_weights : (p, n_pairs), makes the objective a log-likelihood.
+    shifts : (p, n, 2) at its maximum.
+    expected : (2,) curvature that is expected for every frame. Where less than a tenth of it is found, noise hides the
+        curvature and a tenth is taken.
+    """
+    n = shifts.shape[1]
+    pairs = all_pairs(n)
+    found = np.empty((n, n, 2))
+    for t in range(n):
+        # Only the pairs of frame t feel it move; the others cost nothing.
+        weights = np.where((pairs == t).any(axis=1), pair_weights, 0.0)
+        moved = shifts.copy()
+        moved[:, t] += CURVATURE_STEP
+        still, slope = (windows.objective(at, weights)[1].sum(axis=0) for at in (shifts, moved))
+        found[t] = (still - slope) / CURVATURE_STEP
+    found = 0.5 * (found + found.transpose(1, 0, 2))
+    errors = np.empty((n, 2))
+    for axis in (0, 1):
+        values, vectors = np.linalg.eigh(found[..., axis])
+        centred = vectors - vectors.mean(axis=0)
+        values = np.maximum(values, 0.1 * expected[axis])
+        errors[:, axis] = np.sqrt((centred**2 / values).sum(axis=1))
+    return errors
+
+
 def refine_field(
     windows: Any,
     pair_weights: np.ndarray,
     curvature: np.ndarray,
-    field: FieldBasis,
+    times: Sequence[Modes],
+    spaces: Sequence[Modes],
+    weights: np.ndarray,
     shifts: np.ndarray,
-    coefficients: np.ndarray,
+    field: np.ndarray,
 ) -> Refined:
-    """Maximise the objective over per-frame shifts and field coefficients together, with the most probable prior.
+    """Maximise the posterior over per-frame shifts and field together, with the most probable spline and prior.
 
     Parameters
     ----------
     windows : `kernels.backend.Windows` of (p, n_pairs).
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    curvature : (2,) from `Matched`.
-    shifts, coefficients : start, band pixels.
+    curvature : (2,) of one pair's log-likelihood, mean over the patches.
+    times, spaces : splines to choose from, each from coarse to fine.
+    weights : (p,) of the patches, mean 1.
+    shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
     """
-    n, n_patches = len(shifts), len(field.spatial)
-    shape = coefficients.shape
-    # Overlapping splines make a badly conditioned problem: solve for coordinates in which the field's own inner
-    # product over frames and patches is (nearly) the identity.
-    to_t, to_s = _whitening(field.temporal), _whitening(field.spatial)
-    shift_unit = 1.0 / np.sqrt(n_patches)
-    evidence = _Evidence(field, float(curvature.mean()))
-    smoothness = evidence.weakest
-    penalty = evidence.penalty(smoothness)
-
-    def unpack(v: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        g, d = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(shape)
-        return g, to_t @ d @ to_s.T
-
-    def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
-        g, c = unpack(v)
-        value, gradient = windows.objective(g[None] + field.field(c), pair_weights)
-        bent = (c.reshape(2, -1) @ penalty).reshape(shape)
-        slope = to_t.T @ (bent - field.adjoint(gradient)) @ to_s
-        return 0.5 * np.sum(c * bent) - value.sum(), np.concatenate(
-            [-shift_unit * gradient.sum(axis=0).ravel(), slope.ravel()]
-        )
-
-    packed = np.linalg.solve(to_t, np.linalg.solve(to_s, coefficients.transpose(0, 2, 1)).transpose(0, 2, 1))
-    v = np.concatenate([shifts.ravel() / shift_unit, packed.ravel()])
+    n_patches, n = field.shape[:2]
+    # All pairs of n frames make n - 1 1^T in time: the precision of each patch's shift in each frame, their mean aside.
+    data = np.maximum(n * curvature, 1e-30)
+    shift_unit = 1.0 / np.sqrt(n_patches * data)
+    settled = None
     for _ in range(EVIDENCE_ROUNDS):
-        penalty = evidence.penalty(smoothness)
-        v = _minimum(negative, v)
-        new = evidence.update(unpack(v)[1], smoothness)
-        settled = all(abs(np.log(a / b)) < 0.5 for a, b in zip(new, smoothness))
-        smoothness = new
-        if settled:
+        slope = windows.objective(shifts[None] + field, pair_weights)[1]
+        belief = most_probable(times, spaces, weights, field, slope, data)
+        if settled is not None and _alike(belief, settled):
+            belief = settled
+        modes, precision = belief.modes, belief.precision
+        # In these units the curvature of the posterior is one in all directions.
+        unit = 1.0 / np.sqrt(data[:, None, None] + precision)
+
+        def negative(
+            v: np.ndarray, modes: FieldModes = modes, precision: np.ndarray = precision, unit: np.ndarray = unit
+        ) -> Tuple[float, np.ndarray]:
+            g, a = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
+            value, gradient = windows.objective(g[None] + modes.field(a), pair_weights)
+            bent = precision * a
+            return 0.5 * float(np.sum(a * bent)) - value.sum(), -np.concatenate(
+                [(shift_unit * gradient.sum(axis=0)).ravel(), (unit * (modes.adjoint(gradient) - bent)).ravel()]
+            )
+
+        start = np.concatenate([(shifts / shift_unit).ravel(), (modes.amplitudes(field) / unit).ravel()])
+        v = _minimum(negative, start)
+        shifts, amplitudes = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
+        field = modes.field(amplitudes)
+        if belief is settled:
             break
-    penalty = evidence.penalty(smoothness)
-    return Refined(*unpack(_minimum(negative, v)), smoothness)
+        settled = belief
+    return Refined(shifts, amplitudes, belief)
 
 
-class _Evidence:
-    """Most probable strengths of the roughness priors in time and space, given the field's coefficients."""
-
-    def __init__(self, field: FieldBasis, curvature: float):
-        n = len(field.temporal)
-        # Curvature of the log-likelihood: all pairs of n frames make n - 1 1^T in time.
-        in_time = field.temporal.T @ (n * field.temporal - field.temporal.sum(axis=0))
-        self._data = curvature * np.kron(in_time, field.spatial.T @ field.spatial)
-        self._level = max(np.trace(self._data) / len(self._data), 1e-30)
-        self._data[np.diag_indices(len(self._data))] += 1e-9 * self._level
-        self._rough = field.roughness()
-        self._ranks = field.rough_parameters
-        self.weakest = (SMALLEST_PRIOR * self._level, SMALLEST_PRIOR * self._level)
-
-    def penalty(self, smoothness: Tuple[float, float]) -> np.ndarray:
-        return smoothness[0] * self._rough[0] + smoothness[1] * self._rough[1]
-
-    def update(self, coefficients: np.ndarray, smoothness: Tuple[float, float]) -> Tuple[float, float]:
-        """alpha = (parameters that the data determine) / (c^T R c) for each prior; both axes of the field share it."""
-        covariance = np.linalg.inv(self._data + self.penalty(smoothness))
-        flat = coefficients.reshape(2, -1)
-        new = []
-        for alpha, rough, rank in zip(smoothness, self._rough, self._ranks):
-            determined = max(2 * (rank - alpha * np.sum(covariance * rough)), 1e-3)
-            bent = max(float(np.sum(flat * (flat @ rough))), 1e-30)
-            new.append(float(np.clip(determined / bent, SMALLEST_PRIOR * self._level, LARGEST_PRIOR * self._level)))
-        return new[0], new[1]
+def _alike(one: Belief, other: Belief) -> bool:
+    """Whether two rounds came to (nearly) the same conclusion."""
+    same = one.modes.time is other.modes.time and one.modes.space is other.modes.space
+    return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))
 
 
 def _minimum(function: Any, start: np.ndarray) -> np.ndarray:
     options = {"maxiter": MAX_ITERATIONS, "maxcor": 20}
     return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
-
-
-def _whitening(design: np.ndarray) -> np.ndarray:
-    """Matrix that turns orthonormal coordinates into coefficients of the design's columns."""
-    inner = design.T @ design
-    inner[np.diag_indices(len(inner))] += 1e-2 * np.trace(inner) / len(inner)
-    return np.linalg.inv(np.linalg.cholesky(inner)).T
 
 
 def _column_weight(band: Band) -> np.ndarray:

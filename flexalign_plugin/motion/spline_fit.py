@@ -50,10 +50,6 @@ class FieldBasis:
         """(p, n, 2) shifts for coefficients (2, KT, KY * KX)."""
         return np.einsum("tl,alm,pm->pta", self.temporal, coefficients, self.spatial, optimize=True)
 
-    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
-        """(2, KT, KY * KX) gradient for the coefficients from the gradient for the shifts (p, n, 2)."""
-        return np.einsum("tl,pta,pm->alm", self.temporal, gradient, self.spatial, optimize=True)
-
     def roughness(self) -> Tuple[np.ndarray, np.ndarray]:
         """Integrated squared second derivative of the field in time and in space (thin plate), as (K, K) matrices.
 
@@ -61,12 +57,6 @@ class FieldBasis:
         """
         (mt, my, mx), (_, dy, dx), (rt, ry, rx) = ([gram(k, d) for k in self.control_points] for d in (0, 1, 2))
         return np.kron(rt, np.kron(my, mx)), np.kron(mt, np.kron(ry, mx) + 2 * np.kron(dy, dx) + np.kron(my, rx))
-
-    @property
-    def rough_parameters(self) -> Tuple[int, int]:
-        """Ranks of the two roughness matrices."""
-        kt, ky, kx = self.control_points
-        return max(kt - 2, 0) * ky * kx, kt * max(ky * kx - 3, 0)
 
 
 def field_basis(

@@ -125,6 +125,22 @@ def test_local_motion_of_5_px(bending, refinement, limit):
     assert local.rejected < 0.1
 
 
+def test_a_field_finer_than_the_published_rule():
+    """Motion through 6 x 6 random values, of which the rule's 3 x 4 control points leave most: the evidence takes more,
+    with less than half the error; as published keeps the rule."""
+    ph = phantom(local_px=6.0, control_points=6, seed=8)
+    movie = band_movie(np.stack(list(ph.frames())))
+    start = align_globally(movie, 30.0, 50.0)
+    layout = lay_patches(movie, start.shifts_px, 300.0)
+    fixed, free = (
+        align_locally(movie, layout, start, 30.0, 50.0, 3, (4, 3, 4), True, choose_points=chosen)
+        for chosen in (False, True)
+    )
+    assert fixed.coefficients_px.shape == (2, 4, 3, 4)
+    assert free.coefficients_px.size > fixed.coefficients_px.size
+    assert local_error(ph, free, layout) < 0.5 * local_error(ph, fixed, layout)
+
+
 def test_no_local_motion_gives_no_field(drifting):
     ph, movie = drifting
     start = align_globally(movie, 30.0, 50.0)
@@ -145,9 +161,41 @@ def test_matched_weight_knows_signal_and_noise():
     frames = signal + np.fft.rfft2(rng.standard_normal((n, 256, 256))) / 256 * np.sqrt(2.0)
     matched = matched_weight(band, np.abs(frames.sum(0)) ** 2, (np.abs(frames) ** 2).sum(0), n, 0.01)
     # Rings of 100 coefficients and more, smoothed over 3: relative sd of S below 0.1.
-    assert np.abs(matched.signal_to_noise[10:28] / 0.25 - 1).max() < 0.4
-    assert matched.signal_to_noise[40:].max() < 0.05
+    assert np.abs((matched.signal / matched.noise)[10:28] / 0.25 - 1).max() < 0.4
+    assert (matched.signal / matched.noise)[40:].max() < 0.05
     inside = (k > 0.04) & (k < 0.11)
     inside[0] = inside[:, 0] = False
     expected = 0.5 / (2 * (2 + n * 0.5))
     assert abs(matched.weight[inside].mean() / expected - 1) < 0.15
+
+
+@pytest.mark.parametrize("strong", [1.0, 1.6])
+def test_images_that_show_more_count_more(strong):
+    """200 images, half with `strong` and half with 2 - `strong` times the mean signal, S / N = 0.1: the strengths come
+    out on average, and without a difference the noise of the values (8 % each) is not taken for one.
+    Their random power itself differs by 4 %."""
+    from flexalign_plugin.motion.band import Band
+
+    rng, size, n, p = np.random.default_rng(2), 48, 10, 200
+    band = Band((size, size), (size, size))
+    true = np.where(np.arange(p) % 2, strong, 2 - strong)
+    sd = np.sqrt(0.1 * true)[:, None, None]
+    signal = np.fft.rfft2(sd * rng.standard_normal((p, size, size)))
+    of_sum, of_each = np.empty(signal.shape), np.zeros(signal.shape)
+    total = n * signal
+    for _ in range(n):
+        noise = np.fft.rfft2(rng.standard_normal((p, size, size)))
+        total += noise
+        of_each += np.abs(signal + noise) ** 2
+    of_sum = np.abs(total) ** 2
+    matched = matched_weight(band, of_sum.mean(0), of_each.mean(0), n, 0.01)
+    columns = np.where(np.arange(size // 2 + 1) % (size // 2), 2, 1)
+    values = 0.5 * (columns * matched.weight * (of_sum - of_each)).sum(axis=(1, 2))
+    found = matched.strengths(values)
+    for kind in (strong, 2 - strong):
+        assert abs(found[true == kind].mean() - kind) < 0.05
+    assert found[true == strong].std() < (0.12 if strong > 1 else 0.07)
+    told = matched.information(np.array([1e-6, 1.0, 1e6]))
+    assert told[0] < 1e-6 and abs(told[1] - 1) < 1e-12
+    # With signal in plenty the information only grows with S itself, in little with its square.
+    assert 0.5e6 < told[2] < 3e6

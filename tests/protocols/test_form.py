@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from flexalign_plugin.settings import Settings, snake_case
@@ -56,6 +59,23 @@ def test_every_setting_is_in_the_form_and_every_parameter_has_a_help_text():
     assert {snake_case(n) for n in form.FORM_NAMES} | NOT_IN_FORM == set(Settings.__dataclass_fields__)
     for name in form.FORM_NAMES:
         assert protocol.getParam(name).help.get()
+
+
+def test_every_parameter_is_explained_in_the_docs():
+    """By its whole name, or after a comma by its last letters: *controlPointX*, *Y*, *T*."""
+    from flexalign_plugin.protocols import form
+
+    page = Path(__file__).parents[2] / "docs" / "parameters.md"
+    if not page.exists():
+        pytest.skip("the docs are not installed")
+    explained = set()
+    for names in re.findall(r"^\| (\*.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE):
+        whole = ""
+        for name in re.findall(r"\*(\w+)\*", names):
+            whole = whole[: -len(name)] + name if len(name) == 1 else name
+            explained.add(whole)
+    missing = [n for n in form.FORM_NAMES if snake_case(n) not in {snake_case(e) for e in explained}]
+    assert not missing
 
 
 def test_settings_take_the_form_the_movies_and_their_acquisition(project, movies):

@@ -1,0 +1,87 @@
+"""What the accuracy benchmark measures about a motion model whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+import benchmark_movies  # noqa: F401  makes the package importable from a checkout
+import numpy as np
+
+from flexalign_plugin.kernels.backend import FrameSource
+from flexalign_plugin.micrographs.frc import RINGS, ring_correlation
+from flexalign_plugin.micrographs.resampling import plain_mix
+from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.phantom import Phantom, Truth, field_rms_error
+
+MESH = 41
+BANDS = ((0.05, 0.1), (0.1, 0.2))  # cycles per pixel
+BORDER_PX = 64  # left out of the correlation: not every frame covers it
+
+
+def best_global(truth: Truth) -> MotionModel:
+    """The mean of the true motion over the mesh: no alignment with one shift for each frame comes closer."""
+    y, x = (np.linspace(0, n - 1, MESH) for n in truth.frame_shape)
+    t = np.arange(truth.n_frames, dtype=float)
+    shifts = np.stack(truth.shift(t[:, None, None], y[:, None], x)).mean(axis=(2, 3)).T
+    return MotionModel(truth.frame_shape, truth.n_frames, 0, shifts, None, truth.pixel_size_A)
+
+
+def errors(truth: Truth, models: Sequence[Any], central: float = 1.0, follow_content: bool = False) -> List[float]:
+    """RMS error of doing nothing, of the best global shifts and of each model."""
+    found = [
+        field_rms_error(model, truth, mesh=MESH, central=central, follow_content=follow_content)
+        for model in [best_global(truth), *models]
+    ]
+    return [found[0].nothing_px, *(f.rms_px for f in found)]
+
+
+def early_error(truth: Truth, model: Any, frames: int) -> float:
+    """RMS error in the first frames alone; the mean that is taken off each position is that over all frames."""
+    y, x = (np.linspace(0, n - 1, MESH) for n in truth.frame_shape)
+    at = np.arange(truth.n_frames, dtype=float)[:, None, None], y[:, None], x
+    error = np.stack(model.shift(*at)) - np.stack(truth.shift(*at))
+    error -= error.mean(axis=1, keepdims=True)
+    return float(np.sqrt((error[:, :frames] ** 2).sum(axis=0).mean()))
+
+
+class _Registered:
+    """A motion as the resampling sees it, with the true mean over the frames at every position.
+
+    The mean decides where the image lies as a whole, which is no error; it must be the same for all that are compared.
+    """
+
+    def __init__(self, truth: Truth, model: Any):
+        self.truth, self.model = truth, model
+        self.frame_shape, self.n_frames = truth.frame_shape, truth.n_frames
+
+    def fields(self, frames: Sequence[int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        at = np.arange(self.n_frames, dtype=float)[:, None, None], np.asarray(y)[:, None], np.asarray(x)
+        true, found = np.stack(self.truth.shift(*at)), np.stack(self.model.shift(*at))
+        found += (true - found).mean(axis=1, keepdims=True)
+        return found.transpose(1, 0, 2, 3)[np.asarray(frames, int)]
+
+    def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return self.fields([frame], y, x)[0]
+
+
+def sum_correlations(
+    backend: Any, phantom: Phantom, movie: Any, models: Dict[str, Any]
+) -> Dict[str, Tuple[float, ...]]:
+    """FRC of each sum of the phantom's movie against the image without noise, as a ratio to that of the sum with the
+    true motion, by BANDS."""
+    wanted = phantom.expected(0.0)
+    inner = tuple(slice(BORDER_PX, n - BORDER_PX) for n in wanted.shape)
+    frames = range(phantom.shape[0])
+    source = FrameSource(movie, None, None, None)
+    ring = (np.arange(RINGS) + 0.5) / (2 * RINGS)
+
+    def correlations(model: Any) -> np.ndarray:
+        moved: Any = _Registered(phantom.truth, model)
+        weights = np.full((1, len(frames)), 1.0 / len(frames))
+        total = backend.warp_sum(source, moved, frames, weights, np.full(len(frames), phantom.dose))
+        (image,) = backend.mix(total, [plain_mix(moved, frames)])
+        curve = ring_correlation(image[inner], wanted[inner])
+        return np.array([curve[(ring >= low) & (ring < high)].mean() for low, high in BANDS])
+
+    true = correlations(phantom.truth)
+    return {name: tuple(correlations(model) / true) for name, model in models.items()}

@@ -1,0 +1,271 @@
+"""How free the field may be: its modes, the prior on them, and the evidence of the data for both (ALGORITHM.md, 5).
+
+A field of patches and frames is written in *modes*: products of functions of time and of space that the B-spline
+spans, orthonormal over the frames and over the patches, each patch counting as much as it tells. In these coordinates
+the curvature of the data and the roughness prior are both diagonal, so that the most probable field, its uncertainty
+and the evidence (the probability of the data under the prior, MacKay 1992, Neural Computation 4:415) are sums over
+modes. A constant in time or in space is no mode: the first is the free choice of the reference, the second belongs to
+the shifts of whole frames.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, List, Sequence, Tuple
+
+import numpy as np
+from scipy.interpolate import BSpline
+from scipy.linalg import eigh
+from scipy.optimize import minimize
+
+from .bspline import DEGREE, basis, gram, knot_vector
+
+FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # pieces of the spline that are tried, relative to the published rule
+# By how much the logarithm of the evidence must grow before more control points are taken: at all, and relatively.
+# The latter in space: smaller gains are within what the model of the data is good for, and a finer spline runs wild
+# where nothing is seen.
+PAYS, PAYS_RELATIVE = 2.0, 1e-3
+EARLY_FRAMES = 2.0
+LARGEST_FIELD = 20.0  # band pixels, rms: the sd of the prior on what has no roughness
+COMPLETION = 1e-7  # weight of smoothness in what no patch sees
+UNSEEN = 1e-6  # fraction of a function that the patches see, below which it is no mode
+PRIOR_RANGE = (1e-8, 1e8)  # relative to the data
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Functions of time, or of space, that one B-spline spans.
+
+    Attributes
+    ----------
+    control_points : (KT,) or (KY, KX).
+    values : (m, M) at the frames or patches: orthonormal columns without mean, under the patches' weights.
+    roughness : (M,) integrated squared second derivative of each.
+    coefficients : (KT or KY * KX, M) in the spline.
+    """
+
+    control_points: Tuple[int, ...]
+    values: np.ndarray
+    roughness: np.ndarray
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True)
+class FieldModes:
+    """Products of the modes in time and in space.
+
+    Attributes
+    ----------
+    time, space : MT and MS modes.
+    weights : (p,) how much each patch tells, mean 1.
+    """
+
+    time: Modes
+    space: Modes
+    weights: np.ndarray
+
+    @property
+    def control_points(self) -> Tuple[int, int, int]:
+        return (*self.time.control_points, *self.space.control_points)  # type: ignore[return-value]
+
+    def field(self, amplitudes: np.ndarray) -> np.ndarray:
+        """(p, n, 2) shifts for amplitudes (2, MT, MS)."""
+        return (self.space.values @ (self.time.values @ amplitudes).transpose(0, 2, 1)).transpose(1, 2, 0)
+
+    def amplitudes(self, field: np.ndarray) -> np.ndarray:
+        """(2, MT, MS) of the nearest field in the modes."""
+        return self.adjoint(self.weights[:, None, None] * field)
+
+    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
+        """(2, MT, MS) gradient for the amplitudes from the gradient for the shifts (p, n, 2)."""
+        return self.time.values.T @ (gradient.transpose(2, 1, 0) @ self.space.values)
+
+    def coefficients(self, amplitudes: np.ndarray) -> np.ndarray:
+        """(2, KT, KY * KX) coefficients of the spline."""
+        return self.time.coefficients @ amplitudes @ self.space.coefficients.T
+
+    def roughness(self, prior: Sequence[float], floor: float) -> np.ndarray:
+        """(MT, MS) precision of the prior with strengths (time, space) and a floor for what has no roughness."""
+        return prior[0] * self.time.roughness[:, None] + prior[1] * self.space.roughness + floor
+
+
+def time_modes(points: int, n_frames: int, early: bool = False) -> Modes:
+    """Modes of the frames; `early`: roughness counts in the time log(1 + t / EARLY_FRAMES), which the first frames,
+    where specimens move fastest, fill."""
+    design = basis(points, n_frames - 1, np.arange(n_frames))
+    return _modes((points,), design, _roughness_in_time(points, n_frames, early), np.ones(n_frames))
+
+
+def space_modes(
+    points: Tuple[int, int], frame_shape: Tuple[int, int], centres_px: np.ndarray, weights: np.ndarray
+) -> Modes:
+    """Modes of patches with centres (p, 2), unbinned pixels, and weights (p,)."""
+    by, bx = (basis(k, size - 1, at) for k, size, at in zip(points, frame_shape, centres_px.T))
+    design = (by[:, :, None] * bx[:, None, :]).reshape(len(centres_px), -1)
+    (my, mx), (dy, dx), (ry, rx) = ([_unit_gram(k, derivative) for k in points] for derivative in (0, 1, 2))
+    return _modes(points, design, np.kron(ry, mx) + 2 * np.kron(dy, dx) + np.kron(my, rx), weights)
+
+
+def _roughness_in_time(points: int, n_frames: int, early: bool) -> np.ndarray:
+    """(KT, KT) integral of the squared second derivative; over u = log(1 + t / tau) that is the integral over t of
+    (1 + t / tau)^3 times that in t, up to a factor and first derivatives."""
+    if not early:
+        return _unit_gram(points, 2)
+    degree = min(DEGREE, points - 1)
+    if degree < 2:
+        return np.zeros((points, points))
+    spans = points - degree
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    at = ((np.arange(spans)[:, None] + 0.5 + 0.5 * nodes) / spans).ravel()
+    values = BSpline(knot_vector(points, 1.0), np.eye(points), degree)(at, nu=2)
+    stretch = (1 + at * (n_frames - 1) / EARLY_FRAMES) ** 3
+    return values.T @ ((np.tile(0.5 * weights / spans, spans) * stretch)[:, None] * values)
+
+
+def _unit_gram(n_points: int, derivative: int) -> np.ndarray:
+    """`gram` with the whole axis as the unit of length, so that bases of different numbers compare."""
+    spans = n_points - min(DEGREE, n_points - 1)
+    return gram(n_points, derivative) * float(spans) ** (2 * derivative - 1)
+
+
+def _modes(points: Tuple[int, ...], design: np.ndarray, roughness: np.ndarray, weights: np.ndarray) -> Modes:
+    """Those functions that are orthonormal over the design's rows and diagonal in roughness.
+
+    What the rows don't see is chosen as smooth as possible: such functions are orthogonal to all others in roughness.
+    """
+    centred = design - np.average(design, axis=0, weights=weights)
+    # Without the constant, which is the sum of all basis functions.
+    free = np.linalg.qr(np.ones((design.shape[1], 1)), mode="complete")[0][:, 1:]
+    seen = free.T @ (centred.T @ (weights[:, None] * centred)) @ free
+    rough = free.T @ roughness @ free
+    rough = 0.5 * (rough + rough.T)
+    unit = np.trace(seen) / max(np.trace(rough), 1e-30) * COMPLETION
+    found, vectors = eigh(rough, 0.5 * (seen + seen.T) + unit * rough + 1e-12 * np.trace(seen) * np.eye(len(seen)))
+    visible = np.einsum("km,kl,lm->m", vectors, seen, vectors, optimize=True)
+    keep = visible > UNSEEN
+    modes = free @ vectors[:, keep] / np.sqrt(visible[keep])
+    # The basis sums to 1: a constant comes off all coefficients.
+    modes = modes - np.average(design @ modes, axis=0, weights=weights)
+    return Modes(points, design @ modes, np.clip(found[keep], 0, None) / visible[keep], modes)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the data say about the field, under the most probable prior.
+
+    Attributes
+    ----------
+    modes : of the most probable spline.
+    prior : strengths (time, space) of the roughness prior.
+    floor : precision of the prior on what has no roughness.
+    log_evidence : logarithm of the evidence for a field against none.
+    """
+
+    modes: FieldModes
+    prior: Tuple[float, float]
+    floor: float
+    log_evidence: float
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(MT, MS) of the prior."""
+        return self.modes.roughness(self.prior, self.floor)
+
+
+def most_probable(
+    times: Sequence[Modes],
+    spaces: Sequence[Modes],
+    weights: np.ndarray,
+    field: np.ndarray,
+    slope: np.ndarray,
+    data: np.ndarray,
+) -> Belief:
+    """The splines and the prior under which the data are most probable, first in time, then in space.
+
+    Parameters
+    ----------
+    times, spaces : to choose from, each from coarse to fine.
+    weights : (p,) of the patches.
+    field : (p, n, 2) somewhere near, band pixels.
+    slope : (p, n, 2) of the log-likelihood there. With the curvature it tells which field the data alone would choose:
+        a noisy one, but the evidence knows how noisy.
+    data : (2,) curvature of the log-likelihood: precision of the shift (y, x) of a patch of weight 1 in one frame.
+    """
+    best = _weigh(FieldModes(times[0], spaces[0], weights), field, slope, data)
+    for time in times[1:]:
+        other = _weigh(FieldModes(time, spaces[0], weights), field, slope, data)
+        if other.log_evidence > best.log_evidence + PAYS:
+            best = other
+    for space in spaces[1:]:
+        other = _weigh(FieldModes(best.modes.time, space, weights), field, slope, data)
+        if other.log_evidence > best.log_evidence + max(PAYS, PAYS_RELATIVE * best.log_evidence):
+            best = other
+    return best
+
+
+def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Belief:
+    h = data[:, None, None]
+    amplitudes = modes.amplitudes(field) + modes.adjoint(slope) / h
+    floor = 1.0 / (LARGEST_FIELD**2 * field[..., 0].size)
+    level = float(data.mean())
+    # A strength of 1 is where the prior on an average mode equals the data.
+    units = [level / max(float(np.median(r)), 1e-30) for r in (modes.time.roughness, modes.space.roughness)]
+    bounds = [np.log(PRIOR_RANGE)] * 2
+
+    def negative(log_prior: np.ndarray) -> Tuple[float, np.ndarray]:
+        strengths = np.exp(log_prior) * units
+        prior = modes.roughness(strengths, floor)
+        gain = 0.5 * (np.log(prior / (prior + h)) + amplitudes**2 * h**2 / (prior + h))
+        slope = 0.5 * (1 / prior - 1 / (prior + h) - amplitudes**2 * h**2 / (prior + h) ** 2).sum(axis=0)
+        return -gain.sum(), -np.array(
+            [
+                strengths[0] * (slope * modes.time.roughness[:, None]).sum(),
+                strengths[1] * (slope * modes.space.roughness).sum(),
+            ]
+        )
+
+    tries = itertools.product(np.linspace(-12, 12, 7), repeat=2)
+    start = min(tries, key=lambda at: negative(np.array(at))[0])
+    found: Any = minimize(negative, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
+    prior = np.exp(found.x) * units
+    return Belief(modes, (float(prior[0]), float(prior[1])), floor, -float(found.fun))
+
+
+def finer(points: int, factor: float, limit: int) -> int:
+    """Control points of a spline with `factor` times as many pieces, not more than can be determined."""
+    return max(points, min(math.ceil(points + (factor - 1) * max(points - DEGREE, 1)), limit))
+
+
+def times_to_try(points: int, n_frames: int) -> List[Modes]:
+    """The published number of control points and finer ones, with roughness in even and in early time."""
+    numbers = sorted({finer(points, factor, n_frames) for factor in FINER_SPANS})
+    return [time_modes(k, n_frames, early) for k in numbers for early in (False, True)]
+
+
+def spaces_to_try(
+    points: Tuple[int, int],
+    patches: Tuple[int, int],
+    frame_shape: Tuple[int, int],
+    centres_px: np.ndarray,
+    weights: np.ndarray,
+) -> List[Modes]:
+    """The published numbers of control points and finer ones for this grid of patches."""
+    numbers = sorted({tuple(finer(k, factor, n) for k, n in zip(points, patches)) for factor in FINER_SPANS})
+    return [space_modes((ky, kx), frame_shape, centres_px, weights) for ky, kx in numbers]
+
+
+def field_variance(belief: Belief, data: np.ndarray, frame_shape: Tuple[int, int], mesh: int) -> np.ndarray:
+    """(2, mesh, mesh) variance of the field, mean over the frames, on a mesh over the whole frame; squared band pixels.
+
+    Parameters
+    ----------
+    data : (2,) as for `most_probable`.
+    """
+    time, space = belief.modes.time, belief.modes.space
+    ky, kx = space.control_points
+    by, bx = (basis(k, n - 1, np.linspace(0, n - 1, mesh)) for k, n in zip((ky, kx), frame_shape))
+    values = np.einsum("ym,xn,mnk->yxk", by, bx, space.coefficients.reshape(ky, kx, -1), optimize=True)
+    variance = 1.0 / (data[:, None, None] + belief.precision)
+    return np.einsum("tk,akm,yxm->ayx", time.values**2, variance, values**2, optimize=True) / len(time.values)

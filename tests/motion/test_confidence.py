@@ -1,0 +1,109 @@
+"""Expected errors against true ones on phantoms, and what the figures say about paths that are known to be wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.kernels import select_backend
+from flexalign_plugin.kernels.backend import FrameSource
+from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.motion.band import correlation_band
+from flexalign_plugin.motion.band_movie import BandMovie
+from flexalign_plugin.motion.confidence import confidence_figures, motion_doubts
+from flexalign_plugin.motion.global_alignment import GlobalAlignment, align_globally, refine_globally
+from flexalign_plugin.motion.local_alignment import align_locally
+from flexalign_plugin.motion.patches import lay_patches
+from flexalign_plugin.phantom import field_rms_error, particle_phantom
+from flexalign_plugin.tests.in_memory import Stack
+
+PIXEL_A, N = 2.5, 14
+
+
+def band_movie(size: int, **options):
+    ph = particle_phantom((N, size, size), pixel_size_A=PIXEL_A, **options)
+    band = correlation_band((size, size), PIXEL_A, 30.0)
+    backend = select_backend("cpu", threads=2)
+    source = FrameSource(Stack(np.stack(list(ph.frames()))), None, None, None)
+    return ph.truth, BandMovie(backend, backend.spectra(source, range(N), band), band, N, (size, size), PIXEL_A)
+
+
+def test_two_thirds_of_the_frames_lie_within_one_sigma():
+    """6 movies x 14 frames x 2 axes = 168 errors: 68 % of them within sigma, give or take 3 sds of that count, 11 %;
+    their rms in units of sigma is 1, give or take 3 / sqrt(2 * 168) = 16 %."""
+    ratios = []
+    for seed in range(6):
+        truth, movie = band_movie(384, seed=100 + seed, local_px=0.0, drift_px=5.0, dose=0.5)
+        found = refine_globally(movie, align_globally(movie, 30.0, 50.0))
+        true = np.stack(truth.shift(np.arange(N), 0.0, 0.0), -1)
+        error = found.shifts_px - true
+        ratios.append((error - error.mean(axis=0)) / found.shift_sigma_px)
+    ratios = np.array(ratios)
+    assert abs((np.abs(ratios) < 1).mean() - 0.68) < 0.11
+    assert abs(np.sqrt((ratios**2).mean()) - 1) < 0.16
+
+
+def test_a_frame_with_less_signal_is_less_certain():
+    """The contrast of frame 4 is lost by half: its standard error is larger than that of the others."""
+    ph = particle_phantom((N, 384, 384), pixel_size_A=PIXEL_A, seed=7, local_px=0.0)
+    frames = np.stack(list(ph.frames()))
+    rng = np.random.default_rng(0)
+    frames[4] = np.where(rng.random(frames[4].shape) < 0.5, frames[4], rng.poisson(1.0, frames[4].shape))
+    band = correlation_band((384, 384), PIXEL_A, 30.0)
+    backend = select_backend("cpu", threads=2)
+    spectra = backend.spectra(FrameSource(Stack(frames), None, None, None), range(N), band)
+    movie = BandMovie(backend, spectra, band, N, (384, 384), PIXEL_A)
+    sigma = refine_globally(movie, align_globally(movie, 30.0, 50.0)).shift_sigma_px.mean(axis=1)
+    assert sigma[4] > 1.3 * np.delete(sigma, 4).max()
+
+
+def test_expected_error_of_the_field():
+    """Field and shifts together, 3 movies whose errors come from noise: the rms error is the expected one within 30 %
+    (a field has some 30 independent amplitudes, 100 in all: 3 sds are 21 %, and patches blur the truth)."""
+    seen, expected = [], []
+    for seed in (1, 2, 3):
+        truth, movie = band_movie(768, seed=200 + seed, local_px=3.0, dose=0.2, control_points=3)
+        start = align_globally(movie, 30.0, 50.0)
+        local = align_locally(movie, lay_patches(movie, start.shifts_px, 400.0), start, 30.0, 50.0, 3, (4, 4, 4), True)
+        model = MotionModel((768, 768), N, 0, local.shifts_px, local.coefficients_px, PIXEL_A)
+        figures = confidence_figures(start, local, model, None)
+        seen.append(field_rms_error(model, truth).rms_px ** 2)
+        expected.append(figures["expected_error_px"] ** 2)
+        assert figures["field_sigma_px"] > 0 and len(figures["field_sigma_mesh_px"]) == 9
+        assert 3 < figures["motion_over_error"] < 100
+    assert abs(np.sqrt(np.mean(seen) / np.mean(expected)) - 1) < 0.3
+
+
+def figures_of(shifts, sigma=0.1, dose=None, believed=True):
+    n = len(shifts)
+    model = MotionModel((500, 400), n, 0, np.asarray(shifts, float), None, 2.0)
+    errors = None if sigma is None else np.full((n, 2), sigma)
+    overall = GlobalAlignment(model.global_shifts_px, 0, 0.0, 0.0, 0.1, 9.0, believed=believed, shift_sigma_px=errors)
+    figures = confidence_figures(overall, None, model, dose)
+    return figures, " ".join(motion_doubts(figures, model))
+
+
+def test_figures_of_a_smooth_drift():
+    figures, doubts = figures_of(np.outer(np.linspace(0, 9, 10), [0.6, 0.8]), dose=1.0)
+    assert figures["roughness"] < 1e-9
+    assert figures["expected_error_px"] == pytest.approx(0.1 * np.sqrt(2))
+    # Steps of 1 px = 2 A, 1 e/A^2 each.
+    assert figures["late_drift_A_per_dose"] == pytest.approx(2.0)
+    # RMS distance of ten even steps from their mean: sqrt(99 / 12).
+    assert figures["motion_over_error"] == pytest.approx(np.sqrt(99 / 12) / (0.1 * np.sqrt(2)))
+    assert figures["confidence"] == pytest.approx(np.exp(-((np.pi * 0.1) ** 2) / 2))
+    assert "still drifts by 2.0 A" in doubts and "zigzag" not in doubts and "uncertain" not in doubts
+
+
+def test_warnings():
+    back_and_forth = np.stack([np.arange(12) % 2 * 3.0, np.zeros(12)], axis=1)
+    assert "zigzag with steps of 3.0 px" in figures_of(back_and_forth)[1]
+    assert figures_of(back_and_forth / 10)[1] == ""
+    assert "expected error is 1.41 px" in figures_of(np.zeros((10, 2)), sigma=1.0)[1]
+
+
+def test_unknown_stays_unknown():
+    figures, doubts = figures_of(np.zeros((3, 2)), sigma=None)
+    assert figures["confidence"] is None and figures["expected_error_px"] is None and doubts == ""
+    assert figures["late_drift_A_per_dose"] is None
+    assert figures_of(np.zeros((2, 2)), sigma=None, believed=False)[0]["confidence"] == 0.0
