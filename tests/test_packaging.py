@@ -92,3 +92,5 @@ def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():
     assert "Electronics" in " ".join(ProtFlexAlign().citations())
     assert Path(ProtFlexAlign().getPluginLogoPath()).is_file()
     assert ProtFlexAlign.isInstalled()
+    templates = {str(template) for template in plugin._pluginInstance.getTemplates()}
+    assert templates == {"SPA_movies_to_micrographs", "EER_movies_to_micrographs"}
