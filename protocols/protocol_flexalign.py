@@ -31,6 +31,7 @@ from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker_pool import WorkerPool
 
 from . import checks, devices, form, summaries
+from .arrivals import State, file_state, is_being_written, wait_until_still
 from .records import load_record, numbers_in_set, remove_unfit_set, save_record, sort_out
 
 OUT_FAILED = "outputMoviesFailed"
@@ -42,6 +43,7 @@ MICROGRAPH_TABLES = {
     OUT_MICS_EVEN: "micrographs_even.sqlite",
     OUT_MICS_ODD: "micrographs_odd.sqlite",
 }
+ATTEMPTS_WHILE_WRITTEN = 3
 
 
 class ProtFlexAlign(ProtAlignMovies):
@@ -96,12 +98,13 @@ class ProtFlexAlign(ProtAlignMovies):
         self._waiting: OrderedDict[int, emobj.Movie] = OrderedDict()  # not yet handed to the worker
         self._roots: Dict[int, str] = {}
         self._taken_roots: Set[str] = set()
+        self._seen: Dict[int, State] = {}  # files as they were when they were handed over
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
         self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
         self._registered: Set[int] = set()
-        self.finished = False
+        self.finished = self.streamClosed = False
         self._take_up()
         super()._insertAllSteps()
 
@@ -146,7 +149,7 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
-        result = self._hand_over(movie).result()
+        result = self._aligned(movie)
         save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
         if result.ok:
@@ -161,8 +164,27 @@ class ProtFlexAlign(ProtAlignMovies):
         with self._lock_worker:
             self._n_done += 1
             done, total = self._n_done, len(self._roots)
-            pace = self._pace.text(total - done)
+            self._pace.finished()
+            pace = self._pace.text(total - done, not self.streamClosed)
         self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
+
+    def _aligned(self, movie: emobj.Movie) -> JobResult:
+        """What comes of the movie; a file that was still being written is waited for and tried again."""
+        path = os.path.abspath(movie.getFileName())
+        for _ in range(ATTEMPTS_WHILE_WRITTEN):
+            result = self._hand_over(movie).result()
+            before = self._seen.pop(movie.getObjId(), None)
+            if result.ok and file_state(path) == before:
+                break
+            if not is_being_written(path, before):
+                break
+            self.info(f"{os.path.basename(path)} is still being written: it is tried again when it is complete.")
+            wait_until_still(path)
+        return result
+
+    def _n_waiting(self) -> int:
+        with self._lock_worker:
+            return len(self._roots) - self._n_done
 
     def _getMovieDone(self, movie: emobj.Movie) -> str:
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
@@ -190,6 +212,7 @@ class ProtFlexAlign(ProtAlignMovies):
             if self._is_denoiser_pair(movie):
                 settings = dataclasses.replace(settings, split_even_odd=True)
             self._in_work += 1
+            self._seen[number] = file_state(path)
             future = self._pool.submit(Job(path, folder, self._getMovieRoot(movie), settings))
             self._futures[number] = future
             future.add_done_callback(self._movie_left)
@@ -251,7 +274,9 @@ class ProtFlexAlign(ProtAlignMovies):
             self.streamClosed = True
 
     def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
-        return super()._insertNewMoviesSteps(insertedDict, self._asked_for(inputMovies))
+        steps = super()._insertNewMoviesSteps(insertedDict, self._asked_for(inputMovies))
+        self._pace.arrived(len(steps))
+        return steps
 
     def _asked_for(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
         most = self.onlyProcess.get()
@@ -295,9 +320,9 @@ class ProtFlexAlign(ProtAlignMovies):
         finished = self.streamClosed and len(done) == len(left)
         if not done and not finished:
             return
+        self.finished = finished
         self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self._registered.update(m.getObjId() for m in done)
-        self.finished = finished
         output_step = self._getFirstJoinStep()
         if finished and output_step is not None and output_step.isWaiting():
             output_step.setStatus(STATUS_NEW)

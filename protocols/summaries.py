@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, List, Optional
+from collections import deque
+from typing import Any, Callable, Deque, List, Tuple
 
 from flexalign_plugin.worker import JobResult
 
 SHOWN_FAILURES = 3
+RECENT_MOVIES = 30  # of which the pace is taken
+KEEPS_UP_WAITING = 3  # so few may wait without being behind
+LEAST_SPAN_S = 10.0  # arrivals of a shorter time make no rate
 
 
 class Pace:
-    """How fast movies come, for the estimate of the time that is left."""
+    """How fast movies come in and go out: for the log, the summary and the time that is left."""
 
-    def __init__(self) -> None:
-        self._since: Optional[float] = None
-        self._done = 0
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._done: Deque[float] = deque(maxlen=RECENT_MOVIES + 1)  # when the last movies were finished
+        # (time, movies) that came in; what was there at the start says nothing of the microscope's pace.
+        self._arrived: Deque[Tuple[float, int]] = deque(maxlen=RECENT_MOVIES)
 
     def start(self) -> None:
-        if self._since is None:
-            self._since = time.monotonic()
+        if not self._done:
+            self._done.append(self._clock())
 
-    def text(self, movies_left: int) -> str:
-        """Called when one more movie is done."""
-        assert self._since is not None
-        self._done += 1
-        each = (time.monotonic() - self._since) / self._done
-        rest = f", about {duration(each * movies_left)} left" if movies_left > 0 else ""
-        return f"{each:.1f} s a movie{rest}"
+    def finished(self) -> None:
+        self._done.append(self._clock())
+
+    def arrived(self, movies: int) -> None:
+        self._arrived.append((self._clock(), movies))
+
+    def per_hour(self) -> float:
+        """Movies finished in an hour at the pace of the last ones; 0 where none is."""
+        if len(self._done) < 2:
+            return 0.0
+        return 3600 * (len(self._done) - 1) / max(self._done[-1] - self._done[0], 1e-3)
+
+    def arriving_per_hour(self) -> float:
+        """Movies that come in in an hour, 0 where that is not known yet."""
+        if len(self._arrived) < 2:
+            return 0.0
+        span = self._clock() - self._arrived[0][0]
+        return 3600 * sum(n for _, n in list(self._arrived)[1:]) / max(span, LEAST_SPAN_S)
+
+    def text(self, waiting: int, more_come: bool) -> str:
+        """`120 movies per hour, keeps up with the input`."""
+        rate = self.per_hour()
+        if not rate:
+            return "no movie is finished yet"
+        words = [f"{rate:.0f} movies per hour"]
+        arriving = self.arriving_per_hour()
+        if more_come and arriving:
+            if waiting <= KEEPS_UP_WAITING or rate >= arriving:
+                words.append("keeps up with the input" if waiting <= KEEPS_UP_WAITING else "catches up with the input")
+            else:
+                words.append(f"falls behind by {arriving - rate:.0f} movies per hour")
+        if waiting:
+            left = f"about {duration(3600 * waiting / rate)} left"
+            words.append(f"{left} for those that are here" if more_come else left)
+        return ", ".join(words)
 
 
 def duration(seconds: float) -> str:
@@ -64,6 +98,9 @@ def summary(protocol: Any) -> str:
         lines.append(f"*{counted(len(failures))} failed*, listed in outputMoviesFailed and extra/failed.tsv:")
         lines += [f"  {record.error}" for record in list(failures.values())[:SHOWN_FAILURES]]
         lines.append("Continue tries them again.")
+    waiting = protocol._n_waiting()
+    if waiting or not protocol.finished:
+        lines.append(f"{counted(waiting)} waiting; {protocol._pace.text(waiting, not protocol.streamClosed)}.")
     return "\n".join(lines)
 
 

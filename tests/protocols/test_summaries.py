@@ -1,0 +1,65 @@
+"""Pace with a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from flexalign_plugin.protocols.summaries import Pace, duration
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def paced(arrive_every, finish_every, hours=1.0, first=0):
+    clock = Clock()
+    pace = Pace(clock)
+    pace.arrived(first)
+    pace.start()
+    for second in range(1, int(hours * 3600) + 1):
+        clock.now += 1
+        if second % arrive_every == 0:
+            pace.arrived(1)
+        if second % finish_every == 0:
+            pace.finished()
+    return pace
+
+
+def test_nothing_is_said_before_the_first_movie():
+    assert Pace().text(5, True) == "no movie is finished yet"
+
+
+def test_rates_are_those_of_the_last_movies():
+    pace = paced(arrive_every=40, finish_every=60)
+    assert pace.per_hour() == pytest.approx(60) and pace.arriving_per_hour() == pytest.approx(90, rel=0.05)
+    clock = pace._clock
+    for _ in range(40):
+        clock.now += 20
+        pace.finished()
+    assert pace.per_hour() == pytest.approx(180)
+
+
+@pytest.mark.parametrize(
+    "arrive, finish, waiting, words",
+    [
+        (40, 60, 30, "falls behind by 3"),
+        (60, 60, 1, "keeps up with the input"),
+        (60, 30, 50, "catches up with the input"),
+    ],
+)
+def test_it_is_said_whether_the_run_keeps_up(arrive, finish, waiting, words):
+    assert words in paced(arrive, finish).text(waiting, more_come=True)
+
+
+def test_what_was_there_at_the_start_is_no_pace_of_the_microscope():
+    assert paced(arrive_every=60, finish_every=60, first=500).arriving_per_hour() == pytest.approx(60, rel=0.05)
+    assert "input" not in paced(arrive_every=10**6, finish_every=60, first=500).text(400, more_come=True)
+
+
+def test_time_left_counts_what_waits():
+    assert paced(10**6, 60).text(30, more_come=False) == "60 movies per hour, about 30 min 0 s left"
+    assert duration(3700) == "1 h 1 min"
