@@ -109,15 +109,19 @@ def _read_dm(path: str) -> np.ndarray:
     return data.reshape((-1,) + data.shape[-2:])
 
 
+def gain_divides(settings: Settings) -> bool:
+    """Whether movies are divided by the gain."""
+    by_name = str(settings.gain).lower().endswith(".gain")
+    return settings.gain_convention == "divide" or (settings.gain_convention == "auto" and by_name)
+
+
 def _gain(movie: Movie, settings: Settings, defects: np.ndarray, notes: List[str]) -> np.ndarray:
     """Multiplicative gain on the movie's frames; `defects` is added to."""
     path = str(settings.gain)
     image, kind = read_image(path, "Gain reference")
     image = _oriented(movie, image, kind, settings, "Gain", notes)
     zoom = _gain_zoom(image.shape, movie, path)
-    divides = settings.gain_convention == "divide" or (
-        settings.gain_convention == "auto" and path.lower().endswith(".gain")
-    )
+    divides = gain_divides(settings)
     bad = ~(np.isfinite(image) & (image > 0))
     n_bad = np.count_nonzero(bad)
     if n_bad > MAX_DEFECT_FRACTION * bad.size:
