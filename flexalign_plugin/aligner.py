@@ -30,6 +30,7 @@ from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
 from .motion_correction import Images, MovedFrames, correct_motion
 from .movies import Corrections, Movie, find_hot_pixels, load_corrections, neighbour_table, replace_defects
+from .movies.gain_orientation import orientation_warnings
 from .result import MovieResult
 from .settings import Settings
 
@@ -70,7 +71,7 @@ def align(
             corrections = load_corrections(movie, settings)
         notes += corrections.notes
     with clock.stage("read and sum", 0.02):
-        source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes)
+        source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes, warnings)
     with clock.stage("spectra", 0.08):
         correlated = backend.frame_fft_size(ny, nx, len(aligned))
         band = correlation_band(correlated, settings.pixel_size, settings.max_res_for_correlation)
@@ -138,7 +139,13 @@ class Clock:
 
 
 def _look_at_sum(
-    movie: Movie, backend: Any, corrections: Corrections, aligned: range, settings: Settings, notes: List[str]
+    movie: Movie,
+    backend: Any,
+    corrections: Corrections,
+    aligned: range,
+    settings: Settings,
+    notes: List[str],
+    warnings: List[str],
 ) -> Tuple[FrameSource, np.ndarray, np.ndarray]:
     """Frames with their corrections, hot pixels included; the mean without motion correction; each frame's mean."""
     plain = FrameSource(movie, corrections.dark, corrections.gain, None)
@@ -156,6 +163,7 @@ def _look_at_sum(
             "check the recording, or leave these frames out of the range to align."
         )
     total /= len(aligned)
+    warnings += orientation_warnings(total, corrections, settings)
     mean = total if plain.dark is None and plain.gain is None else backend.correct(plain, total)
     defects = corrections.defects
     if settings.remove_hot_pixels:

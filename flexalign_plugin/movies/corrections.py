@@ -135,6 +135,12 @@ def _read_dm(path: str) -> np.ndarray:
     return data.reshape((-1,) + data.shape[-2:])
 
 
+def gain_divides(settings: Settings) -> bool:
+    """Whether movies are divided by the gain."""
+    by_name = str(settings.gain).lower().endswith(".gain")
+    return settings.gain_convention == "divide" or (settings.gain_convention == "auto" and by_name)
+
+
 def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarray, Dict[str, np.ndarray], bool]:
     """Multiplicative gain on the movie's frames, the defects by their source, and whether RELION applies it so too."""
     path = str(settings.gain)
@@ -144,9 +150,7 @@ def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarra
         listed = _oriented(movie, listed, kind, settings, "Gain", [])
     image = _oriented(movie, image, kind, settings, "Gain", notes)
     zoom = _gain_zoom(image.shape, movie, path)
-    divides = settings.gain_convention == "divide" or (
-        settings.gain_convention == "auto" and path.lower().endswith(".gain")
-    )
+    divides = gain_divides(settings)
     broken = ~(np.isfinite(image) & (image > 0))
     bad = broken if listed is None else broken | listed
     if np.count_nonzero(bad) > MAX_DEFECT_FRACTION * bad.size:

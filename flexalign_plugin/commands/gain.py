@@ -1,0 +1,58 @@
+"""`flexalign gain`: which way round a gain reference fits movies."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .values import SOME_FAILED, SUCCESS, count
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "gain",
+        help="find the orientation of a gain reference",
+        description="Rank all rotations and flips of a gain reference, and whether it multiplies or divides, by how "
+        "well it explains the sum of the raw frames. Give movies that are not gain-corrected.",
+        epilog="Exit status: 0 one way is clearly best, 1 it can't be told, 2 wrong options or files.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("movies", nargs="+", metavar="MOVIE", help="raw movie; several of the same camera tell more than one")
+    option("--gain", required=True, metavar="FILE", help="gain reference (MRC, TIFF, EER .gain or dm4)")
+    option("--gain-row-order", choices=("auto", "same", "flipped"), default="auto", help="as for align")
+    option("--n-frames", type=count, metavar="N", default=10, help="EER movies: frames to group into (default: 10)")
+    option("--eer-sampling", type=int, choices=(1, 2, 4), default=1, help="EER movies: rendering (default: 1)")
+    parser.set_defaults(run=_gain)
+
+
+def _gain(args: argparse.Namespace) -> int:
+    from ..errors import CorrectionError
+    from ..movies import open_movie
+    from ..movies.gain_orientation import find_orientation, raw_sum
+    from ..settings import Settings
+
+    settings = Settings(
+        gain=args.gain,
+        gain_row_order=args.gain_row_order,
+        n_frames=args.n_frames,
+        eer_sampling=args.eer_sampling,
+    )
+    total = None
+    for path in args.movies:
+        with open_movie(path, settings) as movie:
+            if total is not None and movie.shape[1:] != total.shape:
+                raise CorrectionError(f"{path}: its frames have another size than those of {args.movies[0]}: omit it.")
+            total = raw_sum(movie) if total is None else total + raw_sum(movie)
+    with open_movie(args.movies[0], settings) as movie:
+        verdict = find_orientation(movie, total, settings)
+    if verdict.fits:
+        print("rotation  flip         gain      explains  +/-")
+    for fit in verdict.fits:
+        if fit.slope > 0:
+            print(f"{fit.rotation:8}  {fit.flip:11}  {fit.convention:8}  {fit.slope:8.1%}  {fit.error:.1%}")
+    if verdict.best is None:
+        print(f"Undecided. {verdict.reason}")
+        return SOME_FAILED
+    print(f"Use: {verdict.best.options()}")
+    return SUCCESS
