@@ -127,7 +127,7 @@ def print_stages(title: str, runs: List[Run]) -> None:
         times = {kind: median(r.stages[stage][kind] for r in runs) for kind in rest}
         rest = {kind: rest[kind] - times[kind] for kind in rest}
         print(f"| {stage} | {times['cpu']:.2f} | {times['wall']:.2f} |")
-    print(f"| the rest: starting Python, power spectra, plots, writing | {rest['cpu']:.2f} | {rest['wall']:.2f} |")
+    print(f"| the rest: starting Python, plots, writing | {rest['cpu']:.2f} | {rest['wall']:.2f} |")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`flexalign align`: all movies into one folder; what fails is listed there and the others go on.
 
-One movie is aligned in this very process, which saves starting another. Several go through a `Worker`: a crash costs
-one movie only, and the next movie is read while this one is aligned.
+One movie is aligned in this very process, which saves starting another. Several, and whatever goes to a GPU, go through
+a `WorkerPool`: a crash costs one movie only, and the next movie is read while this one is aligned.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
 
+from .devices import Compute
 from .jobs import Job, JobResult, run_job, unique_root, write_failures
-from .kernels import check_device
+from .micrographs.corrected_star import write_corrected_micrographs
 from .micrographs.files import prepare_folder
 from .report import Report
 from .settings import Settings
-from .worker import Worker
+from .worker_pool import WorkerPool
 
 FAILURES_NAME = "failed.tsv"
 Results = Generator[JobResult, None, None]
@@ -28,21 +29,23 @@ def align_movies(
     output_dir: str,
     settings: Settings,
     report: Report,
-    device: str = "auto",
-    threads: Optional[int] = None,
+    compute: Compute,
     timeout_s: Optional[float] = None,
     denoiser_pairs: int = 0,
+    optics: Optional[Tuple[float, float]] = (2.7, 0.1),
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
 
     denoiser_pairs : of so many movies even and odd frames are summed apart, whatever the settings say.
+    optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
+        is written at the end; None: no list.
 
     Raises
     ------
-    SettingsError : there is no such device.
+    SettingsError : a device can't be used.
     OutputError : the folder can't be made or written to.
     """
-    check_device(device)
+    compute.check()
     prepare_folder(output_dir)
     jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
     failures_path = os.path.join(output_dir, FAILURES_NAME)
@@ -52,10 +55,10 @@ def align_movies(
     failures: List[Tuple[int, str, str]] = []
     report.start(len(jobs))
     try:
-        if len(jobs) > 1 or timeout_s is not None:
-            results = _in_worker(jobs, report, device, threads, timeout_s)
+        if len(jobs) > 1 or timeout_s is not None or compute.on_gpus:
+            results = _in_workers(jobs, report, compute, timeout_s)
         else:
-            results = _here(jobs[0], report, device, threads)
+            results = _here(jobs[0], report, compute)
         with closing(results):
             for number, result in enumerate(results, 1):
                 report.result(result)
@@ -66,6 +69,9 @@ def align_movies(
         report.close()
         if failures:
             write_failures(failures_path, failures)
+    if optics is not None:
+        for problem in write_corrected_micrographs(output_dir, *optics):
+            report.log(problem)
     report.end(failed, failures_path)
     return failed
 
@@ -85,15 +91,13 @@ def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_p
     return jobs
 
 
-def _here(job: Job, report: Report, device: str, threads: Optional[int]) -> Results:
+def _here(job: Job, report: Report, compute: Compute) -> Results:
     from .kernels import select_backend
 
-    yield run_job(job, select_backend(device, threads=threads), partial(report.stage, job.movie))
+    yield run_job(job, select_backend(compute.devices[0], compute.threads), partial(report.stage, job.movie))
 
 
-def _in_worker(
-    jobs: List[Job], report: Report, device: str, threads: Optional[int], timeout_s: Optional[float]
-) -> Results:
-    with Worker(device, threads, timeout_s, log=report.log) as worker:
-        for future in [worker.submit(job, partial(report.stage, job.movie)) for job in jobs]:
+def _in_workers(jobs: List[Job], report: Report, compute: Compute, timeout_s: Optional[float]) -> Results:
+    with WorkerPool(compute, timeout_s, log=report.log) as pool:
+        for future in [pool.submit(job, partial(report.stage, job.movie)) for job in jobs]:
             yield future.result()

@@ -17,12 +17,14 @@ import numpy as np
 from .errors import MovieError
 from .kernels.backend import FrameSource
 from .micrographs.frc import halves_figures
+from .micrographs.psd import power_spectrum
 from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.confidence import confidence_figures, motion_doubts
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
 from .motion.local_alignment import LocalAlignment, align_locally
+from .motion.magnification import resampling_model
 from .motion.model import MotionModel
 from .motion.patches import lay_patches
 from .motion.spline_fit import automatic_control_points
@@ -84,8 +86,13 @@ def align(
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     trust = confidence_figures(overall, local, model, settings.dose_per_frame)
     warnings += _doubts(overall, len(aligned), settings) + motion_doubts(trust, model)
+    resampling = resampling_model(model, settings)
     with clock.stage("motion correction", 0.65):
-        images = correct_motion(MovedFrames(backend, source, model, fill), summed, window, settings)
+        images = correct_motion(MovedFrames(backend, source, resampling, fill), summed, window, settings)
+    spectra = None
+    if settings.do_compute_psd:
+        with clock.stage("power spectra", 0.9):
+            spectra = power_spectrum(images.full, backend=backend), power_spectrum(uncorrected, backend=backend)
     return MovieResult(
         movie=movie.path,
         settings=settings,
@@ -94,15 +101,20 @@ def align(
         images=images,
         micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         uncorrected=uncorrected,
+        spectra=spectra,
         quality={
             "correlated_area_px": list(correlated),
-            **_quality(overall, local, model, source),
+            **_quality(overall, local, resampling),
             **trust,
-            **_halves(images, model, settings),
+            **_defects(corrections, source),
+            **_halves(images, resampling, settings),
         },
         warnings=warnings,
         notes=notes,
         timings_s=clock.timings,
+        defects_px=_defects_px(source),
+        turned_gain=None if corrections.plain_gain else corrections.gain,
+        hardware_frames=movie.hardware_frames_per_frame,
     )
 
 
@@ -268,9 +280,19 @@ def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
     return doubts
 
 
-def _quality(
-    overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel, source: FrameSource
-) -> Dict[str, Any]:
+def _defects_px(source: FrameSource) -> np.ndarray:
+    table = source.defects
+    return np.zeros((0, 2), np.int32) if table is None else np.stack([table.rows, table.cols], axis=1)
+
+
+def _defects(corrections: Corrections, source: FrameSource) -> Dict[str, Any]:
+    """How many pixels are replaced, and how many each source marks."""
+    replaced = len(_defects_px(source))
+    known = 0 if corrections.defects is None else int(np.count_nonzero(corrections.defects))
+    return {"pixels_replaced": replaced, "defects": {**corrections.counts, "hot_or_dead": replaced - known}}
+
+
+def _quality(overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel) -> Dict[str, Any]:
     """Figures of the fit, documented in docs/outputs.md."""
     border = _border(model)
     figures: Dict[str, Any] = {
@@ -282,7 +304,6 @@ def _quality(
         "uncovered_border_px": {
             name: float(width) for name, width in zip(("top_row_side", "last_row_side", "left", "right"), border)
         },
-        "pixels_replaced": 0 if source.defects is None else len(source.defects.rows),
     }
     if local is not None:
         figures.update(

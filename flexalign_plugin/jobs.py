@@ -13,6 +13,8 @@ from .errors import FlexAlignError
 from .settings import Settings
 
 Progress = Callable[[str, float], None]
+DEVICE_FAILED = "device failed"  # the process that used it must not go on
+DEVICE_TOO_SMALL = "device too small"  # for this movie
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class JobResult:
     ok : the results are there; otherwise `error` says in one sentence why not and what to do.
     files : {what: path}, see `micrographs.write_result`.
     first_frame : 0-based first aligned frame; shifts_px : its and the following frames' global [sy, sx].
+    device_fault : why the GPU could not, when the movie is not to blame: DEVICE_FAILED, DEVICE_TOO_SMALL or "".
     """
 
     movie: str
@@ -46,6 +49,7 @@ class JobResult:
     seconds: float = 0.0
     first_frame: int = 0
     shifts_px: List[List[float]] = field(default_factory=list)
+    device_fault: str = ""
 
 
 class CorrectionsCache:
@@ -61,7 +65,7 @@ class CorrectionsCache:
         # Every setting that starts so says how the corrections are read; a file counts with its time and size.
         names = [f.name for f in fields(settings) if f.name.startswith(("gain", "dark", "defect", "eer_sampling"))]
         values = [getattr(settings, name) for name in names]
-        key = (movie.kind, movie.shape[1:], [(v, _file_state(v)) for v in values])
+        key = (movie.kind, movie.top_row_first, movie.shape[1:], [(v, _file_state(v)) for v in values])
         if key != self._key:
             self._corrections, self._key = load_corrections(movie, settings), key
         return self._corrections
@@ -123,14 +127,25 @@ def run_job(
 
 def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
     """The result of a movie that could not be aligned; what the user can't understand is printed with its traceback."""
-    if isinstance(error, FlexAlignError):
+    fault = _device_fault(error)
+    if fault:
+        text = f"{job.movie}: {error}"
+    elif isinstance(error, FlexAlignError):
         text = str(error)
     elif isinstance(error, MemoryError):
         text = f"{job.movie}: there is not enough memory to align it: use fewer workers at once or a larger machine."
     else:
         traceback.print_exception(type(error), error, error.__traceback__)
         text = f"{job.movie}: unexpected {type(error).__name__}: {error}. Please report it together with the log."
-    return JobResult(movie=job.movie, ok=False, error=text, seconds=seconds)
+    return JobResult(movie=job.movie, ok=False, error=text, seconds=seconds, device_fault=fault)
+
+
+def _device_fault(error: Exception) -> str:
+    from .kernels.device import DeviceError, DeviceOutOfMemory, DeviceTooSmall
+
+    if isinstance(error, DeviceError):
+        return DEVICE_FAILED
+    return DEVICE_TOO_SMALL if isinstance(error, (DeviceOutOfMemory, DeviceTooSmall)) else ""
 
 
 def unique_root(name: str, taken: Collection[str], number: int) -> str:

@@ -75,14 +75,14 @@ def correct_motion(moved: MovedFrames, summed: range, window: Tuple[slice, slice
     """
 
     def finished(image: np.ndarray) -> np.ndarray:
-        return fourier_bin(image[window], settings.output_binning)
+        return fourier_bin(image[window], settings.output_binning, moved.backend)
 
     plan = plan_sums(settings, moved.model, summed)
     made = {}
     power: Any = 0.0
     for name, image in moved.images(plan, settings.low_memory):
         if name in plan.groups:
-            power = power + psd.power_spectrum(image, SPECTRUM_SIZE)
+            power = power + psd.power_spectrum(image, SPECTRUM_SIZE, backend=moved.backend)
         else:
             made[name] = image if name == PLAIN else finished(image)
     return Images(

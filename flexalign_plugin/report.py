@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from .jobs import JobResult
 
@@ -18,6 +18,7 @@ class Report:
     def __init__(self, json_lines: bool = False, quiet: bool = False) -> None:
         self._json, self._quiet = json_lines, quiet
         self._bar: Optional[Any] = None
+        self._begun: Dict[str, float] = {}  # fraction done of each movie without a result
         self._total = self._done = 0
         self._started = time.monotonic()
 
@@ -36,13 +37,15 @@ class Report:
     def stage(self, movie: str, stage: str, fraction: float) -> None:
         """`fraction` of the movie is done and `stage` begins."""
         if self._bar is not None:
-            self._bar.n = self._done + fraction
+            self._begun[movie] = fraction
+            self._bar.n = self._done + sum(list(self._begun.values()))
             self._bar.set_description_str(f"{self._done + 1}/{self._total} {os.path.basename(movie)}: {stage}")
 
     def result(self, result: JobResult) -> None:
         self._done += 1
+        self._begun.pop(result.movie, None)
         if self._bar is not None:
-            self._bar.n = self._done
+            self._bar.n = self._done + sum(list(self._begun.values()))
             self._bar.refresh()
         if self._json:
             self._write(json_line(result))

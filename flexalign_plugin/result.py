@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -23,10 +23,14 @@ class MovieResult:
     images : micrographs and aligned movie.
     micrograph_pixel_size_A : pixel size of the micrographs.
     uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
+    spectra : power spectra of `images.full` and `uncorrected` from `psd.power_spectrum`; None unless asked for.
     quality : figures of the fit (see docs/outputs.md), JSON-ready.
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
+    defects_px : (n, 2) int32, row and column of the pixels that were replaced in every frame.
+    turned_gain : (ny, nx) float32, the gain as it was applied, where RELION would apply the gain's file in another way.
+    hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
     """
 
     movie: str
@@ -36,7 +40,11 @@ class MovieResult:
     images: Images
     micrograph_pixel_size_A: float
     uncorrected: np.ndarray
+    spectra: Optional[Tuple[np.ndarray, np.ndarray]] = None
     quality: Dict[str, Any] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    turned_gain: Optional[np.ndarray] = None
+    hardware_frames: Optional[int] = None

@@ -9,6 +9,7 @@ import argparse
 import faulthandler
 import importlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -16,10 +17,11 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Callable, List, Optional, TextIO, Tuple
 
-from .jobs import CorrectionsCache, Job, JobResult, Progress, failure, run_job
+from .errors import FlexAlignError
+from .jobs import DEVICE_FAILED, CorrectionsCache, Job, JobResult, Progress, failure, run_job
 from .settings import Settings
 
 CLEAN_UP_SECONDS = 5.0
@@ -28,12 +30,12 @@ PROGRESS_SECONDS = 0.1  # least time between two reports of the same stage
 
 
 class _Service:
-    def __init__(self, output: TextIO, device: str, threads: Optional[int], runner: Optional[str]) -> None:
+    def __init__(self, output: TextIO, options: argparse.Namespace) -> None:
         self._output, self._output_lock = output, threading.Lock()
-        self._device, self._threads = device, threads
+        self._options = options
         self._runner: Optional[Callable[[Job, Progress], JobResult]] = None
-        if runner:
-            module, _, function = runner.partition(":")
+        if options.runner:
+            module, _, function = options.runner.partition(":")
             self._runner = getattr(importlib.import_module(module), function)
         self._requests: queue.Queue[Tuple[int, Job]] = queue.Queue()
         self._opened: queue.Queue[Tuple[int, Job, Any]] = queue.Queue(maxsize=1)
@@ -47,6 +49,8 @@ class _Service:
             number, job, movie = self._opened.get()
             result = self._align(number, job, movie)
             self._say(number=number, result=asdict(result))
+            if result.device_fault == DEVICE_FAILED:
+                return  # nothing that was on the device can be trusted any more: the parent starts a fresh process
 
     def _align(self, number: int, job: Job, movie: Any) -> JobResult:
         said: Tuple[float, str] = (0.0, "")
@@ -64,7 +68,10 @@ class _Service:
             if self._backend is None:
                 from .kernels import select_backend
 
-                self._backend = select_backend(self._device, threads=self._threads)
+                options = self._options
+                self._backend = select_backend(options.device, options.threads, options.gpu_memory, options.tune)
+        except FlexAlignError as error:
+            return replace(failure(job, error), error=f"{job.movie}: {error}", device_fault=DEVICE_FAILED)
         except Exception as error:
             return failure(job, error)
         return run_job(job, self._backend, progress, movie, self._cache)
@@ -88,7 +95,7 @@ class _Service:
         while True:
             number, job = self._requests.get()
             ahead = self._runner is None and not job.settings.low_memory
-            movie = _read_ahead(job, self._threads) if ahead else None
+            movie = _read_ahead(job, self._options.threads) if ahead else None
             self._opened.put((number, job, movie))
 
     def _leave_with_parent(self) -> None:
@@ -126,21 +133,26 @@ def _stop(*_: object) -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """Serve requests from standard input until it closes; never returns."""
+    """Serve requests from standard input until it closes or the device fails; never returns."""
     # The protocol keeps the real standard output for itself: a library's print must not get between.
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
+    logger = logging.getLogger(__package__)
+    logger.addHandler(logging.StreamHandler())  # what the search for FFT sizes found, for the parent's log
+    logger.setLevel(logging.INFO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _stop)
     parser = argparse.ArgumentParser(prog="python -m flexalign_plugin.worker", description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--gpu-memory", type=float)
+    parser.add_argument("--no-fft-tuning", dest="tune", action="store_false")
     parser.add_argument("--runner", help="module:function called in place of the aligner; for tests")
     args = parser.parse_args(argv)
     status = 0
     try:
-        _Service(output, args.device, args.threads, args.runner).run()
+        _Service(output, args).run()
     except SystemExit:
         status = 0
     except BaseException:

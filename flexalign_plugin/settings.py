@@ -20,6 +20,7 @@ GAIN_ROW_ORDERS = ("auto", "same", "flipped")
 EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
+MAX_DISTORTION = 0.1
 
 
 def option(default: Any, help: str, choices: Optional[Sequence[Any]] = None, metavar: str = "") -> Any:
@@ -60,7 +61,9 @@ class Settings:
         GAIN_ROW_ORDERS,
     )
     defect_file: Optional[str] = option(
-        None, "Text file of defects, one rectangle 'x y width height' a line.", metavar="FILE"
+        None,
+        "Text file of defects: one rectangle 'x y width height' a line, or SerialEM's list of camera defects.",
+        metavar="FILE",
     )
     defect_map: Optional[str] = option(None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE")
     remove_hot_pixels: bool = option(True, "Find hot and dead pixels in the movie itself and replace them.")
@@ -69,6 +72,10 @@ class Settings:
         40, "EER only: number of frames that the hardware frames are grouped into; the rest at the end is left out."
     )
     eer_sampling: int = option(1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS)
+
+    flip_tiff: bool = option(
+        False, "Turn TIFF movies upside down when they are read, as RELION and IMOD do; for polishing in RELION."
+    )
 
     align_frame0: int = option(1, "First frame to align; the first frame is 1.")
     align_frame_n: int = option(0, "Last frame to align; 0 means the last of the movie.")
@@ -88,6 +95,15 @@ class Settings:
 
     max_res_for_correlation: float = option(30.0, "Resolution in Angstrom to which frames are compared.", metavar="A")
     max_shift: float = option(50.0, "Largest shift between consecutive frames, in Angstrom.", metavar="A")
+
+    do_mag_cor: bool = option(False, "Correct magnification distortion, in the same resampling as the motion.")
+    scale_maj: float = option(1.0, "Magnification distortion: stretch along the major axis.", metavar="S")
+    scale_min: float = option(1.0, "Magnification distortion: stretch along the minor axis.", metavar="S")
+    ang_dist: float = option(
+        0.0,
+        "Magnification distortion: angle of the major axis in degrees, from the x axis to higher rows.",
+        metavar="DEG",
+    )
 
     do_local_alignment: bool = option(True, "Correct beam-induced motion that differs across the image.")
     auto_patches: bool = option(True, "Choose the number of patches from the patch size.")
@@ -201,6 +217,15 @@ class Settings:
             self.max_res_for_correlation >= 2 * self.pixel_size,
             f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
             f"size allows ({2 * self.pixel_size:g} A): use a larger number.",
+        )
+        check(
+            not self.do_mag_cor or max(abs(self.scale_maj - 1), abs(self.scale_min - 1)) <= MAX_DISTORTION,
+            f"Magnification distortion of {self.scale_maj:g} and {self.scale_min:g}: give factors near 1, from "
+            f"{1 - MAX_DISTORTION:g} to {1 + MAX_DISTORTION:g}.",
+        )
+        check(
+            not self.do_mag_cor or abs(self.ang_dist) <= 360,
+            f"Angle of the magnification distortion is {self.ang_dist:g}: give degrees.",
         )
         check(self.max_shift > 0, f"Maximum shift is {self.max_shift} A: it must be above 0.")
         check(self.group_n_frames >= 1, f"Frames in a group: {self.group_n_frames}; at least 1.")

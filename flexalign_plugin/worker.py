@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Deque, Dict, List, Optional, TextIO, Tuple
 
 from .errors import FlexAlignError
-from .jobs import Job, JobResult, Progress, failure, run_job
+from .jobs import DEVICE_FAILED, Job, JobResult, Progress, failure, run_job
 
 __all__ = ["Job", "JobResult", "Worker", "run_job"]
 
@@ -63,11 +63,13 @@ class Worker:
         timeout_s: Optional[float] = None,
         log: Optional[Callable[[str], None]] = None,
         runner: Optional[str] = None,
+        gpu_memory_gb: Optional[float] = None,
+        tune: bool = True,
     ) -> None:
         """
         Parameters
         ----------
-        device, threads : as for `kernels.select_backend`.
+        device, threads, gpu_memory_gb, tune : as for `kernels.select_backend`.
         timeout_s : a movie that takes longer is given up; None waits for ever.
         log : called, from threads, with each line that the child writes to its standard error.
         runner : "module:function" that is called in the child with (job, progress) and returns a JobResult, in place of
@@ -76,6 +78,8 @@ class Worker:
         self._command = [sys.executable, "-m", "flexalign_plugin.worker", "--device", device]
         self._command += ["--threads", str(threads)] if threads else []
         self._command += ["--runner", runner] if runner else []
+        self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []
+        self._command += [] if tune else ["--no-fft-tuning"]
         self._folder = os.getcwd()
         self._timeout_s = timeout_s
         self._log = log
@@ -96,15 +100,15 @@ class Worker:
             self._submitted += 1
             task = _Task(self._submitted, job, progress)
             if self._closed:
-                task.future.set_result(_given_up(job))
+                task.future.set_result(given_up(job))
             else:
                 self._events.put(("submit", task, None))
         return task.future
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Stop the child; movies that are not finished fail. May be called more than once."""
         self._events.put(("close", None, None))
-        if threading.current_thread() is not self._thread:
+        if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def __enter__(self) -> Worker:
@@ -199,7 +203,10 @@ class Worker:
         if "result" in message:
             self._flight.remove(task)
             self._head_since = time.monotonic()
-            task.future.set_result(JobResult(**message["result"]))
+            result = JobResult(**message["result"])
+            if result.device_fault == DEVICE_FAILED:
+                self._replace_child()
+            task.future.set_result(result)
         elif "taken" in message:
             task.taken = True
         elif task.progress is not None:
@@ -209,6 +216,12 @@ class Worker:
         if self._timeout_s is None or not self._flight:
             return None
         return max(self._head_since + self._timeout_s - time.monotonic(), 0.0)
+
+    def _replace_child(self) -> None:
+        """The child ends by itself, because its device failed; what it was reading goes to a fresh one."""
+        self._waiting.extendleft(reversed(self._flight))
+        self._flight = []
+        self._stop_child(CLOSE_SECONDS)
 
     def _give_up_head(self) -> None:
         """The first movie takes too long: stop the child, the other movie goes to a fresh one."""
@@ -270,7 +283,7 @@ class Worker:
             left += [subject] if kind == "submit" else []
         for task in left:
             if task.future.running() or task.future.set_running_or_notify_cancel():
-                task.future.set_result(_given_up(task.job))
+                task.future.set_result(given_up(task.job))
 
 
 def _child_environment() -> Dict[str, str]:
@@ -285,7 +298,8 @@ def _child_environment() -> Dict[str, str]:
     return environment
 
 
-def _given_up(job: Job) -> JobResult:
+def given_up(job: Job) -> JobResult:
+    """The result of a movie that was left over when its worker was closed."""
     return JobResult(movie=job.movie, ok=False, error=f"{job.movie}: was not aligned, because the run was stopped.")
 
 

@@ -47,6 +47,16 @@ def check_device(device: str) -> None:
         device_index(device)
 
 
+def check_usable(device: str) -> None:
+    """SettingsError unless this is the name of a device that can be used here; says what is missing."""
+    check_device(device)
+    if device not in ("auto", "cpu"):
+        from .pycuda_device import usable_gpu
+        from .toolkit import device_index
+
+        usable_gpu(device_index(device))
+
+
 def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[float], tune: bool) -> Backend:
     if memory_limit_gb is not None and not memory_limit_gb > 0:
         raise SettingsError(f"A GPU memory limit of {memory_limit_gb:g} GB leaves no memory: give a number above 0.")

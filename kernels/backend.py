@@ -197,3 +197,21 @@ class Backend(ABC):
     @abstractmethod
     def mix(self, sums: Any, mixes: Sequence[Mix]) -> List[np.ndarray]:
         """Images (ny, nx) float32 made of sums from `warp_sum`, one for each of `mixes`."""
+
+    @abstractmethod
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: the highest frequencies go."""
+
+    @abstractmethod
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Sum of the power spectra of tiles of an image (ny, nx) float32, each freed of its mean and tapered.
+
+        Parameters
+        ----------
+        rows, columns : int, where tiles begin; there is one at each row and column.
+        window : (tile,) taper along both axes.
+
+        Returns
+        -------
+        (tile, tile) float64, unnormalised, frequency zero at [0, 0].
+        """

@@ -19,6 +19,7 @@ from ..motion.band import Band
 from ..motion.model import MotionModel
 from . import cpu_correlation, cpu_frames, cpu_mix, cpu_warp
 from .backend import Backend, FrameSource, Mix, Peaks, Windows
+from .cpu_tiles import tile_power
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
 PRODUCT_BYTES = 8 << 20
@@ -237,6 +238,12 @@ class CpuBackend(Backend):
 
             self._run(add, *self._row_blocks(ny))
         return sums
+
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        return cpu_mix.fourier_crop(image, size, self.threads)
+
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
+        return tile_power(image, rows, columns, window, self._pool.map)
 
     def mix(self, sums: np.ndarray, mixes: Sequence[Mix]) -> List[np.ndarray]:
         return [cpu_mix.mix_one(sums, mix, self.threads, self._run) for mix in mixes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 import numba
 import numpy as np
@@ -36,6 +36,23 @@ def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -
     lost = np.float32(LOST)
     run(lambda y: _whiten_rows(total, power, lost, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
     return scipy.fft.irfft2(total, s=(ny, nx), overwrite_x=True, workers=threads)
+
+
+def fourier_crop(image: np.ndarray, size: Tuple[int, int], threads: int = 1) -> np.ndarray:
+    """`Backend.fourier_crop` on the CPU."""
+    (uy, ux), (oy, ox) = image.shape, size
+    spectrum = scipy.fft.rfft2(image, workers=threads)
+    out = np.zeros((oy, ox // 2 + 1), np.complex64)
+    low, high = (oy + 1) // 2, oy // 2
+    out[:low] = spectrum[:low, : ox // 2 + 1]
+    if high:
+        out[-high:] = spectrum[uy - high :, : ox // 2 + 1]
+    # Without their conjugate partners the crop's own Nyquist frequencies are ambiguous.
+    if oy % 2 == 0 and oy < uy:
+        out[oy // 2] = 0
+    if ox % 2 == 0 and ox < ux:
+        out[:, -1] = 0
+    return scipy.fft.irfft2(out, s=(oy, ox), workers=threads) * np.float32(oy * ox / (uy * ux))
 
 
 @_jit

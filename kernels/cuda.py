@@ -14,15 +14,14 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Typ
 
 import numpy as np
 
-from ..errors import FlexAlignError
 from ..motion.band import Band
 from ..motion.bspline import basis
 from ..motion.model import MotionModel
 from .backend import Backend, FrameSource, Mix
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
-from .cuda_mix import mix_images
+from .cuda_mix import crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
-from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory
+from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 from .tuning import Tuner
 
 NEGLIGIBLE_WEIGHT = 3e-4
@@ -80,7 +79,7 @@ class CudaBackend(Backend):
             if self._frames.release():
                 continue
             if not self._divisible:
-                raise FlexAlignError(
+                raise DeviceTooSmall(
                     f"{self.name}: not enough memory for this movie. {needed / 2**20:.0f} MiB more are needed at once "
                     f"and {free / 2**20:.0f} of {self.device.total_bytes / 2**20:.0f} MiB are free: end other programs "
                     "on this device, choose a larger one, or compute on the CPU."
@@ -353,6 +352,31 @@ class CudaBackend(Backend):
         for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
             images += mix_images(self.device, sums, mixes[a:b])
         return images
+
+    @_fitting
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        return crop_image(self.device, image, size)
+
+    @_fitting
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
+        tile = len(window)
+        half = (tile, tile // 2 + 1)
+        corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
+        on_device = self.device.upload(np.ascontiguousarray(image, np.float32))
+        taper = self.device.upload(np.ascontiguousarray(window, np.float32))
+        total = self.device.zeros(half, np.float32)
+        each = 4 * tile * tile + 8 * half[0] * half[1] + self.device.fft_work_bytes("r2c", tile, tile, 1)
+        for a, b in self._batches(len(corners), each):
+            tiles = self.device.empty((b - a, tile, tile), np.float32)
+            spectra = self.device.empty((b - a, *half), np.complex64)
+            at, nx = self.device.upload(corners[a:b]), np.int32(image.shape[1])
+            self.device.launch("tiles", "taper", (b - a,), (256,), on_device, nx, at, np.int32(tile), taper, tiles)
+            self.device.rfft2(tiles, spectra)
+            size = half[0] * half[1]
+            self.device.launch(
+                "tiles", "add_powers", (-(-size // 128),), (128,), spectra, np.int32(b - a), np.int32(size), total
+            )
+        return whole_spectrum(self.device.download(total).astype(np.float64), tile)
 
     def _field(
         self, model: MotionModel, frames: Sequence[int]

@@ -1,8 +1,8 @@
-"""Images made of sums of resampled frames, on a CUDA device: filtered by radial frequency and whitened (mix.cu)."""
+"""Images on a CUDA device: made of sums of frames, filtered and whitened (mix.cu); with fewer pixels (crop.cu)."""
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -49,6 +49,26 @@ def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[
         device.irfft2(total, image)
         images.append(device.download(image)[0])
     return images
+
+
+def crop_image(device: Device, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """`Backend.fourier_crop`."""
+    (ny, nx), (oy, ox) = image.shape, size
+    full = device.empty((1, ny, nx // 2 + 1), np.complex64)
+    device.rfft2(device.upload(np.ascontiguousarray(image, np.float32)[None]), full)
+    cropped = device.empty((1, oy, ox // 2 + 1), np.complex64)
+    sizes = [np.int32(n) for n in (ny, nx, oy, ox)]
+    blocks = (-(-(ox // 2 + 1) // 128), oy)
+    device.launch("crop", "crop_image", blocks, (128,), full, *sizes, np.float32(1.0 / (ny * nx)), cropped)
+    out = device.empty((1, oy, ox), np.float32)
+    device.irfft2(cropped, out)
+    return device.download(out)[0]
+
+
+def whole_spectrum(half: np.ndarray, nx: int) -> np.ndarray:
+    """Power (ny, nx) of a real image from that of the columns (ny, nx // 2 + 1)."""
+    mirrored = np.roll(half[::-1, 1 : (nx + 1) // 2][:, ::-1], 1, axis=0)
+    return np.concatenate([half, mirrored], axis=1)
 
 
 def _cosines(frequency: np.ndarray) -> np.ndarray:

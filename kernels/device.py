@@ -37,6 +37,10 @@ class DeviceOutOfMemory(FlexAlignError):
         self.free_bytes = free_bytes
 
 
+class DeviceTooSmall(FlexAlignError):
+    """A movie does not fit into the device's memory, however small the batches; others may."""
+
+
 class DeviceArray:
     """C-contiguous array in the device's memory, which is free again when the last array or view of it is gone.
 

@@ -44,7 +44,7 @@ class PycudaDevice(Device):
     """
 
     def __init__(self, index: int = 0, memory_limit_bytes: Optional[int] = None):
-        info = _usable(index)
+        info = usable_gpu(index)
         import pycuda.driver as driver
 
         self._driver = driver
@@ -78,13 +78,15 @@ class PycudaDevice(Device):
         """Make this thread own the device; failures of the driver become `DeviceError`."""
         driver = self._driver
         with self._lock:
-            self._context.push()
             try:
-                yield
+                self._context.push()
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(driver.Error):  # after a fault even this fails; the fault is what is told
+                        driver.Context.pop()
             except driver.Error as error:
                 raise DeviceError(f"{self.name} failed: {error}") from error
-            finally:
-                driver.Context.pop()
 
     # Memory
 
@@ -264,11 +266,12 @@ class _Hold:
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            self._device._recycle(self.block)
+            with contextlib.suppress(DeviceError):  # after a fault memory is free when the process ends
+                self._device._recycle(self.block)
 
 
-def _usable(index: int) -> toolkit.GpuInfo:
-    """The GPU of this number, if all that the backend needs is there."""
+def usable_gpu(index: int) -> toolkit.GpuInfo:
+    """The GPU of this number; SettingsError says what is missing if it can't be used."""
     found = toolkit.visible_gpus()
     if found and index >= len(found):
         names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in found)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .device import DeviceOutOfMemory
 
+TIDY_BYTES = 15 * 10**9  # beyond it nothing is kept for reuse when a new size is asked for: room for other programs
 CHUNK_BYTES = 8 << 20  # of a pinned buffer: 0.3 ms on the bus, much longer than starting a copy takes
 
 
@@ -77,6 +78,8 @@ class Pool:
         return block
 
     def _new_block(self, size: int) -> Block:
+        if self.taken_bytes + size > TIDY_BYTES:
+            self.release_held()
         block = self._take(size)
         if block is None:
             self.release_held()

@@ -151,14 +151,16 @@ def device_index(device: str) -> int:
 
 
 def devices_of(gpu_list: str) -> List[str]:
-    """Device names of a list of GPU numbers as Scipion writes it: "0 1" and "0,1" are ["cuda:0", "cuda:1"].
+    """Device names of a list of GPU numbers as Scipion writes it: "0 1", "0,1" and "0-1" are ["cuda:0", "cuda:1"].
 
     Raises
     ------
     SettingsError : an item is no number.
     """
-    numbers = gpu_list.replace(",", " ").split()
-    for number in numbers:
-        if not number.isdigit():
-            raise SettingsError(f"GPU list {gpu_list!r}: {number!r} is no GPU number. Write numbers from 0 on, as 0 1.")
-    return [f"cuda:{int(number)}" for number in dict.fromkeys(numbers)]
+    numbers: List[int] = []
+    for item in gpu_list.replace(",", " ").split():
+        first, dash, last = item.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise SettingsError(f"GPU list {gpu_list!r}: {item!r} is no GPU number. Write numbers from 0 on, as 0 1.")
+        numbers += range(int(first), int(last or first) + 1)
+    return [f"cuda:{number}" for number in dict.fromkeys(numbers)]

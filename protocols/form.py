@@ -10,9 +10,11 @@ import os
 from typing import Any, Dict, List, Optional
 
 import pyworkflow.protocol.params as params
-from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
+from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
 from flexalign_plugin.settings import Settings, snake_case
+
+from . import devices
 
 DEFAULT_THREADS = 4
 DENOISER_PAIRS = 200
@@ -42,31 +44,19 @@ def _add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> No
 
 def define_form(form: Any) -> None:
     """All parameters but the input movies, which the base class has put into the section that is open."""
-    form.addHidden(
-        USE_GPU,
-        params.BooleanParam,
-        default=False,
-        label="Use GPU for execution",
-        help="This version computes on the CPU only: leave it at No.",
-    )
-    form.addHidden(
-        GPU_LIST,
-        params.StringParam,
-        default="0",
-        label="Choose GPU IDs",
-        help="Not used by this version, which computes on the CPU only.",
-    )
+    devices.define_choice(form)
     _define_frames(form)
     _define_correction(form)
     _define_alignment(form)
     _define_output(form)
+    devices.define_details(form)
     form.addParallelSection(
         threads=1,
         mpi=0,
         binThreads=DEFAULT_THREADS,
         binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are "
         "computed one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores "
-        "here.",
+        "here. With GPUs: cores that read and decode the movies of each GPU.",
     )
 
 
@@ -95,6 +85,14 @@ def _define_frames(form: Any) -> None:
     _add(line, "sumFrame0", "from")
     _add(line, "sumFrameN", "to")
 
+    _add(
+        form,
+        "flipTiff",
+        "Turn TIFF movies upside down?",
+        "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
+        "other programs of Scipion are to read the same movies.",
+        expertLevel=LEVEL_ADVANCED,
+    )
     group = form.addGroup("EER movies", condition=ONLY_EER)
     _add(
         group,
@@ -150,9 +148,22 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
+    _add(
+        group,
+        "doMagCor",
+        "Correct magnification distortion?",
+        "The picture is stretched about its centre; the pixel size stays the one of the movies. Don't combine it with "
+        "Bayesian polishing in RELION, which reads the movies as they are.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    asked = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
+    _add(group, "scaleMaj", "Major scale factor", **asked)
+    _add(group, "scaleMin", "Minor scale factor", **asked)
+    _add(group, "angDist", "Distortion angle (deg)", **asked)
     group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
     _add(group, "removeHotPixels", "Find hot and dead pixels?")
-    _add(group, "defectFile", "Defect list", "x and y of the lower left pixel, counted from 0.")
+    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
     _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 

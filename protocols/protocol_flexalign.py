@@ -1,8 +1,8 @@
 """ProtFlexAlign: the FlexAlign protocol. What it asks is in `form`, what it checks in `checks`.
 
 Each movie is a step; the step hands the movie to a warm worker process and waits for it, so that a crash, a kill or a
-damaged file costs that movie and nothing else. What became of a movie is kept in a record beside its done marker; the
-output sets are made from the records, in the executor's main thread.
+damaged file costs that movie and nothing else. What became of a movie is kept in a record; the output sets are made
+from the records, in the executor's main thread.
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAlignMovies
 from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
+from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
-from flexalign_plugin.kernels import usable_cores
+from flexalign_plugin.kernels.toolkit import device_index
+from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
+from flexalign_plugin.micrographs.files import atomic_path
+from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker import Worker
+from flexalign_plugin.worker_pool import WorkerPool
 
-from . import checks, form, summaries
-from .records import load_record, save_record
+from . import checks, devices, form, summaries
+from .records import load_record, numbers_in_set, remove_unfit_set, save_record, sort_out
 
 OUT_FAILED = "outputMoviesFailed"
+MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
 HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
 MICROGRAPH_TABLES = {
     OUT_MICS: "micrographs.sqlite",
@@ -37,7 +42,6 @@ MICROGRAPH_TABLES = {
     OUT_MICS_EVEN: "micrographs_even.sqlite",
     OUT_MICS_ODD: "micrographs_odd.sqlite",
 }
-READ_AHEAD = 1  # movies handed to the worker beyond those that steps wait for
 
 
 class ProtFlexAlign(ProtAlignMovies):
@@ -76,16 +80,18 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def getGpuList(self) -> List[int]:
         # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
-        return super().getGpuList() if self.useGpu else []
+        return [device_index(name) for name in devices.chosen(self)]
 
     def getTotalThreads(self) -> int:
         # What a queue is asked for. pyworkflow takes one Scipion thread as the one that only waits; here it computes.
-        return max(self.getScipionThreads() - 1, 1) * self.getBinThreads()
+        at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
+        return at_once * self.getBinThreads()
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
-        self._worker: Optional[Worker] = None
-        self._lock_worker = threading.Lock()
+        self._pool: Optional[WorkerPool] = None
+        self._lock_worker = threading.RLock()
+        self._in_work = 0  # movies handed to the pool that have no result yet
         self._futures: Dict[int, Future[JobResult]] = {}
         self._waiting: OrderedDict[int, emobj.Movie] = OrderedDict()  # not yet handed to the worker
         self._roots: Dict[int, str] = {}
@@ -93,7 +99,10 @@ class ProtFlexAlign(ProtAlignMovies):
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
-        self._forget_failures()
+        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
+        self._registered: Set[int] = set()
+        self.finished = False
+        self._take_up()
         super()._insertAllSteps()
 
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
@@ -108,22 +117,18 @@ class ProtFlexAlign(ProtAlignMovies):
                 self._waiting[number] = movie.clone()
         return super()._insertMovieStep(movie)
 
-    def _forget_failures(self) -> None:
-        """Continue tries the movies again that failed last time: without their marker their steps count as not done."""
-        done, folder = self._readDoneList(), self._getExtraPath("DONE")
-        records = [name for name in os.listdir(folder) if name.endswith(".json")] if os.path.isdir(folder) else []
-        failed = [name for name in records if not _loaded(os.path.join(folder, name)).ok]
-        if not failed:
-            return
-        for name in failed:
-            pwutils.cleanPath(os.path.join(folder, name), os.path.join(folder, name.replace(".json", ".TXT")))
-        again = {int(name[len("movie_") : -len(".json")]) for name in failed}
-        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath("movies_failed.sqlite"))
-        with open(self._getAllDone(), "w") as f:
-            f.writelines(f"{number}\n" for number in done if number not in again)
+    def _take_up(self) -> None:
+        """What an earlier run left: its records are the truth, whatever moment it was ended in. Movies that failed are
+        tried again; sets that don't fit the records are made again from them."""
+        self._recorded, removed = sort_out(self._getExtraPath("DONE"), self._getExtraPath())
+        if removed:
+            self.info(f"What failed before is tried again: {summaries.counted(removed)}.")
+        for table in (MOVIES_TABLE, *MICROGRAPH_TABLES.values()):
+            if remove_unfit_set(self._getPath(table), self._recorded):
+                self.warning(f"{self._getPath(table)} does not fit the finished movies: it is made again.")
+        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath(FAILED_TABLE))
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
-        self.info(f"What failed before is tried again: {summaries.counted(len(failed))}.")
 
     def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
         """Align one movie. The base class would link, unpack or convert it first, and stop the run if that fails."""
@@ -132,20 +137,17 @@ class ProtFlexAlign(ProtAlignMovies):
         if hasAlignment:
             movie.setAlignment(emobj.MovieAlignment())
         movie.setAttributesFromDict(movieDict, setBasic=True, ignoreMissing=True)
-        marker = self._getMovieDone(movie)
-        if os.path.exists(marker):
+        if self._isMovieDone(movie):
             self.info(f"{movie.getFileName()} is done already.")
         else:
             self._processMovie(movie)
-            with open(marker, "w"):
-                pass
         # Named as the step's result: where it is missing, Continue runs the step again.
-        return [marker]
+        return [self._getMovieDone(movie)]
 
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
         result = self._hand_over(movie).result()
-        save_record(self._record_path(movie), result)
+        save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
         if result.ok:
             for warning in result.warnings:
@@ -162,31 +164,46 @@ class ProtFlexAlign(ProtAlignMovies):
             pace = self._pace.text(total - done)
         self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
 
-    def _record_path(self, movie: emobj.Movie) -> str:
+    def _getMovieDone(self, movie: emobj.Movie) -> str:
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
 
     def _hand_over(self, movie: emobj.Movie) -> Future[JobResult]:
-        """The movie goes to the worker, unless it is there already; the next one behind it, to be read meanwhile."""
+        """The movie goes to the workers, unless it is there already, and the next ones behind it."""
         with self._lock_worker:
-            if self._worker is None:
-                self._worker = Worker("cpu", min(self.getBinThreads(), usable_cores()), log=self.info)
+            if self._pool is None:
+                self._pool = WorkerPool(devices.compute(self), log=self.info)
             self._submit(movie)
-            for following in list(self._waiting.values())[:READ_AHEAD]:
-                self._submit(following)
+            self._keep_busy()
             return self._futures.pop(movie.getObjId())
+
+    def _keep_busy(self) -> None:
+        """Steps wait for one movie after the other, yet every device needs one to align and one to read."""
+        while self._pool is not None and self._waiting and self._in_work < self._pool.capacity:
+            self._submit(next(iter(self._waiting.values())))
 
     def _submit(self, movie: emobj.Movie) -> None:
         number = movie.getObjId()
         self._waiting.pop(number, None)
-        if self._worker is not None and number not in self._futures:
+        if self._pool is not None and number not in self._futures:
             path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
             settings = Settings(**form.settings_values(self, movie))
             if self._is_denoiser_pair(movie):
                 settings = dataclasses.replace(settings, split_even_odd=True)
-            self._futures[number] = self._worker.submit(Job(path, folder, self._getMovieRoot(movie), settings))
+            self._in_work += 1
+            future = self._pool.submit(Job(path, folder, self._getMovieRoot(movie), settings))
+            self._futures[number] = future
+            future.add_done_callback(self._movie_left)
 
-    def createOutputStep(self) -> Optional[List[str]]:
+    def _movie_left(self, _: Future[JobResult]) -> None:
+        """Called in a thread of the pool, also while a step still waits for a slower movie."""
+        with self._lock_worker:
+            self._in_work -= 1
+            self._keep_busy()
+
+    def createOutputStep(self) -> List[str]:
         self._close_worker()
+        if not self._roots:
+            raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
         done = len(self._roots) - len(self._failures)
         if self._failures:
             reason = next(iter(self._failures.values())).error
@@ -204,35 +221,44 @@ class ProtFlexAlign(ProtAlignMovies):
                 raise RuntimeError(
                     f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
                 )
-        return [self._getExtraPath("failed.tsv")] if self._failures else None
+        acquisition = self.inputMovies.get().getAcquisition()
+        optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
+        for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
+            self.warning(problem)
+        # As this step's result, which a start removes: Continue must check again.
+        with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
+            f.writelines(f"{number}\n" for number in sorted(self._registered))
+        return [self._getAllDone()]
 
     def _close_worker(self) -> None:
         with self._lock_worker:
-            worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.close()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def _runSteps(self, *args: Any) -> None:
         try:
             super()._runSteps(*args)
         finally:
             self._close_worker()
+            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
         super()._loadInputList()
-        most = self.onlyProcess.get()
-        if 0 < most <= len(self.listOfMovies):
-            # Those done by an earlier run that was asked for more stay in the outputs.
-            done = set(self._readDoneList())
-            some = [m for i, m in enumerate(self.listOfMovies) if i < most or m.getObjId() in done]
-            self.listOfMovies: List[emobj.Movie] = some
+        if 0 < self.onlyProcess.get() <= len(self.listOfMovies):
+            self.listOfMovies: List[emobj.Movie] = list(self._asked_for(self.listOfMovies))
             self.streamClosed = True
 
     def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
+        return super()._insertNewMoviesSteps(insertedDict, self._asked_for(inputMovies))
+
+    def _asked_for(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
         most = self.onlyProcess.get()
-        some = itertools.islice(inputMovies, most) if most > 0 else inputMovies
-        return super()._insertNewMoviesSteps(insertedDict, some)
+        for i, movie in enumerate(movies):
+            # Those done by an earlier run that was asked for more stay in the outputs.
+            if most <= 0 or i < most or movie.getObjId() in self._recorded:
+                yield movie
 
     def _stepsCheck(self) -> None:
         if self.isFailed():
@@ -259,9 +285,26 @@ class ProtFlexAlign(ProtAlignMovies):
                 output_step.addPrerequisites(*steps)
             self.updateSteps()
 
+    def _checkNewOutput(self) -> None:
+        """Movies that are done go to the output sets. The base class keeps a list of those that are there and writes it
+        before the sets: what happens in between is lost. Here the sets themselves are asked."""
+        if self.finished:
+            return
+        left = [m for m in self.listOfMovies if m.getObjId() not in self._registered]
+        done = [m for m in left if self._isMovieDone(m)]
+        finished = self.streamClosed and len(done) == len(left)
+        if not done and not finished:
+            return
+        self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
+        self._registered.update(m.getObjId() for m in done)
+        self.finished = finished
+        output_step = self._getFirstJoinStep()
+        if finished and output_step is not None and output_step.isWaiting():
+            output_step.setStatus(STATUS_NEW)
+
     # --------------------------- Outputs ---------------------------
     def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
-        records = {m.getObjId(): _loaded(self._record_path(m)) for m in newDone}
+        records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
         good = [m for m in newDone if records[m.getObjId()].ok]
         bad = [m for m in newDone if not records[m.getObjId()].ok]
         self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
@@ -270,18 +313,21 @@ class ProtFlexAlign(ProtAlignMovies):
                 self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
             )
         if bad or self.hasAttribute(OUT_FAILED):
-            self._append_movies(OUT_FAILED, "movies_failed.sqlite", [m.clone() for m in bad], streamMode)
+            self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
         if good or self.hasAttribute(OUT_MOVIES):
-            self._firstTimeOutput = not self.hasAttribute(OUT_MOVIES)
-            self._append_movies(OUT_MOVIES, "movies.sqlite", [self._createOutputMovie(m) for m in good], streamMode)
+            self._firstTimeOutput = False  # `_relate` does it
+            self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
             for name, file_of in self._micrograph_sets():
                 some = good
                 if name in HALVES:
                     some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
                 if some or self.hasAttribute(name):
-                    self._updateOutputMicSet(some, MICROGRAPH_TABLES[name], file_of, name, streamMode)
+                    table = MICROGRAPH_TABLES[name]
+                    self._updateOutputMicSet(self._missing_in(table, some), table, file_of, name, streamMode)
+                    self._relate(name)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
+        self._report.update(len(self._roots))
 
     def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
         """Output sets of micrographs that this run makes, and how their files are named."""
@@ -316,6 +362,8 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
+        movies = self._missing_in(file_name, movies)
+        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else m.clone() for m in movies]
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
         if movie_set.isEmpty() and movies:
             # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
@@ -326,14 +374,22 @@ class ProtFlexAlign(ProtAlignMovies):
             movie_set.setDark(None)
         for movie in movies:
             movie_set.append(movie)
-        is_new = not self.hasAttribute(name)
         self._updateOutputSet(name, movie_set, streamMode)
-        if is_new:
-            self._defineTransformRelation(self.inputMovies, getattr(self, name))
+        self._relate(name)
+
+    def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
+        known = numbers_in_set(self._getPath(table)) or set()
+        return [m for m in movies if m.getObjId() not in known]
+
+    def _relate(self, name: str) -> None:
+        """Outputs come from the input movies; told once, also where an earlier run was killed before it could."""
+        output = getattr(self, name)
+        if all(relation["object_child_id"] != output.getObjId() for relation in self.getRelations()):
+            self._defineTransformRelation(self.inputMovies, output)
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
         """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
-        record = _loaded(self._record_path(movie))
+        record = _loaded(self._getMovieDone(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
         first = first_in_file + form.dropped_frames(movie)
@@ -352,7 +408,7 @@ class ProtFlexAlign(ProtAlignMovies):
         return output
 
     def _getMovieShifts(self, movie: emobj.Movie) -> Any:
-        shifts = _loaded(self._record_path(movie)).shifts_px
+        shifts = _loaded(self._getMovieDone(movie)).shifts_px
         return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
 
     def _getMovieRoot(self, movie: emobj.Movie) -> str:
@@ -362,7 +418,11 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
-        files = _loaded(self._record_path(movie)).files
+        record = _loaded(self._getMovieDone(movie))
+        files = record.files
+        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
+            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
+            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
         pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
         if self.doLocalAlignment:
             pictures["plotLocal"] = "plot_local"
@@ -374,9 +434,7 @@ class ProtFlexAlign(ProtAlignMovies):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
-        errors = []
-        if self.useGpu:
-            errors.append("This version computes on the CPU only: set *Use GPU for execution* to No.")
+        errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
             errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")
         if self.denoiserPairs and self.nDenoiserPairs.get() < 1:

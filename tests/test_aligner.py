@@ -8,7 +8,9 @@ import pytest
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import MovieError, SettingsError
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.movies import Corrections
+from flexalign_plugin.motion.magnification import stretch
+from flexalign_plugin.movies import Corrections, open_movie
+from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
 from flexalign_plugin.phantom import field_rms_error, particle_phantom
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.tests.in_memory import Stack
@@ -185,3 +187,55 @@ def test_progress_tells_the_stages_in_order(frames):
     )
     assert [s for s, _ in told][:2] == ["references", "read and sum"]
     assert all(a[1] < b[1] for a, b in zip(told, told[1:]))
+
+
+def test_tiff_turned_upside_down_gives_what_the_mrc_movie_gives(tmp_path):
+    """The same picture as RELION reads it from either file: bytes, shifts and replaced pixels are the same."""
+    frames = np.random.default_rng(5).poisson(4.0, (5, 128, 160)).astype(np.uint8)
+    frames[:, 10, 20] = 200
+    write_mrc_movie(str(tmp_path / "a.mrc"), frames)
+    write_tiff_movie(str(tmp_path / "a.tif"), frames[:, ::-1])
+    wanted = settings(flip_tiff=True, do_local_alignment=False)
+    results = []
+    for name in ("a.mrc", "a.tif"):
+        with open_movie(str(tmp_path / name), wanted) as movie:
+            results.append(align(movie, wanted, select_backend("cpu", threads=1)))
+    a, b = results
+    np.testing.assert_array_equal(a.images.micrograph, b.images.micrograph)
+    np.testing.assert_array_equal(a.model.global_shifts_px, b.model.global_shifts_px)
+    assert [10, 20] in a.defects_px.tolist() and a.quality["defects"] == {"hot_or_dead": len(a.defects_px)}
+    np.testing.assert_array_equal(a.defects_px, b.defects_px)
+
+
+def test_magnification_distortion_is_taken_out_with_the_motion():
+    """Spots on a stretched, drifting picture come out where the stretch about the centre puts them."""
+    shape, n, rng = (256, 320), 6, np.random.default_rng(3)
+    places = 30 + rng.uniform(0, 1, (60, 2)) * (np.array(shape) - 60)
+    drift = np.cumsum(rng.normal(0, 1.2, (n, 2)), axis=0)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    frames = np.full((n, *shape), 5.0, np.float32)
+    for t in range(n):
+        for a, b in places - drift[t]:
+            frames[t] += 20 * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 18)
+    out = run(
+        frames,
+        do_local_alignment=False,
+        remove_hot_pixels=False,
+        do_mag_cor=True,
+        scale_maj=1.03,
+        scale_min=0.98,
+        ang_dist=25,
+    )
+    reference = out.quality["reference_frame"] - 1
+    centre = (np.array(shape) - 1) / 2
+    matrix = stretch(1.03, 0.98, 25)
+    moved = []
+    for place in places - drift[reference]:
+        a, b = centre + matrix @ (place - centre)
+        alone = np.sort(np.hypot(*(places - drift[reference] - place).T))[1] > 26
+        if alone and 12 < a < shape[0] - 12 and 12 < b < shape[1] - 12:
+            near = np.where((y - a) ** 2 + (x - b) ** 2 < 100, out.images.micrograph - 5, 0).astype(float)
+            moved.append(((near * y).sum() / near.sum() - a, (near * x).sum() / near.sum() - b))
+    assert len(moved) >= 4 and np.abs(moved).max() < 0.02
+    np.testing.assert_allclose(out.model.global_shifts_px, drift - drift[reference], atol=0.1)
+    assert not out.model.is_local

@@ -158,7 +158,7 @@ def test_one_movie_of_each_format_is_aligned_well(movies, tmp_path, root, ending
     assert done.returncode == 0, done.stderr
     assert f"[1/1] {movie}" in done.stdout
     assert {root + ending for ending in WRITTEN} <= set(os.listdir(out))
-    assert not [f for f in os.listdir(out) if not f.startswith(root)]
+    assert [f for f in os.listdir(out) if not f.startswith(root)] == ["corrected_micrographs.star"]
     truth = Truth.load(movies / f"{root}_truth.json")
     error = field_rms_error(MotionModel.load(out / f"{root}_motion.json"), truth)
     assert error.rms_px < 0.5 < 1.5 < error.nothing_px
@@ -329,7 +329,8 @@ def test_outputs_for_microscopists(tmp_path):
     assert len(quality["frc"]) == 64
     done = run("align", *words[:2], "--output", str(tmp_path / "out2"), "--pixel-size", "1", "--only-process", "1")
     assert done.returncode == 0
-    assert {p.name[0] for p in (tmp_path / "out2").iterdir()} == {"a"}
+    assert {p.name[:2] for p in (tmp_path / "out2").iterdir()} == {"a_", "co"}
+    assert "b_aligned" not in (tmp_path / "out2" / "corrected_micrographs.star").read_text()
 
 
 @pytest.mark.parametrize(
@@ -346,3 +347,15 @@ def test_outputs_for_microscopists(tmp_path):
 def test_output_options_that_make_no_sense(words, sentence, tmp_path):
     done = run("align", "m.mrc", "--output", str(tmp_path), "--pixel-size", "1", *words)
     assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_several_movies_make_a_report(movies, tmp_path):
+    out = tmp_path / "out"
+    movie = next(m for m in sorted(movies.glob("mrc*.mrc")) if "gain" not in m.name)
+    (tmp_path / "broken.tif").write_bytes(b"II*")
+    words = ["align", movie, tmp_path / "broken.tif", "--output", out, "--pixel-size", "3", "--no-do-local-alignment"]
+    assert run(*words, "--no-report").returncode == 1
+    assert not (out / "report.html").exists()
+    assert run(*words).returncode == 1
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "broken.tif" in text and '"details":{' in text and f'"root":"{movie.stem}"' in text

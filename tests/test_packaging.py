@@ -39,7 +39,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel):
             for path in (ROOT / room).rglob(suffix):
                 if (path.parent / "__init__.py").exists():
                     expected.add(str(Path("flexalign_plugin", package, path.relative_to(ROOT / room))))
-    for pattern in ("protocols.conf", "*.png", "templates/*.json.template"):
+    for pattern in ("protocols.conf", "*.png", "templates/*.json.template", "report_pages/*.[!p]*"):
         expected |= {str(p.relative_to(ROOT)) for p in (ROOT / "flexalign_plugin").glob(pattern)}
     names = set(wheel.namelist())
     assert expected <= names, sorted(expected - names)
@@ -92,3 +92,5 @@ def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():
     assert "Electronics" in " ".join(ProtFlexAlign().citations())
     assert Path(ProtFlexAlign().getPluginLogoPath()).is_file()
     assert ProtFlexAlign.isInstalled()
+    templates = {str(template) for template in plugin._pluginInstance.getTemplates()}
+    assert templates == {"SPA_movies_to_micrographs", "EER_movies_to_micrographs"}

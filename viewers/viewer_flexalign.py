@@ -1,25 +1,26 @@
-"""The results of a FlexAlign run: tables of micrographs, movies and failures, and the pictures of one movie."""
+"""The results of a FlexAlign run: tables of micrographs, movies and failures, windows about the run and each movie."""
 
 from __future__ import annotations
 
+import glob
 import os
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import textwrap
+import webbrowser
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
 
 import pyworkflow.protocol.params as params
-from matplotlib.image import imread
 from pwem.viewers.mdviewer.viewer import MDView
-from pyworkflow.gui.plotter import Plotter
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer, View
 
-from flexalign_plugin.protocols.protocol_flexalign import OUT_FAILED, ProtFlexAlign
+from flexalign_plugin.protocols.protocol_flexalign import ProtFlexAlign
+from flexalign_plugin.protocols.records import load_record
+from flexalign_plugin.report_pages import REPORT_NAME, Run, collect_run, write_report
 
-# File endings of a movie's pictures and what they show, in reading order.
-PICTURES = (
-    ("_plot_global.png", "Motion of the whole frame"),
-    ("_plot_local.png", "Local motion"),
-    ("_plot_psd.png", "Power spectrum before and after"),
-    ("_thumbnail.png", "Micrograph"),
-)
+from .movie_window import MovieWindow
+from .run_window import run_window
+
+NOTHING_YET = "There is nothing yet: no movie is finished, or the run does not make it."
 
 
 class MicrographsView(MDView):
@@ -49,6 +50,12 @@ class FlexAlignViewer(ProtocolViewer):
             help="Table of the corrected micrographs with thumbnail, motion and power spectrum.",
         )
         form.addParam(
+            "showWeighted",
+            params.LabelParam,
+            label="Micrographs, dose-weighted",
+            help="The same table of the dose-weighted micrographs, if the run makes them.",
+        )
+        form.addParam(
             "showMovies",
             params.LabelParam,
             label="Movies",
@@ -60,8 +67,20 @@ class FlexAlignViewer(ProtocolViewer):
             label="Failed movies",
             help="Movies that could not be aligned, each with the reason.",
         )
+        form.addParam(
+            "showRun",
+            params.LabelParam,
+            label="Whole run",
+            help="Motion of all movies in order of acquisition, with those that stand out; throughput.",
+        )
+        form.addParam(
+            "showReport",
+            params.LabelParam,
+            label="Report in the browser",
+            help="All of this as one HTML file, *extra/report.html*, that can be sent to others or read on a phone.",
+        )
         group = form.addGroup("One movie")
-        ids = self._micrograph_ids()
+        ids = list(self._roots())
         group.addParam(
             "movieId",
             params.IntParam,
@@ -70,57 +89,78 @@ class FlexAlignViewer(ProtocolViewer):
             help="The number in the column *id* of the tables.",
         )
         group.addParam(
-            "showPictures",
+            "showMovie",
             params.LabelParam,
-            label="Motion and power spectrum",
-            help="One window with all pictures of the movie.",
+            label="Motion, power spectrum, quality",
+            help="One window with the pictures and figures of the movie, and buttons to the next and the previous one.",
         )
 
     def _getVisualizeDict(self) -> Dict[str, Callable[..., List[View]]]:
         return {
             "showMicrographs": lambda _: self._table("outputMicrographs", MicrographsView),
+            "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted", MicrographsView),
             "showMovies": lambda _: self._table("outputMovies", MDView),
             "showFailed": lambda _: self._failures(),
-            "showPictures": lambda _: self._pictures(),
+            "showRun": lambda _: self._whole_run(),
+            "showReport": lambda _: self._report(),
+            "showMovie": lambda _: self._movie(),
         }
-
-    def _micrograph_ids(self) -> List[int]:
-        micrographs = getattr(self.protocol, "outputMicrographs", None)
-        return [m.getObjId() for m in micrographs.iterItems(limit=1)] if micrographs is not None else []
 
     def _table(self, name: str, view: Any) -> List[View]:
         output = getattr(self.protocol, name, None)
         if output is None:
-            return [self.infoMessage("There is nothing yet: no movie is finished.", "FlexAlign")]
+            return [self.infoMessage(NOTHING_YET, "FlexAlign")]
         return [view(output, self.protocol, self._project.port)]
 
     def _failures(self) -> List[View]:
-        path = self.protocol._getExtraPath("failed.tsv")
-        if not hasattr(self.protocol, OUT_FAILED) or not os.path.exists(path):
+        failed = self._run().failed
+        if not failed:
             return [self.infoMessage("No movie failed.", "FlexAlign")]
+        path = self.protocol._getTmpPath("failed_movies.txt")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
+            f.write(f"Movies that failed: {len(failed)}. Continue tries them again.\n")
+            for movie, reason in failed:
+                f.write(f"\n{movie}\n" + textwrap.indent(textwrap.fill(reason, 100), "    ") + "\n")
         return [self.textView([path], "Movies that failed")]
 
-    def _pictures(self) -> List[View]:
-        root = self._root_of(self.movieId.get())
-        if root is None:
-            return [self.errorMessage(f"There is no micrograph with id {self.movieId.get()}.", "FlexAlign")]
-        return [pictures_window(root)]
+    def _movie(self) -> List[View]:
+        roots = self._roots()
+        number = self.movieId.get()
+        if number not in roots:
+            failed = f" Aligned are {min(roots)} to {max(roots)}, without those that failed." if roots else ""
+            return [self.errorMessage(f"There is no aligned movie with id {number}.{failed}", "FlexAlign")]
+        return [MovieWindow(self._run(), list(roots.values()), roots[number])]
 
-    def _root_of(self, number: int) -> Optional[str]:
-        """Start of the movie's files, taken from its micrograph."""
-        micrographs = getattr(self.protocol, "outputMicrographs", None)
-        item = micrographs[number] if micrographs is not None else None
-        return item.getFileName().replace("_aligned_mic.mrc", "") if item is not None else None
+    def _whole_run(self) -> List[View]:
+        run = self._run()
+        return [run_window(run)] if run.rows else [self.infoMessage(NOTHING_YET, "FlexAlign")]
+
+    def _report(self) -> List[View]:
+        path = self.protocol._getExtraPath(REPORT_NAME)
+        if not os.path.exists(path):  # of a run that began with an earlier version
+            write_report(self.protocol._getExtraPath(), title=self.protocol.getRunName())
+        return [BrowserView(path)]
+
+    def _run(self) -> Run:
+        return collect_run(self.protocol._getExtraPath())
+
+    def _roots(self) -> Dict[int, str]:
+        """{id of an aligned movie: start of its files' names}, from the records of the run."""
+        found: Dict[int, str] = {}
+        for path in sorted(glob.glob(glob.escape(self.protocol._getExtraPath("DONE")) + "/movie_*.json")):
+            record = load_record(path)
+            if record is not None and record.ok:
+                name = os.path.basename(record.files["motion"])
+                found[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len("_motion.json")]
+        return found
 
 
-def pictures_window(root: str) -> Plotter:
-    """Window with the pictures of one movie that exist; `root` is the start of their file names."""
-    found = [(root + ending, title) for ending, title in PICTURES if os.path.exists(root + ending)]
-    rows, columns = (len(found) + 1) // 2, min(len(found), 2)
-    plotter = Plotter(rows, columns, figsize=(5.5 * columns, 4.4 * rows), windowTitle=os.path.basename(root))
-    for path, title in found:
-        axes = plotter.createSubPlot(title, "", "")
-        axes.imshow(imread(path), cmap="gray")
-        axes.axis("off")
-    plotter.getFigure().subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.94, wspace=0.02, hspace=0.12)
-    return plotter
+class BrowserView(View):
+    """A file in the user's browser."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+
+    def show(self) -> None:
+        webbrowser.open(Path(self.path).as_uri())

@@ -3,6 +3,6 @@
 Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
 """
 
-from . import align, info, phantom
+from . import align, info, phantom, report, tilt_series, trace, tune
 
-COMMANDS = (align, phantom, info)
+COMMANDS = (align, tilt_series, report, trace, phantom, tune, info)

@@ -17,12 +17,18 @@ HEADINGS = {
     "pixel_size": "microscope",
     "gain": "gain, dark and defects",
     "n_frames": "EER movies",
-    "align_frame0": "frames and micrograph",
+    "flip_tiff": "frames and micrograph",
     "max_res_for_correlation": "alignment",
+    "do_mag_cor": "magnification distortion",
     "do_local_alignment": "local alignment",
     "do_apply_dose_filter": "what is written",
     "low_memory": "how it is computed",
 }
+DEVICE_HELP = (
+    "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
+    "part has been tried on hardware (default: auto)"
+)
+FAILURE_HELP = "what a movie does that no GPU can align: fail (error) or go to the cpu (default: error)"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
 DENOISER_PAIRS = 200
@@ -43,9 +49,19 @@ def add(commands: Any) -> None:
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
     option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
+    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
+    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--spherical-aberration", type=float, default=2.7, metavar="MM", help="for RELION's list (default: 2.7)")
+    option("--amplitude-contrast", type=float, default=0.1, metavar="W", help="for RELION's list (default: 0.1)")
+    option(
+        "--no-corrected-star",
+        action="store_true",
+        help="don't write RELION's list corrected_micrographs.star at the end, which holds all results in the folder",
+    )
     option("--only-process", type=count, metavar="N", help="align only the first N movies")
     option(
         "--denoiser-pairs",
@@ -57,13 +73,19 @@ def add(commands: Any) -> None:
         help=f"split even and odd frames of the first N movies only, to train a denoiser (N: {DENOISER_PAIRS})",
     )
     option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
+    option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
     option("--quiet", action="store_true", help="say only what failed")
+    add_settings(parser)
+    parser.set_defaults(run=_align)
+
+
+def add_settings(parser: Any) -> None:
+    """An option for each field of `Settings`; `settings_of` reads them."""
     group: Any = parser
     for name, setting in Settings.__dataclass_fields__.items():
         if name in HEADINGS:
             group = parser.add_argument_group(HEADINGS[name])
         _add_setting(group, name, setting)
-    parser.set_defaults(run=_align)
 
 
 def _add_setting(group: Any, name: str, setting: Any) -> None:
@@ -131,19 +153,24 @@ def _align(args: argparse.Namespace) -> int:
     # The aligner has threads of its own; must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ..align_movies import align_movies
+    from ..devices import Compute, device_names
     from ..report import Report
 
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    failed = align_movies(
-        args.movies[: args.only_process],
-        args.output,
-        settings,
-        report,
-        args.device,
+    compute = Compute(
+        device_names(args.device),
         args.threads,
-        args.timeout,
-        args.denoiser_pairs,
+        args.gpu_memory,
+        tune_fft=not args.no_fft_tuning,
+        cpu_instead=args.on_device_failure == "cpu",
     )
+    movies = args.movies[: args.only_process]
+    optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
+    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs, optics)
+    if not args.no_report and len(failed) < len(movies) > 1:
+        from ..report_pages import LiveReport
+
+        LiveReport(args.output, report.log).finish()
     return SOME_FAILED if failed else SUCCESS

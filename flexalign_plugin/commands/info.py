@@ -20,7 +20,7 @@ def _info(args: argparse.Namespace) -> int:
     import importlib
     import platform
 
-    from ..kernels import select_backend, usable_cores
+    from ..kernels import describe_devices, select_backend, usable_cores
 
     print(f"flexalign     {__version__} ({os.path.dirname(os.path.dirname(os.path.abspath(__file__)))})")
     print(f"python        {platform.python_version()} ({sys.executable})")
@@ -31,7 +31,11 @@ def _info(args: argparse.Namespace) -> int:
             print(f"{name:13} missing ({error}): install it, e.g. with pip install {name}")
     memory_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     print(f"processor     {usable_cores()} of {os.cpu_count()} cores may be used, {memory_GB:.0f} GB of memory")
-    print("devices       cpu (this version does not use GPUs)")
+    for i, line in enumerate(describe_devices()):
+        print(f"{'' if i else 'devices':13} {line}")
     backend: Any = select_backend("auto")
-    print(f"will be used  {backend.name}, {backend.threads} threads")
+    print(
+        f"will be used  {backend.name}, {backend.threads} threads, unless --device names a GPU: the GPU part has not "
+        "been tried on hardware yet"
+    )
     return SUCCESS

@@ -65,6 +65,12 @@ def remove_leftovers(folder: str, root: str) -> List[str]:
     return found
 
 
+def remove_all_leftovers(folder: str) -> None:
+    """Remove every temporary file in a folder in which nothing is being written."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f".*{_TEMPORARY_ENDING}")):
+        _remove(path)
+
+
 class OutputFiles:
     """The files of one result, all or none.
 

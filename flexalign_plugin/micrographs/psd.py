@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import numpy as np
-import scipy.fft
 from scipy.ndimage import gaussian_filter
+
+from ..kernels.backend import Backend
+from ..kernels.cpu_tiles import tile_power
 
 TILE = 384  # as Scipion's computePSD
 OVERLAP = 0.4
 
 
-def power_spectrum(image: np.ndarray, tile: int = TILE, overlap: float = OVERLAP) -> np.ndarray:
+def power_spectrum(
+    image: np.ndarray, tile: int = TILE, overlap: float = OVERLAP, backend: Optional[Backend] = None
+) -> np.ndarray:
     """Averaged periodogram over tiles, each freed of its mean and tapered with a Hann window.
 
     Parameters
@@ -20,6 +24,7 @@ def power_spectrum(image: np.ndarray, tile: int = TILE, overlap: float = OVERLAP
     image : (ny, nx) float32.
     tile : side of the tiles in pixels (made smaller, to an even number, for a smaller image).
     overlap : smallest fraction by which neighbouring tiles overlap; the tiles reach all edges.
+    backend : computes; this thread when None.
 
     Returns
     -------
@@ -27,24 +32,9 @@ def power_spectrum(image: np.ndarray, tile: int = TILE, overlap: float = OVERLAP
     """
     tile = min(tile, *(n // 2 * 2 for n in image.shape))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(tile) + 0.5) / tile)
-    taper = np.outer(window, window).astype(np.float32)
     rows, columns = (_starts(n, tile, overlap) for n in image.shape)
-    total = np.zeros((tile, 2 * tile))  # real and imaginary parts still side by side
-    pairs = np.zeros(((len(columns) + 1) // 2, tile, tile), np.complex64)
-    for y in rows:
-        pairs[-1] = 0  # an odd tile has no partner
-        for i, x in enumerate(columns):
-            part = image[y : y + tile, x : x + tile]
-            target = pairs.imag if i % 2 else pairs.real
-            np.multiply(part - part.mean(), taper, out=target[i // 2])
-        # Two real tiles share one complex transform Z = A + iB: |Z(k)|^2 + |Z(-k)|^2 = 2 |A(k)|^2 + 2 |B(k)|^2.
-        parts = scipy.fft.fft2(pairs, overwrite_x=True).view(np.float32)
-        total += np.square(parts, out=parts).sum(axis=0)
-    total = total[:, ::2] + total[:, 1::2]
-    mirrored = np.roll(total[::-1, ::-1], 1, axis=(0, 1))
-    n_tiles = len(rows) * len(columns)
-    scale = 0.5 / (n_tiles * np.sum(taper.astype(float) ** 2))
-    return np.fft.fftshift((total + mirrored) * scale).astype(np.float32)
+    total = (tile_power if backend is None else backend.tile_power)(image, rows, columns, window)
+    return np.fft.fftshift(total / (len(rows) * len(columns) * np.sum(window**2) ** 2)).astype(np.float32)
 
 
 def radial_average(spectrum: np.ndarray) -> np.ndarray:

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import Sequence, Tuple
 
 import numpy as np
-import scipy.fft
 
-from ..kernels.backend import Mix
+from ..kernels.backend import Backend, Mix
 from ..motion.model import MotionModel
 
 _MESH = 33
@@ -57,23 +56,12 @@ def binned_size(n: int, factor: float) -> Tuple[int, int]:
     return best
 
 
-def fourier_bin(image: np.ndarray, factor: float) -> np.ndarray:
+def fourier_bin(image: np.ndarray, factor: float, backend: Backend) -> np.ndarray:
     """Bin (ny, nx) float32 by cropping its Fourier transform; the mean stays as it is."""
     if factor == 1:
         return image
     (uy, oy), (ux, ox) = (binned_size(n, factor) for n in image.shape)
-    spectrum = scipy.fft.rfft2(image[:uy, :ux])
-    out = np.zeros((oy, ox // 2 + 1), np.complex64)
-    low, high = (oy + 1) // 2, oy // 2
-    out[:low] = spectrum[:low, : ox // 2 + 1]
-    if high:
-        out[-high:] = spectrum[uy - high :, : ox // 2 + 1]
-    # Without their conjugate partners the crop's own Nyquist frequencies are ambiguous.
-    if oy % 2 == 0 and oy < uy:
-        out[oy // 2] = 0
-    if ox % 2 == 0 and ox < ux:
-        out[:, -1] = 0
-    return scipy.fft.irfft2(out, s=(oy, ox)) * np.float32(oy * ox / (uy * ux))
+    return backend.fourier_crop(image[:uy, :ux], (oy, ox))
 
 
 def _autocorrelation(shift_fraction: np.ndarray) -> np.ndarray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import ContextManager, Dict, Iterator, List, Tuple
+import zlib
+from typing import ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
 from .. import __version__
 from ..result import MovieResult
 from . import pictures, psd, star
-from .files import OutputFiles
+from .files import OutputFiles, atomic_path
 from .motion_json import json_text, result_to_dict
 from .mrc import write_mrc
 from .quality import motion_figures
@@ -63,7 +64,13 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
         small = pictures.thumbnail(images.micrograph) if settings.do_plots else None
         if settings.do_compute_psd:
-            corrected, uncorrected = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
+            if result.spectra is None:
+                result.spectra = psd.power_spectrum(images.full), psd.power_spectrum(result.uncorrected)
+            corrected, uncorrected = result.spectra
+            result.quality["psd_profile"] = {
+                "corrected": psd.flattened(corrected)[1].round(3).tolist(),
+                "uncorrected": psd.flattened(uncorrected)[1].round(3).tolist(),
+            }
             with new("psd", "_psd.mrc") as path:
                 write_mrc(
                     path, corrected, settings.pixel_size, _labels(result, "power spectrum of the aligned mean", summed)
@@ -89,8 +96,13 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
         fit = star.fit_polynomial(model) if model.is_local else None
         if fit is not None:
             result.quality.update(relion_fit_rms_px=fit.rms_px, relion_fit_max_px=fit.max_px)
+            result.warnings += star.residual_warning(fit, settings.pixel_size)
         with new("shifts_star", "_shifts.star") as path:
-            _write_text(path, star.star_text(model, settings, result.movie, PROGRAM, fit))
+            gain = _gain_for_relion(result, output_dir)
+            text = star.star_text(
+                model, settings, result.movie, PROGRAM, fit, result.defects_px, result.hardware_frames, gain
+            )
+            _write_text(path, text)
         # Last, and so the last to appear: where this file is, the others are complete.
         with new("motion", "_motion.json") as path:
             _write_text(path, json_text(result_to_dict(result)))
@@ -111,6 +123,20 @@ def _micrographs(result: MovieResult) -> Iterator[Tuple[str, str, np.ndarray, st
     if images.even is not None and images.odd is not None:
         yield "micrograph_even", "_aligned_mic_EVN.mrc", images.even, weighted + "mean of the even frames"
         yield "micrograph_odd", "_aligned_mic_ODD.mrc", images.odd, weighted + "mean of the odd frames"
+
+
+def _gain_for_relion(result: MovieResult, output_dir: str) -> Optional[str]:
+    """File with the gain as it was applied, one for all movies of the folder; None if the gain's own file will do."""
+    gain = result.turned_gain
+    if gain is None:
+        return None
+    stem = os.path.splitext(os.path.basename(str(result.settings.gain)))[0]
+    # Named after its content: runs with other settings in the same folder have theirs.
+    path = os.path.join(output_dir, f"{stem}_relion_{zlib.crc32(np.ascontiguousarray(gain).data):08x}.mrc")
+    if not os.path.exists(path):
+        with atomic_path(path) as temporary:
+            write_mrc(temporary, gain, result.settings.pixel_size, [f"gain as it was applied, {PROGRAM}"])
+    return path
 
 
 def _labels(result: MovieResult, content: str, frames: range) -> List[str]:

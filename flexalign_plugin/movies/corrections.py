@@ -3,25 +3,27 @@
 Orientation, for gain and dark alike, in this order: rows into the movie's order (TIFF, EER, DM store the top row first,
 MRC the bottom one); `gain_rot` degrees as numpy.rot90 turns the array, which is counter-clockwise on a screen that
 shows row 0 at the top and clockwise on one that shows it at the bottom; then `gain_flip`. Defect lists and maps are
-given on the movie's own frames: neither rotated nor flipped, but a map's rows are brought into the movie's order.
+given on the movie's own frames: neither rotated nor flipped, but the rows of a map, and of a list that counts them from
+the top of the camera, are brought into the movie's order. A gain's own list of defects goes the way of the gain.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
 from ..errors import CorrectionError, MovieError
 from ..settings import Settings
+from .defect_lists import gain_defects, read_defect_file
 from .movie import Movie
 from .reading import first_bytes, open_movie
 
 MAX_DEFECT_FRACTION = 0.1
 DM_STARTS = (b"\0\0\0\3", b"\0\0\0\4")  # DigitalMicrograph's version number
-TOP_ROW_FIRST = ("TIFF", "EER", "DM")
+TOP_ROW_FIRST = ("TIFF", "EER", "DM")  # files as they are stored
 ZOOMS = (2, 4)  # an EER movie rendered at 16K needs its 4K gain enlarged by 4
 
 
@@ -35,12 +37,17 @@ class Corrections:
     gain : float32, multiplied with the difference; 1 at defects.
     defects : bool, pixels to be replaced by their good neighbours.
     notes : what was done to the files that the user may want to know.
+    counts : pixels that each source marks as defects, a pixel of two sources in both: `gain`, `gain_list`,
+        `defect_map`, `defect_file`; only the sources there are.
+    plain_gain : RELION, given the gain's file, applies it to this movie in the same way.
     """
 
     dark: Optional[np.ndarray] = None
     gain: Optional[np.ndarray] = None
     defects: Optional[np.ndarray] = None
     notes: List[str] = field(default_factory=list)
+    counts: Dict[str, int] = field(default_factory=dict)
+    plain_gain: bool = True
 
 
 def load_corrections(movie: Movie, settings: Settings) -> Corrections:
@@ -52,29 +59,48 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
     """
     notes: List[str] = []
     dark = gain = None
-    defects = np.zeros(movie.shape[1:], bool)
+    plain = True
+    marked: Dict[str, np.ndarray] = {}
     if settings.dark:
         dark = _dark(movie, settings, notes)
     if settings.gain:
-        gain = _gain(movie, settings, defects, notes)
+        gain, marked, plain = _gain(movie, settings, notes)
     if settings.defect_map:
         image, kind = read_image(settings.defect_map, "Defect map")
         image = _rows_like(movie, image, kind, settings.gain_row_order, "Defect map", notes)
         _check_size(image.shape, movie, f"Defect map {settings.defect_map}")
-        marked = np.nan_to_num(image, nan=1.0) != 0
-        notes.append(f"Defect map marks {np.count_nonzero(marked)} pixels.")
-        defects |= marked
+        marked["defect_map"] = np.nan_to_num(image, nan=1.0) != 0
+        notes.append(f"Defect map marks {np.count_nonzero(marked['defect_map'])} pixels.")
     if settings.defect_file:
-        marked = read_defect_list(settings.defect_file, (movie.shape[1], movie.shape[2]))
-        notes.append(f"Defect file marks {np.count_nonzero(marked)} pixels.")
-        defects |= marked
+        marked["defect_file"] = _defect_file(movie, settings, notes)
+    counts = {source: int(np.count_nonzero(mask)) for source, mask in marked.items()}
+    defects = np.zeros(movie.shape[1:], bool)
+    for mask in marked.values():
+        defects |= mask
     n_defects = np.count_nonzero(defects)
     if n_defects > MAX_DEFECT_FRACTION * defects.size:
         raise CorrectionError(
             f"{movie.path}: {n_defects / defects.size:.0%} of its pixels are marked as defects by gain, defect map and "
             f"defect file together, more than {MAX_DEFECT_FRACTION:.0%}: check these files."
         )
-    return Corrections(dark, gain, defects if n_defects else None, notes)
+    return Corrections(dark, gain, defects if n_defects else None, notes, counts, plain)
+
+
+def _defect_file(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:
+    """Map of the defect file on the movie's frames."""
+    path = str(settings.defect_file)
+    mask, on_camera = read_defect_file(path, (movie.shape[1], movie.shape[2]))
+    if on_camera:
+        mask = _rows_like(movie, mask, "TIFF", settings.gain_row_order, "Defect file", notes)
+        zoom = _zoom(mask.shape, movie)
+        if zoom is None:
+            raise CorrectionError(
+                f"Defect file {path}: its camera has {mask.shape[1]} x {mask.shape[0]} pixels, but the frames of "
+                f"{movie.path} are {movie.shape[2]} x {movie.shape[1]}: give the list that was saved with these movies."
+            )
+        mask = _zoomed_mask(mask, zoom)
+    notes.append(f"Defect file marks {np.count_nonzero(mask)} pixels.")
+    return mask
 
 
 def read_image(path: str, what: str) -> Tuple[np.ndarray, str]:
@@ -109,24 +135,27 @@ def _read_dm(path: str) -> np.ndarray:
     return data.reshape((-1,) + data.shape[-2:])
 
 
-def _gain(movie: Movie, settings: Settings, defects: np.ndarray, notes: List[str]) -> np.ndarray:
-    """Multiplicative gain on the movie's frames; `defects` is added to."""
+def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarray, Dict[str, np.ndarray], bool]:
+    """Multiplicative gain on the movie's frames, the defects by their source, and whether RELION applies it so too."""
     path = str(settings.gain)
     image, kind = read_image(path, "Gain reference")
+    listed = _listed_defects(path, image, kind, notes)
+    if listed is not None:
+        listed = _oriented(movie, listed, kind, settings, "Gain", [])
     image = _oriented(movie, image, kind, settings, "Gain", notes)
     zoom = _gain_zoom(image.shape, movie, path)
     divides = settings.gain_convention == "divide" or (
         settings.gain_convention == "auto" and path.lower().endswith(".gain")
     )
-    bad = ~(np.isfinite(image) & (image > 0))
-    n_bad = np.count_nonzero(bad)
-    if n_bad > MAX_DEFECT_FRACTION * bad.size:
+    broken = ~(np.isfinite(image) & (image > 0))
+    bad = broken if listed is None else broken | listed
+    if np.count_nonzero(bad) > MAX_DEFECT_FRACTION * bad.size:
         raise CorrectionError(
-            f"Gain reference {path}: {n_bad / bad.size:.0%} of its pixels are zero, negative, NaN or infinite, more "
-            f"than {MAX_DEFECT_FRACTION:.0%}: give another gain reference."
+            f"Gain reference {path}: {np.count_nonzero(bad) / bad.size:.0%} of its pixels are zero, negative, NaN, "
+            f"infinite or listed as defects, more than {MAX_DEFECT_FRACTION:.0%}: give another gain reference."
         )
-    if n_bad:
-        notes.append(f"Gain: {n_bad} pixels are zero, negative, NaN or infinite: taken as defects.")
+    if broken.any():
+        notes.append(f"Gain: {np.count_nonzero(broken)} pixels are zero, negative, NaN or infinite: taken as defects.")
     good = image[~bad]
     if good.min() == good.max():
         value = "1" if divides else f"{good[0]:g}"
@@ -147,35 +176,75 @@ def _gain(movie: Movie, settings: Settings, defects: np.ndarray, notes: List[str
                 else "2 x 2 of its pixels are averaged."
             )
         )
-        image, bad = _resampled(image, bad, zoom)
-    defects |= bad
-    return image
+        image = _resampled(image, bad, zoom)
+    marked = {"gain": broken} if listed is None else {"gain": broken, "gain_list": listed}
+    plain = _relion_applies_it_so(movie, settings, path, kind, divides, zoom)
+    return image, {source: _zoomed_mask(mask, zoom) for source, mask in marked.items() if mask.any()}, plain
 
 
-def _resampled(gain: np.ndarray, bad: np.ndarray, zoom: float) -> Tuple[np.ndarray, np.ndarray]:
-    """Gain and its defects enlarged by an integer zoom, or halved; a pixel made of a defect is one."""
+def _relion_applies_it_so(movie: Movie, settings: Settings, path: str, kind: str, divides: bool, zoom: float) -> bool:
+    """Whether RELION, which only reads the file, brings the gain onto the movie as we do.
+
+    It turns TIFF files upside down, movies and gains, but no EER movie; a `.gain` for an EER movie is left as it is,
+    divides, and is enlarged.
+    """
+    if movie.kind == "TIFF" and movie.top_row_first:  # its frames are the other way round, whatever the gain
+        return True
+    of_eer = movie.kind == "EER" and path.lower().endswith(".gain")
+    turned = (settings.gain_rot, settings.gain_flip) != ("none", "none")
+    same_rows = _turns_rows(movie, kind, settings.gain_row_order) == (kind == "TIFF" and not of_eer)
+    return kind != "DM" and not turned and same_rows and divides == of_eer and (zoom == 1 or of_eer)
+
+
+def _listed_defects(path: str, image: np.ndarray, kind: str, notes: List[str]) -> Optional[np.ndarray]:
+    """Defects that a gain lists in its own file, rows as stored there."""
+    if kind != "TIFF":
+        return None
+    try:
+        listed = gain_defects(path, (image.shape[0], image.shape[1]))
+    except ValueError as error:
+        notes.append(f"Gain: the defects listed in its file are left out, because {error}.")
+        return None
+    if listed is not None:
+        notes.append(f"Gain: the list in its file marks {np.count_nonzero(listed)} of its pixels as defects.")
+    return listed
+
+
+def _resampled(gain: np.ndarray, bad: np.ndarray, zoom: float) -> np.ndarray:
+    """The gain enlarged by an integer zoom, or halved; 1 where a pixel is made of a defect."""
     if zoom > 1:
         n = int(zoom)
-        return gain.repeat(n, 0).repeat(n, 1), bad.repeat(n, 0).repeat(n, 1)
+        return gain.repeat(n, 0).repeat(n, 1)
     ny, nx = gain.shape[0] // 2, gain.shape[1] // 2
-    bad = bad.reshape(ny, 2, nx, 2).any((1, 3))
     gain = gain.reshape(ny, 2, nx, 2).mean((1, 3), dtype=np.float64).astype(np.float32)
-    gain[bad] = 1
-    return gain, bad
+    gain[_zoomed_mask(bad, zoom)] = 1
+    return gain
+
+
+def _zoomed_mask(mask: np.ndarray, zoom: float) -> np.ndarray:
+    """The map enlarged by an integer zoom, or halved; a pixel made of a defect is one."""
+    if zoom >= 1:
+        return mask.repeat(int(zoom), 0).repeat(int(zoom), 1)
+    ny, nx = mask.shape[0] // 2, mask.shape[1] // 2
+    return mask.reshape(ny, 2, nx, 2).any((1, 3))
 
 
 def _gain_zoom(shape: Tuple[int, ...], movie: Movie, path: str) -> float:
-    """By how much the gain has to be enlarged: 1, 2, 1/2, or 4 for an EER movie."""
+    """How many times larger the movie's frames are."""
+    zoom = _zoom(shape, movie)
+    if zoom is None:
+        _check_size(shape, movie, f"Gain reference {path}")
+        raise AssertionError("unreachable")
+    return zoom
+
+
+def _zoom(shape: Tuple[int, ...], movie: Movie) -> Optional[float]:
+    """How many times larger the movie's frames are than `shape`, where it is one of the usual factors."""
     frame = movie.shape[1:]
-    if shape == frame:
-        return 1
     if shape == (2 * frame[0], 2 * frame[1]):
         return 0.5
-    for zoom in ZOOMS if movie.kind == "EER" else ZOOMS[:1]:
-        if frame == (zoom * shape[0], zoom * shape[1]):
-            return zoom
-    _check_size(shape, movie, f"Gain reference {path}")
-    raise AssertionError("unreachable")
+    zooms = (1, *(ZOOMS if movie.kind == "EER" else ZOOMS[:1]))
+    return next((zoom for zoom in zooms if frame == (zoom * shape[0], zoom * shape[1])), None)
 
 
 def _check_size(shape: Tuple[int, ...], movie: Movie, what: str) -> None:
@@ -217,48 +286,20 @@ def _oriented(
     return np.ascontiguousarray(image)
 
 
+def _turns_rows(movie: Movie, kind: str, row_order: str) -> bool:
+    differ = (kind in TOP_ROW_FIRST) != movie.top_row_first
+    return row_order == "flipped" or (row_order == "auto" and differ)
+
+
 def _rows_like(movie: Movie, image: np.ndarray, kind: str, row_order: str, what: str, notes: List[str]) -> np.ndarray:
     """The image with its rows in the movie's order."""
-    differ = (kind in TOP_ROW_FIRST) != (movie.kind in TOP_ROW_FIRST)
-    if row_order == "same" or (row_order == "auto" and not differ):
+    if not _turns_rows(movie, kind, row_order):
         return image
+    turned = " turned upside down" if movie.kind in TOP_ROW_FIRST and not movie.top_row_first else ""
     reason = (
-        f"{kind} and {movie.kind} files store their rows in opposite order" if row_order == "auto" else "as asked for"
+        f"{kind} and {movie.kind} files{turned} store their rows in opposite order"
+        if row_order == "auto"
+        else "as asked for"
     )
     notes.append(f"{what}: flipped upside-down first, {reason}.")
     return np.ascontiguousarray(np.flipud(image))
-
-
-def read_defect_list(path: str, shape: Tuple[int, int]) -> np.ndarray:
-    """Defects (ny, nx) bool from a text file of rectangles.
-
-    A line is `x y width height` in pixels of the movie's frames as they are aligned, `x`, `y` from 0 at the first
-    stored pixel; commas are as good as blanks, `#` starts a comment. Rectangles are cut at the edge of the frame.
-    """
-    defects = np.zeros(shape, bool)
-    try:
-        text = first_bytes(path, 100_000_000).decode()
-    except (MovieError, UnicodeDecodeError) as error:
-        reason = (
-            f"{path}: is no text file: give lines of 'x y width height'." if isinstance(error, ValueError) else error
-        )
-        raise CorrectionError(f"Defect file {reason}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#")[0].replace(",", " ").split()
-        if not words:
-            continue
-        try:
-            x, y, width, height = (int(word) for word in words)
-        except ValueError:
-            x = y = width = height = -1
-        if min(x, y) < 0 or min(width, height) < 1:
-            raise CorrectionError(
-                f"Defect file {path}: line {number} is '{line.strip()}': write four whole numbers, 'x y width height'."
-            )
-        if x >= shape[1] or y >= shape[0]:
-            raise CorrectionError(
-                f"Defect file {path}: line {number} starts at x {x}, y {y}, outside the frames of {shape[1]} x "
-                f"{shape[0]}: count pixels from 0 on this movie's frames."
-            )
-        defects[y : y + height, x : x + width] = True
-    return defects

@@ -104,6 +104,8 @@ class EerMovie(Movie):
     """
 
     kind = "EER"
+    top_row_first = True
+    hardware_frames_per_frame: int
 
     def __init__(self, path: str, file: Any, pages: List[TiffPageInfo], settings: Settings, notes: List[str]) -> None:
         wanted = settings.n_frames
@@ -116,7 +118,7 @@ class EerMovie(Movie):
                 f"{len(events)} EER frames."
             )
         self._zoom = {1: 0, 2: 1, 4: 2}[settings.eer_sampling]
-        self.hardware_frames_per_frame = group = len(events) // wanted
+        group = self.hardware_frames_per_frame = len(events) // wanted
         left = len(events) - group * wanted
         notes.append(
             f"{len(events)} hardware frames summed by {group} into {wanted} frames"

@@ -14,20 +14,25 @@ from ..errors import MovieError
 class Movie:
     """A stack of frames in a file, read lazily; a context manager.
 
-    Frames keep the row order of the file: row 0 is the first stored row (MRC: the bottom one, TIFF, EER: the top one).
+    Frames keep the row order of the file: row 0 is the first stored row (MRC: the bottom one, TIFF, EER: the top one),
+    unless a TIFF movie is opened with `flip_tiff`.
 
     Attributes
     ----------
     path : the file.
     kind : "MRC", "TIFF" or "EER".
+    top_row_first : row 0 of the frames is the top one of the picture.
     shape : (n_frames, ny, nx); the frame count is the file's own (EER: after grouping).
     dtype : native byte order, of the arrays that `frame` returns.
     memory_mapped : frames come straight from the page cache, so that keeping copies of them is of no use.
     notes : what the user may want to know about this file.
+    hardware_frames_per_frame : of an EER movie; None for other movies.
     """
 
     kind = ""
+    top_row_first = False
     memory_mapped = False
+    hardware_frames_per_frame: Optional[int] = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
         self.path = path

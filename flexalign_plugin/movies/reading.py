@@ -24,7 +24,7 @@ def open_movie(path: str, settings: Settings) -> Movie:
     Parameters
     ----------
     path : MRC, MRCS, TIFF, EER, or MRC compressed with bzip2 or gzip; the content decides, not the name.
-    settings : `n_frames` and `eer_sampling` say how an EER movie is rendered.
+    settings : `n_frames` and `eer_sampling` say how an EER movie is rendered, `flip_tiff` how a TIFF movie is read.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def open_movie(path: str, settings: Settings) -> Movie:
             try:
                 if any(page.compression in SKIP_AND_SUBPIXEL_BITS for page in pages):
                     return EerMovie(path, file, pages, settings, notes)
-                return TiffMovie(path, file, pages, notes)
+                return TiffMovie(path, file, pages, notes, settings.flip_tiff)
             except BaseException:
                 file.close()
                 raise

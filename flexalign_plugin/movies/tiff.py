@@ -129,11 +129,16 @@ def _number(value: Any) -> int:
 
 
 class TiffMovie(Movie):
-    """A TIFF file whose pages are the frames."""
+    """A TIFF file whose pages are the frames; `flip` turns them upside down, so that the bottom row comes first."""
 
     kind = "TIFF"
 
-    def __init__(self, path: str, file: BinaryIO, pages: List[TiffPageInfo], notes: List[str]) -> None:
+    def __init__(
+        self, path: str, file: BinaryIO, pages: List[TiffPageInfo], notes: List[str], flip: bool = False
+    ) -> None:
+        self.top_row_first = not flip
+        if flip:
+            notes.append("Frames are turned upside down, as asked for.")
         first = pages[0]
         for number, page in enumerate(pages, 1):
             problem = _unsupported(page)
@@ -167,6 +172,10 @@ class TiffMovie(Movie):
         self._file.close()
 
     def _read(self, i: int) -> np.ndarray:
+        frame = self._stored(i)
+        return frame if self.top_row_first else np.ascontiguousarray(frame[::-1])
+
+    def _stored(self, i: int) -> np.ndarray:
         page = self._pages[i]
         (ny, columns), (rows, width) = page.stored_shape, page.segment
         across = page.segments_across

@@ -24,7 +24,7 @@ class CountingDriver:
         """As pycuda's."""
 
     def __init__(self, total_bytes: int):
-        self.total_bytes, self.used_bytes = total_bytes, 0
+        self.total_bytes, self.used_bytes, self.allocations = total_bytes, 0, 0
 
     def mem_get_info(self):
         return self.total_bytes - self.used_bytes, self.total_bytes
@@ -32,6 +32,7 @@ class CountingDriver:
     def mem_alloc(self, nbytes: int):
         if nbytes > self.total_bytes - self.used_bytes:
             raise self.MemoryError
+        self.allocations += 1
         return CountedMemory(self, nbytes)
 
 
@@ -64,7 +65,8 @@ class AccountingDevice(Device):
 
     def __init__(self, total_bytes: int, limit_bytes: Optional[int] = None, other_bytes: int = 600 << 20):
         self.name, self.total_bytes = "accounting", min(total_bytes, limit_bytes or total_bytes)
-        self._pool = Pool(CountingDriver(total_bytes - other_bytes), limit_bytes)
+        self.driver = CountingDriver(total_bytes - other_bytes)
+        self._pool = Pool(self.driver, limit_bytes)
         self._pool.take_other(other_bytes)
         self._work: Optional[DeviceArray] = None
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 import pytest
+
+from flexalign_plugin.tests.emulation import driver
 
 
 def _skip_reason() -> str:
     """Why this process has no device; empty when it has."""
     folder = os.environ.get("FLEXALIGN_TEST_DRIVER")
     if folder:
-        # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
-        ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
-        from flexalign_plugin.kernels import fft
-        from flexalign_plugin.tests.emulation.driver.cufft import NumpyCufft
-
-        fft.call = NumpyCufft()
-        fft.load = lambda: None
+        driver.load(folder)
         return ""
     from flexalign_plugin.kernels import toolkit
 

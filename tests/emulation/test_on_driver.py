@@ -11,8 +11,14 @@ import pytest
 
 from flexalign_plugin.tests.emulation import driver
 
-HERE = Path(__file__).resolve().parent
-TESTS = ("test_pycuda_device.py", "test_pycuda_backend.py")
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = (
+    "emulation/test_pycuda_device.py",
+    "emulation/test_pycuda_backend.py",
+    "kernels/test_cuda.py::test_every_operation_agrees_with_the_cpu",
+    "kernels/test_gpu_benchmark.py::test_figures_of_a_small_movie",
+)
+KERNELS_ALONE = ("emulation/test_pycuda_backend.py", "-k", "not alignment")
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +32,28 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("order", ["0", "3"], ids=["threads in order", "threads shuffled"])
-def test_pycuda_on_the_test_driver(folder, order):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order, tests", [("0", TESTS), ("3", KERNELS_ALONE)], ids=["threads in order", "threads shuffled"]
+)
+def test_pycuda_on_the_test_driver(folder, order, tests):
     environment = {
         **os.environ,
         "FLEXALIGN_TEST_DRIVER": str(folder),
+        "FLEXALIGN_TEST_DEVICE": "cuda:0",
         "FLEXALIGN_CUDA_BIN": str(folder / "bin"),
         "FLEXALIGN_CACHE": str(folder / "cache"),
         "CUEMU_MODE": order,
         "CUEMU_MEM": str(512 << 20),
     }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in TESTS)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if driver.pycuda_folder():
+        paths = (driver.pycuda_folder(), os.environ.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     print(done.stdout)
     assert done.returncode == 0, f"{' '.join(command)} failed; its output is above"
     assert " skipped" not in done.stdout.splitlines()[-1]

@@ -1,4 +1,7 @@
-"""Every operation of a backend against a float64 NumPy reference. CUDA kernels run on the CPU (tests/emulation)."""
+"""Every operation of a backend against a float64 NumPy reference.
+
+CUDA kernels run on the CPU (tests/emulation), or on the GPU that FLEXALIGN_TEST_DEVICE names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from flexalign_plugin.motion.band import Band, correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import neighbour_table
-from flexalign_plugin.tests.emulation import emulated_backend
+from flexalign_plugin.tests.emulation import cuda_backend
 from flexalign_plugin.tests.in_memory import Stack
 
 NY, NX, N = 150, 210, 5
@@ -23,7 +26,7 @@ NY, NX, N = 150, 210, 5
 
 @pytest.fixture(params=["cpu", "cuda"], scope="module")
 def backend(request):
-    return select_backend("cpu", threads=3) if request.param == "cpu" else emulated_backend()
+    return select_backend("cpu", threads=3) if request.param == "cpu" else cuda_backend()
 
 
 def on_host(backend: Any, opaque: Any) -> np.ndarray:
@@ -300,6 +303,34 @@ def test_mix_against_its_definition(backend, ny, nx):
     for image, right in zip(backend.mix(sums, mixes), expected):
         assert image.dtype == np.float32
         np.testing.assert_allclose(image, right, atol=2e-5 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("shape, size", [((90, 120), (45, 60)), ((91, 77), (64, 50)), ((40, 64), (40, 33))])
+def test_fourier_crop_keeps_the_low_frequencies(backend, shape, size):
+    image = np.random.default_rng(3).standard_normal(shape).astype(np.float32) + 2
+    full, out = np.fft.fft2(image), np.zeros(size, complex)
+    ky, kx = (np.fft.fftfreq(n, 1 / n).astype(int) for n in size)
+    keep = [np.abs(k) * 2 < n if n < m else np.ones(n, bool) for k, n, m in zip((ky, kx), size, shape)]
+    out[np.ix_(*keep)] = full[np.ix_(ky[keep[0]], kx[keep[1]])]
+    expected = np.fft.ifft2(out).real * (np.prod(size) / np.prod(shape))
+    cropped = backend.fourier_crop(image, size)
+    assert cropped.dtype == np.float32
+    np.testing.assert_allclose(cropped, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("tile", [32, 31])
+def test_power_of_tiles(backend, tile):
+    rng = np.random.default_rng(4)
+    image = (1000 + rng.standard_normal((90, 120))).astype(np.float32)
+    rows, columns, window = np.array([0, 20, 58]), np.array([0, 17, 40, 60, 88]), np.hanning(tile)
+    expected = np.zeros((tile, tile))
+    for y in rows:
+        for x in columns:
+            part = image[y : y + tile, x : x + tile].astype(float)
+            expected += np.abs(np.fft.fft2((part - part.mean()) * np.outer(window, window))) ** 2
+    found = backend.tile_power(image, rows, columns, window)
+    assert (found.shape, found.dtype) == ((tile, tile), np.float64)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.mean())
 
 
 def test_results_do_not_depend_on_the_number_of_threads():

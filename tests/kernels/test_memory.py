@@ -23,11 +23,11 @@ SHAPE = (20, 8184, 11520)
 class SameFrames:
     """A movie of one frame, again and again."""
 
-    path, notes = "memory.mrc", ()
+    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
 
-    def __init__(self, dtype: str):
-        self.shape, self.dtype = SHAPE, np.dtype(dtype)
-        self._frame = np.zeros(SHAPE[1:], dtype)
+    def __init__(self, dtype: str, shape=SHAPE):
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._frame = np.zeros(shape[1:], dtype)
 
     def frame(self, i: int) -> np.ndarray:
         return self._frame
@@ -47,12 +47,24 @@ def peak_gb(dtype: str, limit_gb: float, tmp_path) -> float:
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_the_largest_movies_fit_16_gb_by_default(dtype, tmp_path):
-    assert peak_gb(dtype, None, tmp_path) < 16  # counted: 9.7 (8 bits), 15.5 (float)
+    assert peak_gb(dtype, None, tmp_path) < 16  # counted: 11.5 (8 bits), 14.8 (float)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
 def test_a_limit_of_8_gb_is_kept(dtype, tmp_path):
     assert peak_gb(dtype, 8, tmp_path) <= 8
+
+
+def test_the_next_movie_takes_no_new_memory_from_the_driver():
+    """Which would wait for all work on the device each time."""
+    device = AccountingDevice(141 * GB)
+    backend = CudaBackend(device, 2)
+    counts = []
+    for _ in range(3):
+        movie = SameFrames("u1", (30, 4092, 5760))
+        align(movie, Settings(remove_hot_pixels=False), backend, Corrections(None, None, None, []))
+        counts.append(device.driver.allocations)
+    assert counts[0] > 10 and counts[1] == counts[2] == counts[0]
 
 
 def test_the_least_that_works_is_told(tmp_path):

@@ -111,7 +111,98 @@ def test_few_frames(n_aligned):
     assert np.isfinite(fit.coefficients).all()
 
 
-def test_eer_says_its_sampling(tmp_path):
-    model = motion_model((300, 300), n_frames=4, local_px=0)
-    text = star.star_text(model, Settings(eer_sampling=2), "a.eer", "test")
-    assert "_rlnEERUpsampling                   2\n" in text
+@pytest.mark.parametrize("sampling, upsampling", [(1, 1), (2, 2), (4, 3)])
+def test_eer_says_its_sampling_and_grouping(tmp_path, sampling, upsampling):
+    """RELION numbers its renderings 1, 2, 3 for 4K, 8K, 16K."""
+    general = written(tmp_path, Settings(eer_sampling=sampling), movie="a.eer", hardware_frames=27)["general"]
+    assert (general["rlnEERUpsampling"], general["rlnEERGrouping"]) == (upsampling, 27)
+    assert "rlnEERUpsampling" not in written(tmp_path, Settings(eer_sampling=2), movie="a.tif")["general"]
+
+
+def written(tmp_path, settings, movie="a.mrc", **more):
+    """The file of a movie with a global motion, read with the starfile package."""
+    starfile = pytest.importorskip("starfile")
+    path = tmp_path / "a_shifts.star"
+    model = motion_model((300, 400), n_frames=4, local_px=0)
+    path.write_text(star.star_text(model, settings, movie, "test", **more))
+    return starfile.read(path)
+
+
+def test_replaced_pixels_are_listed_as_hot_pixels(tmp_path):
+    defects = np.array([[0, 5], [7, 399], [299, 0]])
+    blocks = written(tmp_path, Settings(defect_file="defects.txt"), defects_px=defects)
+    np.testing.assert_array_equal(blocks["hot_pixels"][["rlnCoordinateY", "rlnCoordinateX"]], defects)
+    # RELION would read some kinds of defect files once more, in its own way.
+    assert "rlnMicrographDefectFile" not in blocks["general"]
+    assert "hot_pixels" not in written(tmp_path, Settings(), defects_px=defects[:0])
+
+
+@pytest.mark.parametrize("n_frames, first", [(24, 0), (40, 3)])
+def test_polynomial_against_the_spline_on_a_dense_mesh(tmp_path, n_frames, first):
+    """A bending that is quadratic in space and smooth in time, as ice does: the file alone gives it back everywhere."""
+    starfile = pytest.importorskip("starfile")
+    n, shape = n_frames - first, (1000, 1200)
+    coefficients = np.zeros((2, 5, 6, 6))
+    greville = np.array([0, 1, 3, 5, 7, 8]) / 8 * 2 - 1
+    y, x = np.meshgrid(greville, greville, indexing="ij")
+    coefficients[0], coefficients[1] = 4 * (x - 0.7 * y), 3 * (x + 0.5 * y)
+    coefficients *= np.array([0, 0.3, 0.6, 0.9, 1.0])[:, None, None]
+    model = MotionModel(shape, n_frames, first, np.random.default_rng(0).normal(0, 3, (n, 2)), coefficients, 0.9)
+    fit = star.fit_polynomial(model)
+    path = tmp_path / "dense_shifts.star"
+    path.write_text(star.star_text(model, Settings(pixel_size=0.9), "a.mrc", "test", fit))
+    blocks = starfile.read(path)
+    c = blocks["local_motion_model"]["rlnMotionModelCoeff"].to_numpy()
+    shifts = blocks["global_shift"]
+    y, x = np.linspace(0, shape[0] - 1, 61)[:, None], np.linspace(0, shape[1] - 1, 73)[None, :]
+    still = np.array(model.shift(first, y, x)) - model.global_shifts_px[0][:, None, None]
+    worst = 0.0
+    for frame in range(first + 1, n_frames + 1):
+        z, u, v = frame - blocks["general"]["rlnMicrographStartFrame"], x / shape[1] - 0.5, y / shape[0] - 0.5
+        sy, sx = model.shift(frame - 1, y, x)
+        ty = shifts["rlnMicrographShiftY"][frame - 1] + relion_shift(c[18:], z, u, v)
+        tx = shifts["rlnMicrographShiftX"][frame - 1] + relion_shift(c[:18], z, u, v)
+        worst = max(worst, np.hypot(ty + still[0] - sy, tx + still[1] - sx).max())
+    assert worst == pytest.approx(fit.max_px, rel=0.15)
+    assert fit.rms_px < 0.1 and worst < 0.5
+    assert star.residual_warning(fit, 0.9) == []
+
+
+def test_relion_finds_a_particle_where_the_micrograph_has_it(tmp_path):
+    """The field is zero in the reference frame, the 5th: RELION's shifts, from the file alone, are the model's own."""
+    starfile = pytest.importorskip("starfile")
+    first, n, shape = 2, 9, (400, 500)
+    z = np.arange(n) - 4.0
+    coefficients = np.random.default_rng(0).normal(0, 1, (2, 18)) * np.tile([0.3, 0.03, 0.004], 6)
+    from_first = polynomial_model(coefficients, *shape, n_frames=12, first_frame=first, n_aligned=n)
+    at_fifth = basis(5, n - 1, np.array([4.0]))[0]
+    still = np.einsum("l,alyx->ayx", at_fifth, from_first.coefficients_px)
+    spline = from_first.coefficients_px - still[:, None]
+    model = MotionModel(shape, 12, first, from_first.global_shifts_px, spline, 0.9)
+    fit = star.fit_polynomial(model)
+    assert fit.reference == 4 and fit.max_px < 1e-9
+    path = tmp_path / "a_shifts.star"
+    path.write_text(star.star_text(model, Settings(pixel_size=0.9), "a.mrc", "test", fit))
+    blocks = starfile.read(path)
+    assert blocks["general"]["rlnMicrographStartFrame"] == first + 5
+    c, shifts = blocks["local_motion_model"]["rlnMotionModelCoeff"].to_numpy(), blocks["global_shift"]
+    for k in range(n):
+        frame = first + 1 + k
+        assert frame - blocks["general"]["rlnMicrographStartFrame"] == z[k]
+        for y, x in ((0, 0), (123, 456), (399, 499)):
+            sy, sx = model.shift(frame - 1, y, x)
+            u, v = x / shape[1] - 0.5, y / shape[0] - 0.5
+            assert shifts["rlnMicrographShiftX"][frame - 1] + relion_shift(c[:18], z[k], u, v) == pytest.approx(
+                sx, abs=2e-6
+            )
+            assert shifts["rlnMicrographShiftY"][frame - 1] + relion_shift(c[18:], z[k], u, v) == pytest.approx(
+                sy, abs=2e-6
+            )
+
+
+def test_a_polynomial_that_cannot_follow_is_told():
+    model = motion_model((400, 500), n_frames=12, local_px=60)
+    fit = star.fit_polynomial(model)
+    (warning,) = star.residual_warning(fit, 1.5)
+    assert f"it is {fit.rms_px * 1.5:.1f} A rms away" in warning and "The micrograph is not affected" in warning
+    assert star.residual_warning(fit, 0.99 / fit.rms_px) == []

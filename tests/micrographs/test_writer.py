@@ -131,3 +131,22 @@ def test_folder_that_can_not_be_made(result, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file, not a folder"):
         write_result(result, str(tmp_path / "file" / "out"), "m")
+
+
+def test_a_gain_that_relion_would_apply_otherwise_is_written_once(tmp_path):
+    gain = np.random.default_rng(0).uniform(0.8, 1.2, (512, 512)).astype(np.float32)
+    result = movie_result(gain="refs/cam.mrc", gain_rot="90", do_compute_psd=False, do_plots=False)
+    result.turned_gain = gain
+    for root in ("a", "b"):
+        write_result(result, str(tmp_path), root)
+    (written,) = tmp_path.glob("cam_relion_*.mrc")
+    with mrcfile.open(written) as mrc:
+        np.testing.assert_array_equal(mrc.data, gain)
+    for root in ("a", "b"):
+        assert f"_rlnMicrographGainName              {written}\n" in (tmp_path / f"{root}_shifts.star").read_text()
+    result.turned_gain = gain[::-1]
+    write_result(result, str(tmp_path), "c")
+    assert len(list(tmp_path.glob("cam_relion_*.mrc"))) == 2
+    result.turned_gain = None
+    write_result(result, str(tmp_path), "d")
+    assert "_rlnMicrographGainName              refs/cam.mrc\n" in (tmp_path / "d_shifts.star").read_text()

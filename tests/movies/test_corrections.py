@@ -288,3 +288,27 @@ def test_dm4_gain_has_its_top_row_first(tmp_path):
     np.testing.assert_array_equal(got.gain, random_gain())
     got = load_corrections(movie_of(tmp_path, "mrc"), Settings(gain=str(tmp_path / "gain.dm4")))
     np.testing.assert_array_equal(got.gain, random_gain()[::-1])
+
+
+@pytest.mark.parametrize("movie, name, settings, plain", [
+    ("mrc", "gain.mrc", {}, True),
+    ("mrc", "gain.tif", {}, True),  # RELION turns a TIFF, and so does auto
+    ("mrc", "gain.mrc", {"gain_row_order": "flipped"}, False),
+    ("mrc", "gain.mrc", {"gain_flip": "left-right"}, False),
+    ("mrc", "gain.mrc", {"gain_convention": "divide"}, False),
+    ("mrc", "gain.gain", {}, False),
+    ("tif", "gain.mrc", {"flip_tiff": True}, True),
+    ("tif", "gain.tif", {"flip_tiff": True}, True),
+    ("tif", "gain.mrc", {"flip_tiff": True, "gain_flip": "upside-down"}, False),
+    ("tif", "gain.mrc", {}, True),  # nothing would help: RELION's frames are upside down
+    ("eer", "gain.gain", {}, True),
+    ("eer", "gain.mrc", {}, False),  # auto turns it, RELION does not
+    ("eer", "gain.mrc", {"gain_row_order": "same"}, True),
+    ("eer", "gain.tif", {}, False),  # RELION turns it, although EER movies stay as they are
+])  # fmt: skip
+def test_whether_relion_applies_the_gain_as_we_do(tmp_path, movie, name, settings, plain):
+    path = save(tmp_path, random_gain(), name)
+    movie_of(tmp_path, movie).close()
+    wanted = Settings(gain=path, n_frames=2, **settings)
+    with open_movie(str(tmp_path / f"movie.{movie}"), wanted) as opened:
+        assert load_corrections(opened, wanted).plain_gain is plain

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from flexalign_plugin.errors import MovieError
-from flexalign_plugin.movies import open_movie
-from flexalign_plugin.movies.writers import pack_4bit, write_tiff_movie
+from flexalign_plugin.movies import load_corrections, open_movie
+from flexalign_plugin.movies.writers import pack_4bit, write_mrc_movie, write_tiff_movie
 from flexalign_plugin.settings import Settings
 
 SETTINGS = Settings()
@@ -146,3 +146,24 @@ def test_pages_that_go_round_in_circles(tmp_path):
         file.write(struct.pack("<I", first))
     with pytest.raises(MovieError, match="m.tif: truncated or damaged: .*page 4 is an earlier one again"):
         open_movie(path, SETTINGS)
+
+
+def test_turned_upside_down(tmp_path):
+    """As RELION reads it; an MRC gain then has the frames' own row order, and a TIFF gain is turned with them."""
+    frames = np.random.default_rng(0).integers(0, 99, (3, 40, 64)).astype("u1")
+    gain = np.random.default_rng(1).uniform(0.8, 1.2, (40, 64)).astype("f4")
+    for compression in (None, "lzw"):
+        write_tiff_movie(str(tmp_path / "m.tif"), frames, compression, rows_per_strip=7)
+        settings = Settings(flip_tiff=True)
+        with open_movie(str(tmp_path / "m.tif"), settings) as movie:
+            for i in range(3):
+                np.testing.assert_array_equal(movie.frame(i), frames[i, ::-1])
+                assert movie.frame(i).flags.c_contiguous
+            assert not movie.top_row_first and movie.notes == ["Frames are turned upside down, as asked for."]
+            for name, stored in (("gain.mrc", gain), ("gain.tif", gain[::-1])):
+                if name == "gain.mrc":
+                    write_mrc_movie(str(tmp_path / name), [stored])
+                else:
+                    write_tiff_movie(str(tmp_path / name), [stored])
+                got = load_corrections(movie, Settings(flip_tiff=True, gain=str(tmp_path / name)))
+                np.testing.assert_array_equal(got.gain, gain)

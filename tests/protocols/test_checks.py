@@ -10,7 +10,7 @@ from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, 
 from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
 
 REFUSED = [
-    (dict(useGpu=True), "CPU only"),
+    (dict(useGpu=True, gpuList="one"), "no GPU number"),
     (dict(binThreads=0), "at least 1 CPU core"),
     (dict(alignFrame0=0), "counted from 1"),
     (dict(alignFrameN=SHAPE[0] + 1), f"it has {SHAPE[0]}"),

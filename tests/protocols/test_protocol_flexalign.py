@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.report_pages import live
 from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
 from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, run, shifts
 
@@ -33,6 +34,11 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
     assert protocol.outputMicrographs.getDim()[:2] == (SHAPE[2] // 2, SHAPE[1] // 2)
     with mrcfile.open(micrograph.getFileName(), permissive=False) as mrc:
         assert mrc.data.shape == (SHAPE[1] // 2, SHAPE[2] // 2)
+    folder = os.path.dirname(micrograph.getFileName())
+    with open(os.path.join(folder, "corrected_micrographs.star")) as star:
+        assert micrograph.getFileName().replace("_aligned_mic.mrc", "_shifts.star") in star.read()
+    moved = [getattr(micrograph, f"_rlnAccumMotion{when}").get() for when in ("Total", "Early", "Late")]
+    assert moved[0] > 0 and moved[0] == pytest.approx(moved[1] + moved[2])
     for picture in (micrograph.thumbnail, micrograph.plotGlobal, micrograph.psdCorr):
         assert os.path.getsize(picture.getFileName()) > 500
 
@@ -55,12 +61,15 @@ def _copies(movies, folder, n):
         shutil.copy(f"{movies.folder}/movie_1.mrcs", folder / f"good_{i}.mrcs")
 
 
-def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies, tmp_path):
+def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies, tmp_path, monkeypatch):
     _copies(movies, tmp_path, 2)
     whole = (tmp_path / "good_1.mrcs").read_bytes()
     (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
     imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
+    written, write = [], live.write_report
+    monkeypatch.setattr(live, "write_report", lambda *a, **k: written.append(k["running"]) or write(*a, **k))
     protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    assert written == [True, False]  # the first outputs, and the end within the interval
     assert protocol.isFinished(), protocol.getErrorMessage()
     assert protocol.outputMicrographs.getSize() == protocol.outputMovies.getSize() == 2
     (failed,) = [m.getFileName() for m in protocol.outputMoviesFailed]
@@ -69,6 +78,9 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
         header, line = f.read().splitlines()
     assert header == "id\tmovie\treason" and "bad_0.mrcs" in line
     assert "1 movie failed" in protocol.summary()[0]
+    with open(protocol._getExtraPath("report.html"), encoding="utf-8") as f:
+        report = f.read()
+    assert "bad_0.mrcs" in report and '"root":"good_1"' in report
 
     (tmp_path / "bad_0.mrcs").write_bytes(whole)
     done_before = {m.getFileName(): os.stat(m.getFileName()).st_mtime_ns for m in protocol.outputMicrographs}

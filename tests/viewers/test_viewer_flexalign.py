@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from matplotlib.backend_bases import MouseButton, MouseEvent
 
 from flexalign_plugin.movies.writers import write_mrc_movie
 from flexalign_plugin.phantom import particle_phantom
@@ -18,6 +19,7 @@ def viewer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewed")
     phantom = particle_phantom((5, 200, 200), pixel_size_A=5.0, dose=4, contrast=0.4, drift_px=3, local_px=0.0)
     write_mrc_movie(str(folder / "a.mrcs"), phantom.frames(), 5.0)
+    (folder / "c.mrcs").write_bytes((folder / "a.mrcs").read_bytes())
     (folder / "b.mrcs").write_bytes((folder / "a.mrcs").read_bytes()[:20000])
     before = os.getcwd()
     project = new_project("viewed")
@@ -53,18 +55,50 @@ def test_tables_show_the_outputs(viewer):
 def test_failures_are_shown_with_their_reasons(viewer):
     (view,) = viewer._getVisualizeDict()["showFailed"]("showFailed")
     with open(view.getFileList()[0]) as f:
-        assert "b.mrcs" in f.read()
+        text = f.read()
+    assert "b.mrcs" in text and "copy the file again" in " ".join(text.split())
 
 
-def test_pictures_of_a_movie_are_put_into_one_window(viewer, tmp_path):
-    (plotter,) = viewer._getVisualizeDict()["showPictures"]("showPictures")
-    axes = plotter.getFigure().axes
-    assert {a.get_title() for a in axes} >= {"Motion of the whole frame", "Power spectrum before and after"}
-    assert all(a.images for a in axes)
-    plotter.getFigure().savefig(str(tmp_path / "window.png"))
+def test_a_movies_window_goes_to_its_neighbours(viewer, tmp_path):
+    (window,) = viewer._getVisualizeDict()["showMovie"]("showMovie")
+    figure = window.getFigure()
+    assert window.root == "a"
+    assert sum(bool(axes.images) for axes in figure.axes) >= 3
+    words = [text.get_text() for text in figure.texts]
+    assert "Total motion" in words and "Rejected pairs" in words and any(w.endswith(" Å") for w in words)
+    window.step(-1)
+    assert window.root == "a"
+    canvas, (_, following) = figure.canvas, window._buttons
+    x, y = following.ax.transAxes.transform((0.5, 0.5))
+    for name in ("button_press_event", "button_release_event"):
+        canvas.callbacks.process(name, MouseEvent(name, canvas, x, y, MouseButton.LEFT))
+    assert window.root == "c"
+    assert any(text.get_text().startswith("c ") for text in figure.texts)
+    figure.savefig(str(tmp_path / "window.png"))
+
+
+def test_the_runs_window_shows_every_movie(viewer, tmp_path):
+    (window,) = viewer._getVisualizeDict()["showRun"]("showRun")
+    motion, _, progress = window.getFigure().axes
+    assert motion.get_title() == "Motion of 2 movies, 1 failed"
+    assert len(motion.collections[0].get_offsets()) == 2
+    assert list(progress.lines[0].get_ydata()) == [1, 2]
+    window.getFigure().savefig(str(tmp_path / "run.png"))
+
+
+def test_the_run_wrote_its_report_and_the_viewer_opens_it(viewer, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    (view,) = viewer._getVisualizeDict()["showReport"]("showReport")
+    view.show()
+    (address,) = opened
+    assert address.startswith("file:///") and address.endswith("/extra/report.html")
+    with open(view.path, encoding="utf-8") as f:
+        text = f.read()
+    assert '"root":"c"' in text and "b.mrcs" in text and '"running":false' in text
 
 
 def test_an_unknown_movie_is_said_to_be_unknown(viewer):
     viewer.movieId.set(99)
-    (view,) = viewer._getVisualizeDict()["showPictures"]("showPictures")
+    (view,) = viewer._getVisualizeDict()["showMovie"]("showMovie")
     assert "99" in view.getMessage()

@@ -7,6 +7,8 @@ pycuda.driver: tests run on it in a process of their own (test_on_driver.py).
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import importlib.util
 import os
 import re
@@ -20,6 +22,11 @@ HERE = Path(__file__).resolve().parent
 HEADERS = "#include <cuda.h>\n#include <cudaProfiler.h>\n"
 
 
+def pycuda_folder() -> Optional[str]:
+    """Folder with a pycuda for these tests alone and the CUDA headers that it was built with (.ci/pycuda makes it)."""
+    return os.environ.get("FLEXALIGN_TEST_PYCUDA") or None
+
+
 def cuda_include() -> Optional[Path]:
     """Folder of the CUDA headers."""
     toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
@@ -27,7 +34,8 @@ def cuda_include() -> Optional[Path]:
     nvcc = shutil.which("nvcc")
     if nvcc:
         folders.append(str(Path(nvcc).resolve().parents[1] / "include"))
-    for folder in (*folders, "/usr/local/cuda/include", "/usr/include"):
+    own = glob.glob(os.path.join(glob.escape(pycuda_folder() or ""), "nvidia", "cu*", "include"))
+    for folder in (*own, *folders, "/usr/local/cuda/include", "/usr/include"):
         if os.path.isfile(os.path.join(folder, "cuda.h")) and os.path.isfile(os.path.join(folder, "cudaProfiler.h")):
             return Path(folder)
     return None
@@ -35,7 +43,7 @@ def cuda_include() -> Optional[Path]:
 
 def what_is_missing() -> str:
     """Why the test driver can't be used here; empty when it can."""
-    if importlib.util.find_spec("pycuda") is None:
+    if pycuda_folder() is None and importlib.util.find_spec("pycuda") is None:
         return "pycuda is not installed"
     if shutil.which("g++") is None or shutil.which("gcc") is None:
         return "there is no g++"
@@ -62,6 +70,19 @@ def build(folder: Path) -> None:
     nvcc.parent.mkdir()
     nvcc.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "nvcc.py"}" "$@"\n')
     nvcc.chmod(0o755)
+
+
+def load(folder: str) -> None:
+    """Make this process use the driver that `build` left in a folder, and NumPy in the place of cuFFT."""
+    # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
+    ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
+    from flexalign_plugin.kernels import fft
+
+    from .cufft import NumpyCufft
+
+    if not isinstance(fft.call, NumpyCufft):
+        fft.call = NumpyCufft()
+        fft.load = lambda: None
 
 
 def _output(command: list, text: str = "") -> str:

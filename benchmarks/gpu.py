@@ -1,0 +1,320 @@
+"""What a movie takes on a GPU: time, memory and where the time goes, beside what the hardware's memory allows.
+
+    python benchmarks/gpu.py                                    the five sizes of the paper's table 3, 8 bit
+    python benchmarks/gpu.py --sizes 5760x4092x30 --repeats 9   others, as columns x rows x frames
+    python benchmarks/gpu.py --check                            the first time on new hardware: is everything right?
+
+Needs neither Scipion nor the installed package, only its libraries and the parts of CUDA (docs/gpu.md). Movies are
+tiles of a small one in the host's memory: each tile moves by whole pixels, all drift together and each by its own few
+pixels besides, so that the motion is known; a smooth field can't follow its steps, and an error of up to a pixel is no
+fault. The time of a movie runs from raw frames in the host's memory to the micrograph there, local alignment and
+refinement on; the first movie, which also compiles, plans and tunes, is told apart. With files, reading and writing are
+added: in a process that waits for movies, and as a command of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from statistics import median
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from benchmark_movies import ROOT, add_workdir_option
+from gpu_stages import Meter, MeteredBackend, Roads, table
+
+from flexalign_plugin.aligner import align
+from flexalign_plugin.errors import FlexAlignError
+from flexalign_plugin.kernels import select_backend
+from flexalign_plugin.movies import Corrections
+from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.settings import Settings
+
+SIZES = "4096x4096x40,3838x3710x40,7676x7420x40,5760x4092x30,11520x8184x20"
+SUPER_RESOLUTION = 7000  # columns from which pixels are taken for half a detector's: 0.5 A instead of 1 A
+TILE = 1024
+DRIFT_PX, LOCAL_PX = 9, 3
+COPIED_BYTES = 1 << 29
+CHECKS = ("tests/kernels", "tests/emulation")
+TRANSFORMS, MOST_ERROR = ((2, 96, 100), (1, 4050, 5760), (3, 77, 135)), 2e-5  # float32 has 1e-7 in each of its steps
+SANITIZED = "tests/kernels/test_cuda.py::test_every_operation_agrees_with_the_cpu"
+Shape = Tuple[int, int, int]
+
+
+class TiledMovie:
+    """Frames in the host's memory, uint8, whose tiles each show one small picture that moves by whole pixels.
+
+    Attributes
+    ----------
+    shifts_px : (n, tiles_y, tiles_x, 2) true shifts, to be added to the content, zero in the first frame.
+    """
+
+    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
+
+    def __init__(self, shape: Shape, seed: int = 5):
+        n, ny, nx = self.shape = shape
+        self.dtype = np.dtype(np.uint8)
+        side = min(TILE, ny, nx)
+        rate = particle_phantom((1, side, side), drift_px=0, local_px=0, seed=seed).expected(0)
+        rng = np.random.default_rng(seed)
+        self.corners = [np.arange(0, length, side) for length in (ny, nx)]
+        time_course = 1 - np.exp(-np.arange(n) / (n / 4))
+        place = [2 * np.minimum(c + side / 2, length) / length - 1 for c, length in zip(self.corners, (ny, nx))]
+        y, x = np.meshgrid(*place, indexing="ij")
+        local = LOCAL_PX * np.stack([x * y, y - 0.5 * x**2], axis=-1)
+        whole = time_course[:, None, None, None] * (np.array([DRIFT_PX, -0.6 * DRIFT_PX]) + local)
+        self.shifts_px = np.rint(whole)
+        self._side = side
+        self._frames = [self._tiled(rng.poisson(rate).astype(np.uint8), moved) for moved in self.shifts_px.astype(int)]
+
+    def _tiled(self, small: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        frame = np.empty(self.shape[1:], np.uint8)
+        for i, y in enumerate(self.corners[0]):
+            for j, x in enumerate(self.corners[1]):
+                part = frame[y : y + self._side, x : x + self._side]
+                part[...] = np.roll(small, -shifts[i, j], axis=(0, 1))[: part.shape[0], : part.shape[1]]
+        return frame
+
+    def frame(self, i: int) -> np.ndarray:
+        return self._frames[i]
+
+    def error_px(self, model: Any) -> float:
+        """Root mean square distance of a model from the truth at the tiles' centres, a common offset taken off."""
+        y, x = (np.minimum(c + self._side / 2, n - 1) for c, n in zip(self.corners, self.shape[1:]))
+        return _spread(np.moveaxis(model.fields(range(self.shape[0]), y, x), 1, -1) - self.shifts_px)
+
+    def unmoved_px(self) -> float:
+        """The error of a model without motion."""
+        return _spread(self.shifts_px)
+
+
+def _spread(vectors: np.ndarray) -> float:
+    return float(np.sqrt(((vectors - vectors.mean(axis=(0, 1, 2))) ** 2).sum(axis=-1).mean()))
+
+
+def settings_for(shape: Shape) -> Settings:
+    return Settings(pixel_size=0.5 if shape[2] > SUPER_RESOLUTION else 1.0, do_plots=False, do_compute_psd=False)
+
+
+def speeds_of(backend: Any) -> Roads:
+    """Bytes a second of a copy within the device's memory, reading and writing counted, and of copies from and to the
+    host; the fastest of a few."""
+    device, nbytes = getattr(backend, "device", None), COPIED_BYTES
+    if device is None:
+        source, target = np.ones((2, nbytes // 4), np.float32)
+        copied = _fastest(lambda: np.copyto(target, source), lambda: None)
+        return Roads(2 * nbytes / copied, np.inf, np.inf)
+    rows, columns = max(nbytes // 8 >> 12, 2), 1 << 12
+    host = np.ones((rows, columns), np.complex64)
+    source, target = device.upload(host), device.empty(host.shape, np.complex64)
+    sizes = [np.int32(n) for n in (rows, columns, rows, columns)]
+
+    def copy() -> None:  # a crop that keeps everything
+        device.launch("crop", "crop", (columns // 128, rows, 1), (128,), source, *sizes, target)
+
+    within = _fastest(copy, device.synchronize)
+    up = _fastest(lambda: device.upload(host, out=target), device.synchronize)
+    down = _fastest(lambda: device.download(source), device.synchronize)
+    return Roads(2 * host.nbytes / within, host.nbytes / up, host.nbytes / down)
+
+
+def _fastest(operation: Callable[[], Any], wait: Callable[[], Any], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        wait()
+        start = time.perf_counter()
+        operation()
+        wait()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(backend: Any, shape: Shape, repeats: int, speeds: Roads) -> Dict[str, Any]:
+    """Time, memory, error and stages of one size of movies; prints them too."""
+    n, ny, nx = shape
+    print(f"\n## {nx} x {ny} x {n}, 8 bit\n", flush=True)
+    movie, settings = TiledMovie(shape), settings_for(shape)
+    device = getattr(backend, "device", None)
+
+    def one(through: Any) -> Tuple[float, Any]:
+        new = copy.copy(movie)  # the device keeps the frames of a movie that it knows
+        start = time.perf_counter()
+        result = align(new, settings, through, Corrections(None, None, None, []))
+        return time.perf_counter() - start, result
+
+    if device is not None:
+        device.reset_peak()
+    first_s, result = one(backend)
+    walls = [one(backend)[0] for _ in range(repeats)]
+    peak_gb = None if device is None else device.peak_bytes / 1e9
+    meter = Meter(device)
+    metered = [one(MeteredBackend(backend, meter))[0] for _ in range(repeats)]
+    meter.stop()
+    figures = {
+        "wall_s": median(walls),
+        "wall_from_to_s": [min(walls), max(walls)],
+        "first_movie_s": first_s,
+        "peak_device_gb": peak_gb,
+        "error_px": movie.error_px(result.model),
+        "correlated_area_px": result.quality["correlated_area_px"],
+        "patches": result.quality.get("patches"),
+        "local": result.model.is_local,
+        "stages": {name: asdict(stage) for name, stage in meter.stages.items()},
+        "metered_runs": repeats,
+    }
+    print(f"- one movie: **{median(walls):.3f} s** ({min(walls):.3f} - {max(walls):.3f}); the first {first_s:.2f} s")
+    print(f"- peak device memory: {'none: the CPU' if peak_gb is None else f'{peak_gb:.2f} GB'}")
+    print(f"- error of the motion {figures['error_px']:.2f} px (unmoved: {movie.unmoved_px():.2f} px); ", end="")
+    print(f"patches {figures['patches']}, local motion {'found' if figures['local'] else 'not found'}")
+    print(f"- with each stage waited for: {median(metered):.3f} s\n")
+    print("\n".join(table(meter.stages, speeds, float(np.mean(metered)), repeats)), flush=True)
+    return figures
+
+
+def measure_files(
+    backend: Any, device_name: str, shape: Shape, repeats: int, workdir: str
+) -> Dict[str, Dict[str, float]]:
+    """Seconds of a movie in a file, all files written: in this process, which is warm, and as a command of its own."""
+    from flexalign_plugin.jobs import Job, run_job
+    from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
+
+    n, ny, nx = shape
+    settings, movie = settings_for(shape), TiledMovie(shape)
+    frames = [movie.frame(i) for i in range(n)]
+    found = {}
+    print("\n| file | in a warm process, s | the whole command, s |\n|---|---|---|")
+    for kind in ("MRC", "LZW TIFF"):
+        folder = os.path.join(workdir, f"gpu-{nx}x{ny}x{n}-{os.getpid()}")
+        os.makedirs(folder)
+        try:
+            path = os.path.join(folder, "movie.mrc" if kind == "MRC" else "movie.tif")
+            if kind == "MRC":
+                write_mrc_movie(path, frames, settings.pixel_size)
+            else:
+                write_tiff_movie(path, frames, compression="lzw", rows_per_strip=64)
+            warm = [_succeeded(run_job(Job(path, folder, "out", settings), backend)) for _ in range(repeats + 1)][1:]
+            words = [sys.executable, "-m", "flexalign_plugin", "align", path, "--output", folder, "--quiet"]
+            words += ["--device", device_name, "--pixel-size", str(settings.pixel_size)]
+            words += ["--no-do-plots", "--no-do-compute-psd"]
+            command = [_command_seconds(words) for _ in range(repeats)]
+        finally:
+            shutil.rmtree(folder)
+        found[kind] = {"warm_s": median(warm), "command_s": median(command)}
+        print(f"| {kind} | {median(warm):.2f} | {median(command):.2f} |", flush=True)
+    return found
+
+
+def _succeeded(result: Any) -> float:
+    if not result.ok:
+        raise FlexAlignError(result.error)
+    return float(result.seconds)
+
+
+def _command_seconds(words: Sequence[str]) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": ROOT}, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise FlexAlignError(f"{' '.join(words)} ended with status {done.returncode}: {done.stderr.strip()}")
+    return time.perf_counter() - start
+
+
+def check(backend: Any, device_name: str) -> bool:
+    """First time on hardware: transforms against NumPy, the tests on this device, NVIDIA's own checker."""
+    print("### Transforms against NumPy in double precision\n")
+    good = max(transform_error(backend.device, *size) for size in TRANSFORMS) < MOST_ERROR
+    environment = {**os.environ, "FLEXALIGN_TEST_DEVICE": device_name}
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    commands = [[*tests, *CHECKS]]
+    sanitizer = shutil.which("compute-sanitizer")
+    for tool in ("memcheck", "racecheck") if sanitizer else ():
+        commands.append([sanitizer, "--tool", tool, "--error-exitcode", "9", *tests, SANITIZED])
+    if sanitizer is None:
+        print("\ncompute-sanitizer of the CUDA toolkit is not in PATH: its checks are left out.")
+    for command in commands:
+        print(f"\n### FLEXALIGN_TEST_DEVICE={device_name} {' '.join(command)}\n", flush=True)
+        good = subprocess.run(command, cwd=ROOT, env=environment).returncode == 0 and good
+    print(f"\n{'All is well.' if good else 'SOMETHING IS WRONG, see above.'}")
+    return good
+
+
+def transform_error(device: Any, batch: int, ny: int, nx: int) -> float:
+    """Largest error of both transforms relative to the root mean square; prints it."""
+    images = np.random.default_rng(0).standard_normal((batch, ny, nx)).astype(np.float32)
+    spectrum = device.empty((batch, ny, nx // 2 + 1), np.complex64)
+    device.rfft2(device.upload(images), spectrum)
+    right = np.fft.rfft2(images.astype(np.float64))
+    forward = np.abs(device.download(spectrum) - right).max() / np.sqrt(np.mean(np.abs(right) ** 2))
+    back = device.empty(images.shape, np.float32)
+    device.irfft2(spectrum, back)
+    backward = np.abs(device.download(back) / (ny * nx) - images).max()
+    print(f"- {batch} x {ny} x {nx}: {forward:.1e} forward, {backward:.1e} there and back")
+    return float(max(forward, backward))
+
+
+def shapes(text: str) -> List[Shape]:
+    """(frames, rows, columns) of "5760x4092x30,..."."""
+    found = []
+    for word in text.split(","):
+        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", word.strip())
+        if match is None:
+            raise argparse.ArgumentTypeError(f"{word!r} is no size: write columns x rows x frames, as 5760x4092x30")
+        nx, ny, n = map(int, match.groups())
+        found.append((n, ny, nx))
+    return found
+
+
+def parse(words: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    option = parser.add_argument
+    option("--device", default="cuda:0", help="cuda:0 (default), another GPU, or cpu")
+    option("--sizes", type=shapes, default=SIZES, metavar="XxYxN,...", help="default: %(default)s")
+    option("--repeats", type=int, default=5, help="movies of each size (default %(default)s)")
+    option("--memory-limit", type=float, metavar="GB", help="most of the GPU's memory to use")
+    option("--no-tune", action="store_true", help="do not search the fastest size of transforms")
+    option("--no-files", action="store_true", help="do not write and read movies in files")
+    option("--json", metavar="FILE", help="write all figures here too")
+    option("--check", action="store_true", help="measure nothing; test everything on this device")
+    add_workdir_option(parser)
+    return parser.parse_args(words)
+
+
+def main(words: Optional[Sequence[str]] = None, select: Callable[..., Any] = select_backend) -> int:
+    arguments = parse(words)
+    try:
+        backend = select(arguments.device, None, arguments.memory_limit, tune=not arguments.no_tune)
+    except FlexAlignError as error:
+        print(f"No GPU is measured: {error}", file=sys.stderr)
+        return 1
+    if arguments.check and not hasattr(backend, "device"):
+        print("Only a GPU is checked: name it with --device cuda:0.", file=sys.stderr)
+        return 1
+    if arguments.check:
+        return 0 if check(backend, arguments.device) else 1
+    speeds = speeds_of(backend)
+    print(
+        f"# {backend.name}, {backend.threads} threads\n\nCopies: {speeds.memory / 1e9:.0f} GB/s within the memory, ",
+        end="",
+    )
+    print(f"{speeds.up / 1e9:.1f} GB/s from and {speeds.down / 1e9:.1f} GB/s to the host.")
+    figures: Dict[str, Any] = {"device": backend.name, "copies_bytes_per_s": asdict(speeds), "sizes": {}}
+    for shape in arguments.sizes:
+        found = measure(backend, shape, arguments.repeats, speeds)
+        if not arguments.no_files:
+            found["files"] = measure_files(backend, arguments.device, shape, arguments.repeats, arguments.workdir)
+        figures["sizes"]["{2}x{1}x{0}".format(*shape)] = found
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""`flexalign report`: a folder of results as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from .values import SUCCESS, whole
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="show a folder of results as one HTML file",
+        description="Write what a folder of results holds (of flexalign align, or a protocol's extra folder) as one "
+        "HTML file that any browser or phone shows and that needs no network.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("results", metavar="RESULTS_DIR", help="folder of the results")
+    option("--output", metavar="FILE", help="the report (default: report.html in the folder)")
+    option(
+        "--pictures",
+        type=whole,
+        default=40,
+        metavar="N",
+        help="movies whose pictures are inside the file, the newest and those that most need a look, about 50 kB each; "
+        "the others are linked (default: 40)",
+    )
+    parser.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ..report_pages import REPORT_NAME, write_report
+
+    path = args.output or os.path.join(args.results, REPORT_NAME)
+    run = write_report(args.results, path, detailed=args.pictures)
+    for sentence in run.unreadable:
+        print(f"left out: {sentence}")
+    print(f"{path}: {len(run.rows)} movies, {len(run.failed)} failed")
+    return SUCCESS

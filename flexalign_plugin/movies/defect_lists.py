@@ -1,0 +1,225 @@
+"""Lists of defects: rectangles, SerialEM's camera defects, and the XML that EER gain references carry.
+
+Pixels count from 0. The rows of a list of rectangles are those of the movie's file; SerialEM and the cameras count
+rows from the top of the picture, as TIFF and EER files store them, so that their maps must be turned upside down for
+an MRC movie. What a key of SerialEM's file means is said in IMOD's and SerialEM's manuals.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import tifffile
+
+from ..errors import CorrectionError, MovieError
+from .reading import first_bytes
+
+MAX_BYTES = 100_000_000
+EER_DEFECTS_TAG = 65100  # of a gain reference's first TIFF page
+# Number of values after each key of SerialEM's list; 0: any number but none.
+SERIALEM_KEYS = {
+    "camerasizex": 1,
+    "camerasizey": 1,
+    "rotationandflip": 1,
+    "wasscaled": 1,
+    "usablearea": 4,
+    "badcolumns": 0,
+    "badrows": 0,
+    "badpixels": 0,
+    "partialbadcolumn": 4,
+    "partialbadrow": 4,
+}
+
+
+class DefectMap(NamedTuple):
+    """Defects of a list: `mask` (ny, nx) bool on the movie's frames, or on the camera with its top row first."""
+
+    mask: np.ndarray
+    on_camera: bool
+
+
+def read_defect_file(path: str, shape: Tuple[int, int]) -> DefectMap:
+    """Defects of a text file, whose kind is recognised by its content.
+
+    Parameters
+    ----------
+    shape : (ny, nx) of the movie's frames.
+
+    Raises
+    ------
+    CorrectionError : the file can't be read, or a line of it makes no sense.
+    """
+    try:
+        text = first_bytes(path, MAX_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise CorrectionError(
+            f"Defect file {path}: is no text file: give lines of 'x y width height' or SerialEM's list of camera "
+            "defects; an image is given as defect map."
+        ) from error
+    except MovieError as error:
+        raise CorrectionError(f"Defect file {error}") from error
+    if text.lstrip().startswith("<"):
+        try:
+            return DefectMap(defects_of_xml(text, shape), True)
+        except ValueError as error:
+            raise CorrectionError(f"Defect file {path}: {error}: check the file.") from error
+    lines = [(number, line.split("#")[0].replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, words) for number, words in lines if words]
+    if any(words[0].lower() in SERIALEM_KEYS for _, words in lines):
+        return DefectMap(_serialem(path, lines), True)
+    return DefectMap(_rectangles(path, lines, shape), False)
+
+
+def _rectangles(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int, int]) -> np.ndarray:
+    """Lines `x y width height`; rectangles are cut at the edge of the frame."""
+    mask = np.zeros(shape, bool)
+    for number, words in lines:
+        numbers = _whole(words)
+        if numbers is None or len(numbers) != 4 or min(numbers[2:]) < 1:
+            raise CorrectionError(
+                f"Defect file {path}: line {number} is '{' '.join(words)}': write four whole numbers, "
+                "'x y width height'."
+            )
+        x, y, width, height = numbers
+        if x >= shape[1] or y >= shape[0]:
+            raise CorrectionError(
+                f"Defect file {path}: line {number} starts at x {x}, y {y}, outside the frames of {shape[1]} x "
+                f"{shape[0]}: count pixels from 0 on this movie's frames."
+            )
+        mask[y : y + height, x : x + width] = True
+    return mask
+
+
+def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
+    """SerialEM's list as a map of the camera; keys that say nothing about pixels are passed over."""
+    entries: List[Tuple[int, str, List[int]]] = []
+    single: Dict[str, int] = {}
+    for number, (key, *words) in lines:
+        wanted = SERIALEM_KEYS.get(key.lower())
+        if wanted is None:
+            continue
+        values = _whole(words)
+        paired = key.lower() != "badpixels" or len(words) % 2 == 0
+        if not values or not paired or (wanted and len(values) != wanted):
+            count = {0: "pairs of whole numbers" if not paired else "whole numbers", 1: "a whole number"}
+            raise CorrectionError(
+                f"Defect file {path}: line {number} is '{' '.join([key, *words])}': {key} is followed by "
+                f"{count.get(wanted, f'{wanted} whole numbers')}, none of them negative: correct the line."
+            )
+        if wanted == 1:
+            single[key.lower()] = values[0]
+        else:
+            entries.append((number, key.lower(), values))
+    ny, nx = single.get("camerasizey", 0), single.get("camerasizex", 0)
+    if min(ny, nx) < 1:
+        raise CorrectionError(
+            f"Defect file {path}: the size of the camera is missing: add the lines CameraSizeX and CameraSizeY."
+        )
+    mask = np.zeros((ny, nx), bool)
+    block = 1 << single.get("wasscaled", 0)  # pixels of a list scaled to super-resolution are blocks
+    for number, key, values in entries:
+        for x0, y0, x1, y1 in _boxes(key, values, (ny, nx), block):
+            if not (x0 <= x1 < nx and y0 <= y1 < ny):
+                raise CorrectionError(
+                    f"Defect file {path}: line {number} marks x {x0} to {x1}, y {y0} to {y1}, which is not inside its "
+                    f"camera of {nx} x {ny}: correct the line or the camera's size."
+                )
+            mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
+
+
+def _boxes(key: str, v: List[int], shape: Tuple[int, int], block: int) -> List[Tuple[int, int, int, int]]:
+    """The (x0, y0, x1, y1) that an entry of SerialEM's list marks, ends included."""
+    ny, nx = shape
+    if key == "badcolumns":
+        return [(x, 0, x, ny - 1) for x in v]
+    if key == "badrows":
+        return [(0, y, nx - 1, y) for y in v]
+    if key == "badpixels":
+        return [(x, y, min(x + block, nx) - 1, min(y + block, ny) - 1) if x < nx and y < ny else (x, y, x, y)
+                for x, y in zip(v[::2], v[1::2])]  # fmt: skip
+    if key == "partialbadcolumn":
+        return [(v[0], v[2], v[0] + v[1] - 1, v[3])]
+    if key == "partialbadrow":
+        return [(v[2], v[0], v[3], v[0] + v[1] - 1)]
+    top, left, bottom, right = v  # of the usable area; 0 leaves a side as it is
+    boxes = []
+    if top:
+        boxes.append((0, 0, nx - 1, top - 1))
+    if left:
+        boxes.append((0, 0, left - 1, ny - 1))
+    if bottom and bottom != ny - 1:
+        boxes.append((0, bottom + 1, nx - 1, ny - 1))
+    if right and right != nx - 1:
+        boxes.append((right + 1, 0, nx - 1, ny - 1))
+    return boxes
+
+
+def gain_defects(path: str, shape: Tuple[int, int]) -> Optional[np.ndarray]:
+    """Map of the defects that a TIFF gain reference lists in its own tag, rows as stored; None without such a tag.
+
+    Raises
+    ------
+    ValueError : the tag is there but can't be understood.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags.get(EER_DEFECTS_TAG)  # type: ignore[union-attr]
+        if tag is None:
+            return None
+        value = tag.value
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return defects_of_xml(text.strip("\0 \r\n\t"), shape)
+
+
+def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
+    """Map of `<defects>` made of `<point>x,y`, `<area>x0,y0,x1,y1`, `<col>` and `<row>` with numbers and ranges.
+
+    Raises
+    ------
+    ValueError : the text is no such list, or names pixels outside `shape`.
+    """
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"its XML can't be read ({error})") from error
+    if root.tag != "defects":
+        raise ValueError(f"its XML holds '{root.tag}', not 'defects'")
+    ny, nx = shape
+    mask = np.zeros(shape, bool)
+    for element in root.iter():
+        kind, numbers = element.tag.replace("nonmasking", ""), _ranges(element.text or "")
+        wanted = {"point": 2, "area": 4}.get(kind, len(numbers))
+        if kind not in ("point", "area", "row", "col"):
+            continue
+        if not numbers or len(numbers) != wanted:
+            raise ValueError(f"'{element.text}' is no {kind} of its list of defects")
+        if kind == "row":
+            boxes = [(0, y, nx - 1, y) for y in numbers]
+        elif kind == "col":
+            boxes = [(x, 0, x, ny - 1) for x in numbers]
+        else:
+            boxes = [(numbers[0], numbers[1], numbers[-2], numbers[-1])]
+        for x0, y0, x1, y1 in boxes:
+            if not (x0 <= x1 < nx and y0 <= y1 < ny):
+                raise ValueError(f"the {kind} {element.text} of its list of defects is outside its {nx} x {ny} pixels")
+            mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
+
+
+def _ranges(text: str) -> List[int]:
+    """`1,4-6` as [1, 4, 5, 6]; nothing for text that is no such list."""
+    numbers: List[int] = []
+    for part in re.split(r"[,\s]+", text.strip()):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        if match is None:
+            return []
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return numbers
+
+
+def _whole(words: List[str]) -> Optional[List[int]]:
+    """The words as numbers from 0 on, or None if one is something else."""
+    return [int(word) for word in words] if all(re.fullmatch(r"\d{1,9}", word) for word in words) else None

@@ -1,0 +1,11 @@
+"""The report of a run as one HTML file that needs nothing else: for people who look from a phone or another desk.
+
+`collect` reads a folder of results, `details` what is shown of one movie, `page` writes the file, `live` keeps it up to
+date during a run. The page itself is `page.html`, `style.css`, `charts.js` and `report.js`.
+"""
+
+from .collect import Run, collect_run
+from .live import LiveReport
+from .page import REPORT_NAME, write_report
+
+__all__ = ["REPORT_NAME", "LiveReport", "Run", "collect_run", "write_report"]

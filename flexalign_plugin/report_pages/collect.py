@@ -1,0 +1,153 @@
+"""What a folder of results holds: one small row for each movie, and the movies that failed.
+
+A row is read from `<root>_motion.json` once; given again as `known`, it is used as long as that file has the same time
+and size. So an update during a run reads the new movies only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+from urllib.parse import quote
+
+from ..errors import SettingsError
+from ..micrographs.files import RESULT_STARTS
+from .figures import concerns, numbers
+
+FAILURES_NAME = "failed.tsv"
+_MOTION = "_motion.json"
+_RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in RESULT_STARTS) + ").*)", re.DOTALL)
+Row = Dict[str, Any]
+
+
+@dataclass
+class Run:
+    """The movies of a folder.
+
+    Attributes
+    ----------
+    rows : of the movies that are done, in order of acquisition; plain values only, as they stand in the page.
+        Keys: root, movie, stamp, acquired and finished (seconds since 1970; acquired may be None), values, warnings,
+        notes, concerns, settings (key of `settings`), frames, micrograph, files ([ending, quoted name]).
+    failed : [movie, reason] of those that are not.
+    order : "acquired" when the rows stand by the time of the movie files, "finished" when it is not known of all.
+    settings : {number: settings}, each distinct set once.
+    unreadable : sentences about results that can't be read.
+    """
+
+    folder: str
+    rows: List[Row] = field(default_factory=list)
+    failed: List[Tuple[str, str]] = field(default_factory=list)
+    order: str = "acquired"
+    settings: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    unreadable: List[str] = field(default_factory=list)
+
+
+def collect_run(folder: str, known: Optional[Run] = None) -> Run:
+    """Read a folder of results, as written by `flexalign align` or by the protocol (its `extra`).
+
+    Raises
+    ------
+    SettingsError : the folder can't be read.
+    """
+    run = Run(folder)
+    earlier = {row["root"]: row for row in known.rows} if known is not None else {}
+    old_settings = known.settings if known is not None else {}
+    stamps, files = _listed(folder)
+    for root, stamp in stamps.items():
+        row = earlier.get(root)
+        if row is not None and row["stamp"] == stamp:
+            settings = old_settings[row["settings"]]
+        else:
+            try:
+                content = load_result(folder, root)
+                row, settings = _row(root, content), content.get("settings", {})
+            except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+                run.unreadable.append(f"{root}{_MOTION}: can't be read ({error}).")
+                continue
+            row.update(stamp=stamp, finished=stamp[0] / 1e9)
+        row["settings"] = _number_of(settings, run.settings)
+        row["files"] = files.get(root, [])
+        run.rows.append(row)
+    if any(row["acquired"] is None for row in run.rows):
+        run.order = "finished"
+    run.rows.sort(key=lambda row: (row[run.order], row["root"]))
+    for row, sentences in zip(run.rows, concerns([row["values"] for row in run.rows])):
+        row["concerns"] = sentences
+    run.failed = _failures(os.path.join(folder, FAILURES_NAME))
+    return run
+
+
+def load_result(folder: str, root: str) -> Dict[str, Any]:
+    """Content of a movie's `_motion.json`."""
+    with open(os.path.join(folder, root + _MOTION), encoding="utf-8") as f:
+        content = json.load(f, parse_constant=lambda _: None)  # what is no number is not known
+    if not isinstance(content, dict) or "quality" not in content:
+        raise ValueError("it holds no result of an alignment")
+    return content
+
+
+def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]]]]:
+    """Time and size of each movie's result, and each movie's files."""
+    stamps: Dict[str, List[int]] = {}
+    files: Dict[str, List[List[str]]] = {}
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise SettingsError(f"{folder}: can't be read ({error.strerror}): give the folder of the results.") from error
+    for entry in entries:
+        parts = _RESULT.fullmatch(entry.name)
+        if parts is None or entry.name.startswith("."):
+            continue
+        root, ending = parts.groups()
+        if ending == _MOTION:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # just being replaced: there again at the next update
+                continue
+            stamps[root] = [status.st_mtime_ns, status.st_size]
+        files.setdefault(root, []).append([ending, quote(os.fsencode(entry.name))])
+    return stamps, files
+
+
+def _row(root: str, content: Dict[str, Any]) -> Row:
+    movie = str(content.get("movie", root))
+    values = numbers(content["quality"])
+    seconds = sum(float(stage["wall"]) for stage in content.get("timings_s", {}).values())
+    if seconds:
+        values["seconds"] = round(seconds, 1)
+    try:
+        acquired: Optional[float] = round(os.stat(movie).st_mtime, 1)
+    except (OSError, ValueError):
+        acquired = None
+    return {
+        "root": root,
+        "movie": os.path.basename(movie),
+        "acquired": acquired,
+        "values": values,
+        "warnings": [str(w) for w in content.get("warnings", [])],
+        "notes": [str(n) for n in content.get("notes", [])],
+        "frames": content.get("frames", {}),
+        "micrograph": content.get("micrograph", {}),
+    }
+
+
+def _number_of(settings: Dict[str, Any], distinct: Dict[str, Dict[str, Any]]) -> str:
+    for number, known in distinct.items():
+        if known == settings:
+            return number
+    number = str(len(distinct))
+    distinct[number] = settings
+    return number
+
+
+def _failures(path: str) -> List[Tuple[str, str]]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as f:
+            lines = [line.rstrip("\n").split("\t") for line in f][1:]
+    except OSError:  # none failed
+        return []
+    return [(os.path.basename(line[1]), line[2]) for line in lines if len(line) >= 3]

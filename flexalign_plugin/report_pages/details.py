@@ -1,0 +1,128 @@
+"""What the page shows of one movie beyond its figures: motion on a coarse mesh, residuals, small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from PIL import Image
+
+from ..micrographs.quality import local_shifts
+from ..motion.model import MotionModel
+from ..settings import Settings
+from .collect import load_result
+
+MESH_POINTS = 8  # along the longer side of the frame
+MAX_FRAMES = 30  # of the animation
+PICTURE_SIZE = 240
+_JPEG_QUALITY = 60
+_STEP_PX = 0.01  # the mesh's shifts are written as whole numbers of it
+
+
+def details(folder: str, root: str) -> Dict[str, Any]:
+    """All that the page draws of a movie, as plain values.
+
+    Returns
+    -------
+    Keys, each only where it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
+    pixel_size_A, field (see `_field`), patches ([y, x, residual px]), window ([x0, y0, x1, y1] of the micrograph in
+    the frame, px), frc ({"curve": [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected",
+    "uncorrected", "nyquist_A"}), thumbnail, psd and plot_psd (data URLs).
+    """
+    content = load_result(folder, root)
+    found: Dict[str, Any] = {}
+    if content.get("model"):
+        model = MotionModel.from_dict(content["model"])
+        if not np.isfinite(model.global_shifts_px).all():
+            raise ValueError("its shifts are no numbers")
+        ny, nx = model.frame_shape
+        found.update(
+            shifts=np.round(model.global_shifts_px, 3).tolist(),
+            first_frame=model.first_frame + 1,
+            pixel_size_A=model.pixel_size_A,
+            shape=[ny, nx],
+            window=_window(content.get("settings", {}), ny, nx),
+        )
+        if model.is_local:
+            found["field"] = _field(model)
+        patches = _patches(model, content["quality"])
+        if patches is not None:
+            found["patches"] = patches
+        profile = content["quality"].get("psd_profile")
+        if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
+            found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
+        frequency, frc = (content["quality"].get(name) for name in ("frc_frequency_per_A", "frc"))
+        if frequency and frc:
+            found["frc"] = {
+                "curve": [list(point) for point in zip(frequency, frc) if None not in point],
+                "nyquist_A": 1 / max(frequency),
+            }
+    pictures = {"thumbnail": "_thumbnail.png", "psd": "_psd.png"}
+    if "profile" not in found:
+        pictures["plot_psd"] = "_plot_psd.png"  # which has the radial averages too
+    for name, ending in pictures.items():
+        picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
+        if picture is not None:
+            found[name] = picture
+    return found
+
+
+def _field(model: MotionModel) -> Dict[str, Any]:
+    """Local shifts on a mesh, relative to the first aligned frame.
+
+    Returns
+    -------
+    y, x : px, of the mesh; frames : from 1; step_px : unit of `motion`; motion : for each frame the whole numbers
+    [y, x, y, x, ...] of the mesh's points, x running fastest.
+    """
+    ny, nx = model.frame_shape
+    spacing = max(ny, nx) / MESH_POINTS
+    y, x = (_mesh(n, spacing) for n in (ny, nx))
+    motion = local_shifts(model, y, x)
+    frames = np.unique(np.linspace(0, model.n_aligned - 1, min(MAX_FRAMES, model.n_aligned)).round().astype(int))
+    whole = np.rint(motion[:, frames] / _STEP_PX).astype(int).transpose(1, 2, 3, 0)
+    return {
+        "y": y.round(1).tolist(),
+        "x": x.round(1).tolist(),
+        "frames": (frames + model.first_frame + 1).tolist(),
+        "step_px": _STEP_PX,
+        "motion": whole.reshape(len(frames), -1).tolist(),
+    }
+
+
+def _mesh(length: int, spacing: float) -> np.ndarray:
+    n = max(2, round(length / spacing))
+    return (np.arange(n) + 0.5) * length / n
+
+
+def _patches(model: MotionModel, quality: Dict[str, Any]) -> Optional[List[List[float]]]:
+    """[y, x, rms over frames of (measured less smooth shift)] of each patch, pixels."""
+    centres, measured = (np.array(quality.get(f"patch_{what}_px", ()), float) for what in ("centres", "shifts"))
+    if centres.ndim != 2 or measured.shape != (len(centres), model.n_aligned, 2):
+        return None
+    t = np.array(model.aligned_frames, float)
+    smooth = np.stack(model.shift(t[None, :], centres[:, :1], centres[:, 1:]), -1)
+    difference = measured - (smooth - smooth.mean(axis=1, keepdims=True))
+    rms = np.sqrt(np.mean(np.sum(difference**2, axis=2), axis=1))
+    return [[round(y), round(x), round(r, 3)] for (y, x), r in zip(centres.tolist(), rms.tolist())]
+
+
+def _window(settings: Dict[str, Any], ny: int, nx: int) -> List[int]:
+    known = {name: settings[name] for name in settings if name.startswith("crop_")}
+    y, x = Settings(**known).crop_window(ny, nx, "")
+    return [x.start, y.start, x.stop, y.stop]
+
+
+def _picture(path: str, size: int) -> Optional[str]:
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("L" if picture.mode in ("1", "L", "I", "F") else "RGB")
+            small.thumbnail((size, size), Image.Resampling.BOX)
+    except OSError:  # not asked for
+        return None
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -1,0 +1,155 @@
+"""Writes the report: the page's own parts and, as JSON that no file name can break out of, what it shows.
+
+The file is its own cache: the next `write_report` takes from it what has not changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+from urllib.parse import quote
+
+from .. import __version__
+from ..errors import SettingsError
+from ..micrographs.files import atomic_path, output_error
+from ..settings import Settings
+from .collect import Row, Run, collect_run
+from .details import details
+from .figures import FIGURES, described
+
+REPORT_NAME = "report.html"
+DETAILED = 40  # movies with pictures in the page: about 50 kB each
+_NEWEST_SHARE = 0.6  # of them; the others are those that most need a look
+_HERE = Path(__file__).parent
+_FORMAT = f"flexalign-report-1 {__version__}"
+_DATA_START, _DATA_END = '<script type="application/json" id="data">', "</script>"
+
+
+class State:
+    """What was read for the last report of a folder: the rows, and the details of the movies that had them."""
+
+    def __init__(self) -> None:
+        self.run: Optional[Run] = None
+        self.details: Dict[str, Tuple[List[int], Dict[str, Any]]] = {}  # root: (stamp, details)
+
+
+def write_report(
+    folder: str,
+    path: Optional[str] = None,
+    state: Optional[State] = None,
+    title: str = "",
+    detailed: int = DETAILED,
+    running: bool = False,
+    expected: Optional[int] = None,
+) -> Run:
+    """Write the report of a folder of results as one HTML file, all at once.
+
+    Parameters
+    ----------
+    path : of the report; `report.html` in the folder.
+    state : kept by the caller between updates; without it, it is taken from an earlier report at `path`.
+    detailed : number of movies whose pictures are in the page; the others are linked.
+    running : more movies are to come: the page says so and loads itself again every minute.
+    expected : movies of the whole run, if that is known.
+
+    Raises
+    ------
+    SettingsError : the folder can't be read; OutputError : the report can't be written.
+    """
+    path = path or os.path.join(folder, REPORT_NAME)
+    state = state if state is not None else _earlier(path, folder)
+    run = collect_run(folder, state.run)
+    chosen = _chosen(run, detailed)
+    kept = {}
+    for row in run.rows:
+        root, stamp = row["root"], row["stamp"]
+        if root not in chosen:
+            continue
+        if root in state.details and state.details[root][0] == stamp:
+            kept[root] = state.details[root]
+            continue
+        try:
+            kept[root] = stamp, details(folder, root)
+        except (OSError, ValueError, TypeError, KeyError, IndexError, SettingsError) as error:
+            run.unreadable.append(f"{root}: its motion can't be shown ({error}).")
+    state.run, state.details = run, kept
+    content = _content(run, kept, path, title or _title(folder))
+    content.update(running=running, expected=expected, detailed=detailed)
+    try:
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+            f.write(_page(content))
+    except OSError as error:
+        raise output_error(path, error) from error
+    return run
+
+
+def _chosen(run: Run, detailed: int) -> Dict[str, bool]:
+    """The newest movies and those that most need a look."""
+    newest = sorted(run.rows, key=lambda row: row["finished"], reverse=True)
+    n_newest = round(_NEWEST_SHARE * detailed)
+    worst = sorted(newest[n_newest:], key=_need, reverse=True)
+    return {row["root"]: True for row in newest[:n_newest] + worst[: detailed - n_newest]}
+
+
+def _need(row: Row) -> Tuple[int, float]:
+    doubts = 2 * len(row["warnings"]) + len(row["concerns"])
+    return doubts, row["values"].get("accumulated_motion_total_A", 0.0)
+
+
+def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str, Any]:
+    names = {name: None for row in run.rows for name in row["values"]}
+    in_order = [name for name in FIGURES if name in names] + [name for name in names if name not in FIGURES]
+    base = os.path.relpath(run.folder, os.path.dirname(path) or ".")
+    return {
+        "format": _FORMAT,
+        "version": __version__,
+        "folder": os.path.abspath(run.folder),
+        "title": title,
+        "written": round(time.time()),
+        "base": "" if base == "." else quote(os.fsencode(base)) + "/",
+        "order": run.order,
+        "figures": {name: described(name)._asdict() for name in in_order},
+        "defaults": Settings().to_dict(),
+        "settings": run.settings,
+        "failed": run.failed,
+        "unreadable": run.unreadable,
+        "movies": [{**row, "details": kept[row["root"]][1]} if row["root"] in kept else row for row in run.rows],
+    }
+
+
+def _title(folder: str) -> str:
+    """Name of the folder; of the run, for a protocol's `extra`."""
+    parent, name = os.path.split(os.path.abspath(folder))
+    return os.path.basename(parent) if name == "extra" else name
+
+
+def _page(content: Dict[str, Any]) -> str:
+    parts = {name: (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "charts.js", "report.js")}
+    page = (_HERE / "page.html").read_text(encoding="utf-8")
+    for name, text in parts.items():
+        page = page.replace(f"@{name}@", text)
+    # ASCII and without <, > and &, so that no name ends the script element or starts anything.
+    data = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return page.replace("@data@", f"\n{_DATA_START}{data}{_DATA_END}\n")
+
+
+def _earlier(path: str, folder: str) -> State:
+    """What an earlier report at `path` says about the folder, or nothing."""
+    state = State()
+    try:
+        with open(path, encoding="utf-8") as f:
+            line = next(line for line in f if line.startswith(_DATA_START))
+        content = json.loads(line.strip()[len(_DATA_START) : -len(_DATA_END)])
+        if content["format"] != _FORMAT or content["folder"] != os.path.abspath(folder):
+            return state
+        rows = content["movies"]
+        state.details = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
+        state.run = Run(folder, rows, settings=content["settings"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or somebody else's
+        return State()
+    return state

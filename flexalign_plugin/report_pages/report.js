@@ -1,0 +1,269 @@
+// The pages: the run, and one movie (address #m=ROOT). Every text goes in as a text node.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const movies = data.movies, page = document.getElementById("page");
+const TOTAL = "accumulated_motion_total_A", EARLY = "accumulated_motion_early_A", LATE = "accumulated_motion_late_A";
+const position = new Map(movies.map((movie, i) => [movie.root, i]));
+const view = { search: "", sort: "newest", shown: 50, figure: null };
+let stopPlaying = () => {};
+
+function nice(value) {
+  if (value == null) return "–";
+  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6)) return value.toExponential(1);
+  return Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));
+}
+const inWords = (name, value) => {
+  const unit = data.figures[name] ? data.figures[name].unit : "";
+  return value == null ? "–" : `${unit === "%" ? nice(100 * value) : nice(value)} ${unit}`.trim();
+};
+const median = (values) => { const v = values.filter((x) => x != null).sort((a, b) => a - b); return v.length ? v[Math.floor(v.length / 2)] : null; };
+const column = (name) => movies.map((movie) => movie.values[name] ?? null);
+const when = (seconds) => new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+const address = (movie) => "#m=" + encodeURIComponent(position.get(movie.root) + 1);
+const open = (i) => { location.hash = address(movies[i]); };
+const doubts = (movie) => [...movie.warnings, ...movie.concerns];
+const card = (title, ...content) => h("section", { class: "card" }, h("h2", {}, title), ...content);
+const wide = (element) => { element.classList.add("wide"); return element; };
+const legend = (...entries) => h("div", { class: "legend" }, entries.map(([text, colour]) => h("span", {}, h("i", { style: `background:${colour}` }), text)));
+
+// Movies per hour, over all and over the last twenty.
+function pace(times) {
+  if (times.length < 2) return [null, null];
+  const rate = (part) => (part[part.length - 1] > part[0] ? (3600 * (part.length - 1)) / (part[part.length - 1] - part[0]) : null);
+  return [rate(times), rate(times.slice(-21))];
+}
+
+function runPage() {
+  document.title = `FlexAlign report: ${data.title}`;
+  const finished = movies.map((movie) => movie.finished).sort((a, b) => a - b), [overall, lately] = pace(finished);
+  const doubtful = movies.filter((movie) => doubts(movie).length);
+  const waiting = data.expected == null ? null : Math.max(data.expected - movies.length - data.failed.length, 0);
+  const tile = (value, text, kind = "") => h("div", { class: `tile ${kind}` }, h("b", {}, value), h("span", {}, text));
+  const tiles = h("div", { class: "tiles" }, tile(String(movies.length), "done"),
+    tile(String(data.failed.length), "failed", data.failed.length ? "alarm" : ""),
+    waiting != null && data.running ? tile(String(waiting), "waiting") : null,
+    tile(String(doubtful.length), "need a look", doubtful.length ? "doubt" : ""),
+    lately ? tile(nice(lately), "movies per hour") : null,
+    movies.length ? tile(`${nice(median(column(TOTAL)))} Å`, "total motion (median)") : null,
+    median(column(EARLY)) != null ? tile(`${nice(median(column(EARLY)))} Å`, "in the first 4 e/Å² (median)") : null,
+    median(column("local_motion_max_px")) != null ? tile(`${nice(median(column("local_motion_max_px")))} px`, "local motion (median)") : null);
+  const grid = h("div", { class: "grid" });
+  page.replaceChildren(
+    h("header", {}, h("h1", {}, `FlexAlign: ${data.title}`),
+      h("p", { class: "soft" }, `${data.running ? "Running" : "Results"} as of ${when(data.written)}${data.running ? "; this page loads itself again every minute" : ""}. ${data.folder}`),
+      data.expected ? h("div", { class: "bar" }, h("i", { style: `width:${(100 * movies.length) / data.expected}%` }), h("i", { style: `width:${(100 * data.failed.length) / data.expected}%` })) : null),
+    tiles, grid);
+  if (data.failed.length) grid.append(wide(failedCard()));
+  if (data.unreadable.length) grid.append(wide(card("Could not be read", h("ul", {}, data.unreadable.map((text) => h("li", {}, text))))));
+  if (!movies.length) {
+    grid.append(wide(card("No movie is finished yet", h("p", {}, "Results appear here as they come."))));
+    return;
+  }
+  if (doubtful.length) grid.append(wide(doubtfulCard(doubtful)));
+  const early = column(EARLY).some((v) => v != null);
+  const series = [{ label: "total", values: column(TOTAL) }];
+  if (early) series.push({ label: "first 4 e/Å²", values: column(EARLY) }, { label: "later", values: column(LATE) });
+  const names = movies.map((movie) => movie.movie);
+  const motion = card("Motion of each movie", legend(...series.map((one, k) => [one.label, COLOURS[k]]), ["needs a look", ALARM]),
+    ordered(series, names, farOff(TOTAL), "Å", open),
+    h("p", { class: "soft" }, data.order === "acquired" ? "Ordered by the time of the movie files. Select a point to open its movie." :
+      "Ordered by when the results were written: the movie files are not there to tell when they were recorded. Select a point to open its movie."));
+  grid.append(wide(motion), figureCard(names));
+  grid.append(card("Throughput", progress(finished), h("p", { class: "soft" },
+    overall ? `${nice(overall)} movies per hour in all, ${nice(lately)} over the last ${Math.min(20, movies.length - 1)}; ` : "",
+    `${inWords("seconds", median(column("seconds")))} for a movie (median).`)));
+  grid.append(wide(listCard()));
+  page.append(footer());
+}
+
+// The movies in which this figure is far from the others' or above its limit.
+const farOff = (name) => movies.map((movie) => movie.concerns.some((text) => text.startsWith(data.figures[name].label)));
+
+function failedCard() {
+  return card(`${counted(data.failed.length, "movie")} failed`, h("div", { class: "scroll" }, h("table", {},
+    h("tr", {}, h("th", {}, "Movie"), h("th", {}, "Why, and what to do")),
+    data.failed.map(([movie, reason]) => h("tr", {}, h("td", { class: "name" }, movie), h("td", { class: "reason" }, withoutFolder(reason, movie)))))));
+}
+
+// Reasons begin with the movie's whole path, which stands beside them already.
+function withoutFolder(reason, movie) {
+  const end = reason.indexOf(movie + ": ");
+  return end >= 0 && !reason.slice(0, end).includes(": ") ? reason.slice(end + movie.length + 2) : reason;
+}
+
+function doubtfulCard(doubtful) {
+  const lines = doubtful.map((movie) => h("li", {}, h("a", { href: address(movie) }, movie.movie), ": ", doubts(movie).join(" ")));
+  const rest = lines.splice(6);
+  return card("Need a look", h("ul", {}, lines), rest.length ? h("details", {}, h("summary", {}, `${rest.length} more`), h("ul", {}, rest)) : null);
+}
+
+function figureCard(names) {
+  const known = Object.keys(data.figures).filter((name) => name !== TOTAL && column(name).some((v) => v != null));
+  if (!known.includes(view.figure)) view.figure = known.includes("local_motion_max_px") ? "local_motion_max_px" : known[0];
+  const place = h("div");
+  const draw = () => {
+    const figure = data.figures[view.figure], factor = figure.unit === "%" ? 100 : 1;
+    const values = column(view.figure).map((v) => (v == null ? null : v * factor));
+    place.replaceChildren(ordered([{ label: figure.label, values }], names, farOff(view.figure), figure.unit || "value", open), h("p", { class: "soft" }, figure.meaning));
+  };
+  const select = h("select", { "aria-label": "quality figure", onchange: () => { view.figure = select.value; draw(); } },
+    known.map((name) => h("option", { value: name, selected: name === view.figure }, data.figures[name].label)));
+  draw();
+  return card("Quality", h("div", { class: "tools" }, select), place);
+}
+
+function listCard() {
+  const body = h("tbody"), more = h("button", { onclick: () => { view.shown += 100; fill(); } }), count = h("p", { class: "soft" });
+  const orders = { newest: (a, b) => b.finished - a.finished, acquisition: (a, b) => position.get(a.root) - position.get(b.root),
+    motion: (a, b) => (b.values[TOTAL] ?? 0) - (a.values[TOTAL] ?? 0), doubts: (a, b) => doubts(b).length - doubts(a).length,
+    name: (a, b) => a.movie.localeCompare(b.movie, undefined, { numeric: true }) };
+  const hasEarly = column(EARLY).some((v) => v != null);
+  function fill() {
+    const found = movies.filter((movie) => movie.movie.toLowerCase().includes(view.search.toLowerCase())).sort(orders[view.sort]);
+    body.replaceChildren(...found.slice(0, view.shown).map((movie) => h("tr", { class: doubts(movie).length ? "flagged" : "" },
+      h("td", {}, movie.details && movie.details.thumbnail ? h("img", { src: movie.details.thumbnail, alt: "" }) : ""),
+      h("td", { class: "name" }, h("a", { href: address(movie) }, movie.movie), doubts(movie).length ? h("small", {}, doubts(movie)[0]) : null),
+      h("td", { class: "number" }, inWords(TOTAL, movie.values[TOTAL])),
+      hasEarly ? h("td", { class: "number desk" }, inWords(EARLY, movie.values[EARLY])) : null,
+      h("td", { class: "number desk" }, inWords("local_motion_max_px", movie.values.local_motion_max_px)))));
+    more.hidden = found.length <= view.shown;
+    more.textContent = `Show more (${found.length - view.shown} left)`;
+    count.textContent = found.length ? "" : "No movie has this in its name.";
+  }
+  const search = h("input", { type: "search", placeholder: "Part of the name", "aria-label": "search", oninput: () => { view.search = search.value; view.shown = 50; fill(); } });
+  search.value = view.search;
+  const sort = h("select", { "aria-label": "order", onchange: () => { view.sort = sort.value; fill(); } },
+    [["newest", "Newest first"], ["acquisition", "Order of acquisition"], ["motion", "Most motion first"], ["doubts", "Needing a look first"], ["name", "By name"]]
+      .map(([value, text]) => h("option", { value, selected: value === view.sort }, text)));
+  fill();
+  const pictured = movies.filter((movie) => movie.details).length;
+  return card(counted(movies.length, "movie"),
+    pictured < movies.length ? h("p", { class: "soft" }, `Pictures of ${pictured} of them are inside this page: the newest and those that most need a look. ` +
+      "The others have their figures here, and links to their pictures, which work where this file lies beside the results.") : null,
+    h("div", { class: "tools" }, search, sort),
+    h("table", {}, h("thead", {}, h("tr", {}, h("th"), h("th", {}, "Movie"), h("th", { class: "number" }, "Total motion"),
+      hasEarly ? h("th", { class: "number desk" }, "Early") : null, h("th", { class: "number desk" }, "Local"))), body), count, more);
+}
+
+function moviePage(movie) {
+  const i = position.get(movie.root), d = movie.details;
+  document.title = `${movie.movie} – FlexAlign`;
+  const step = (to, text) => h("button", { disabled: !movies[to], onclick: () => open(to) }, text);
+  const grid = h("div", { class: "grid" });
+  page.replaceChildren(
+    h("div", { class: "tools steps" }, h("button", { onclick: () => { location.hash = ""; } }, "All movies"), step(i - 1, "‹ Previous"), step(i + 1, "Next ›")),
+    h("header", {}, h("h1", {}, movie.movie), h("p", { class: "soft" }, `Movie ${i + 1} of ${movies.length}. ${facts(movie)}`)),
+    ...doubts(movie).map((text) => h("div", { class: "box" }, text)), ...movie.notes.map((text) => h("div", { class: "box note" }, text)), grid);
+  if (d) {
+    if (d.thumbnail) grid.append(card("Micrograph", h("img", { class: "picture", src: d.thumbnail, alt: "the corrected micrograph" })));
+    if (d.shifts) grid.append(card("Motion of the whole frame", trajectory(d.shifts, d.first_frame, d.pixel_size_A),
+      h("p", { class: "soft" }, "Dark is early, bright is late; the red ring is the first aligned frame. What is added to a frame to bring it into place: the specimen moved the opposite way.")));
+    if (d.field) grid.append(fieldCard(d));
+    if (d.psd || d.plot_psd) grid.append(spectrumCard(d));
+  } else {
+    grid.append(card("Pictures", h("p", {}, "The pictures of this movie are not inside this page, to keep it small. Where this file lies beside the results, these open them:"), fileList(movie, /\.png$/)));
+  }
+  grid.append(figuresCard(movie), h("div", { class: "stack" }, d && d.frc ? halvesCard(d.frc) : null, d && d.patches ? patchesCard(d) : null, settingsCard(movie), card("Files", fileList(movie, /./))));
+  page.append(footer());
+  window.scrollTo(0, 0);
+}
+
+function facts(movie) {
+  const f = movie.frames, m = movie.micrograph, found = [];
+  if (f.in_movie) found.push(`${f.in_movie} frames, ${f.first_aligned} to ${f.last_aligned} aligned${f.first_summed !== f.first_aligned || f.last_summed !== f.last_aligned ? `, ${f.first_summed} to ${f.last_summed} summed` : ""}`);
+  if (m.size_x) found.push(`micrograph ${m.size_x} × ${m.size_y} px at ${nice(m.pixel_size_A)} Å`);
+  if (movie.acquired != null) found.push(`file of ${when(movie.acquired)}`);
+  return found.join("; ") + `; aligned ${when(movie.finished)}.`;
+}
+
+function fieldCard(d) {
+  const place = h("div"), text = h("span", { class: "soft" }), last = d.field.frames.length - 1;
+  const slider = h("input", { type: "range", min: 0, max: last, "aria-label": "frame" }), play = h("button", {}, "Play");
+  const caption = h("p", { class: "soft" });
+  let drawn = null, timer = null;
+  slider.value = last;
+  const show = () => { if (drawn) drawn.draw(+slider.value); text.textContent = `frame ${d.field.frames[+slider.value]}`; };
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = "Play"; };
+  stopPlaying = stop;
+  slider.addEventListener("input", () => { stop(); show(); });
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    slider.value = 0;
+    play.textContent = "Stop";
+    timer = setInterval(() => { slider.value = (+slider.value + 1) % (last + 1); show(); }, 2500 / (last + 1));
+    show();
+  });
+  place.append(chart(0, (width) => {
+    drawn = motionCanvas(d, Math.min(width, 460));
+    caption.textContent = `Relative to frame ${d.first_frame}, drawn ${nice(drawn.times)} times larger; at most ${nice(drawn.largest)} px = ${nice(drawn.largest * d.pixel_size_A)} Å on this mesh. Neighbours that point different ways: the patches hold too little signal.`;
+    show();
+    return drawn.canvas;
+  }));
+  return card("Local motion", place, h("div", { class: "tools" }, play, slider, text), caption);
+}
+
+function spectrumCard(d) {
+  const parts = d.plot_psd ? [h("img", { class: "picture", src: d.plot_psd, alt: "power spectrum and radial averages" })] : [
+    h("div", { class: "halves" }, h("span", { style: "color:#0b6e4f" }, "corrected"), h("span", { style: "color:#b0413e" }, "uncorrected")),
+    h("img", { class: "picture", src: d.psd, alt: "power spectrum, left corrected, right uncorrected" }),
+    d.profile ? radial(d.profile) : null];
+  return card("Power spectrum before and after", ...parts, h("p", { class: "soft" }, "Left corrected, right uncorrected. Rings should go on from right to left and reach further on the left."));
+}
+
+function halvesCard(frc) {
+  const low = Math.min(0, ...frc.curve.map(([, value]) => value));
+  return card("Even against odd frames", overFrequency([[COLOURS[0], frc.curve]], frc.nyquist_A, "correlation", low, 1, [0.143, 0.5]),
+    h("p", { class: "soft" }, "Fourier ring correlation of the micrographs of the even and of the odd frames; dashed: 0.5 and 0.143."));
+}
+
+// Where the patches lie and how far each one's own measurement is from the smooth field.
+function patchesCard(d) {
+  const [ny, nx] = d.shape, largest = Math.max(...d.patches.map((p) => p[2]), 1e-6);
+  return card("Residuals of the patches", chart((width) => Math.round((Math.min(width, 460) * ny) / nx), (width, height) => {
+    const w = Math.min(width, 460), k = w / nx, spacing = Math.min(nx, ny) / Math.sqrt(d.patches.length);
+    const svg = s("svg", { width, height, viewBox: `${-(width - w) / 2} 0 ${width} ${height}`, role: "img", "aria-label": "residuals of the patches" });
+    svg.append(s("rect", { x: 0.5, y: 0.5, width: w - 1, height: ny * k - 1, fill: "#f7f9fb", stroke: "#aab4bf" }));
+    for (const [y, x, r] of d.patches) {
+      svg.append(s("circle", { cx: x * k, cy: y * k, r: Math.max(0.45 * spacing * k * Math.sqrt(r / largest), 2), fill: "rgba(43, 108, 176, 0.35)", stroke: "#2b6cb0" }, s("title", {}, `${nice(r)} px`)));
+      if (d.patches.length <= 64) svg.append(s("text", { x: x * k, y: y * k + 4, "text-anchor": "middle" }, nice(+r.toFixed(2))));
+    }
+    return svg;
+  }), h("p", { class: "soft" }, `Distance between the shifts that each of ${d.patches.length} patches showed alone and the smooth field, in pixels (rms over the frames); larger circles fit worse. One patch far above the others: something moves there by itself, or it holds no signal.`));
+}
+
+function figuresCard(movie) {
+  const rows = Object.keys(data.figures).filter((name) => movie.values[name] != null).map((name) => {
+    const value = movie.values[name], figure = data.figures[name], high = figure.limit != null && value > figure.limit;
+    return h("tr", {}, h("td", {}, figure.label, h("small", {}, figure.meaning)), h("td", { class: `number ${high ? "alarm-text" : ""}` }, inWords(name, value)),
+      h("td", { class: "number soft desk" }, inWords(name, median(column(name)))));
+  });
+  return card("Quality figures", h("table", {}, h("tr", {}, h("th", {}, "Figure"), h("th", { class: "number" }, "This movie"), h("th", { class: "number desk" }, "Run's median")), rows));
+}
+
+function settingsCard(movie) {
+  const settings = data.settings[movie.settings] || {}, text = (v) => (v === null ? "none" : v === true ? "yes" : v === false ? "no" : String(v));
+  const names = Object.keys(settings), changed = names.filter((name) => settings[name] !== data.defaults[name]);
+  const table = (some) => h("table", {}, some.map((name) => h("tr", {}, h("td", {}, name.replaceAll("_", " ")), h("td", { class: "reason" }, text(settings[name])))));
+  return card("Settings", changed.length ? table(changed) : h("p", {}, "All as by default."),
+    h("details", {}, h("summary", {}, "All others, as by default"), table(names.filter((name) => !changed.includes(name)))));
+}
+
+const fileList = (movie, pattern) => h("ul", {}, movie.files.filter(([ending]) => pattern.test(ending)).map(([ending, name]) =>
+  h("li", {}, h("a", { href: data.base + name, target: "_blank", rel: "noopener" }, ending.replace(/^_/, "")))));
+const footer = () => h("footer", { class: "soft" }, `Written by FlexAlign ${data.version}. This file loads nothing from any network.`);
+
+function show() {
+  stopPlaying();
+  const wanted = /^#m=(\d+)$/.exec(location.hash), movie = wanted && movies[+wanted[1] - 1];
+  if (movie) moviePage(movie);
+  else runPage();
+}
+window.addEventListener("hashchange", show);
+window.addEventListener("keydown", (event) => {
+  const wanted = /^#m=(\d+)$/.exec(location.hash), to = wanted && { ArrowLeft: +wanted[1] - 2, ArrowRight: +wanted[1] }[event.key];
+  if (to != null && movies[to] && event.target === document.body) open(to);
+});
+// Not while somebody looks at a movie.
+if (data.running) setInterval(() => { if (location.hash.length < 2) location.reload(); }, 60000);
+show();

@@ -1,0 +1,199 @@
+"""The movies of a tilt series: each tilt aligned with its own dose, the micrographs put into stacks.
+
+A tilt that fails is listed and left out; stacks, angles and `.mdoc` hold the others, all in one order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from functools import partial
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
+
+import numpy as np
+
+from . import __version__
+from .align_movies import FAILURES_NAME
+from .errors import MovieError
+from .jobs import Job, JobResult, failure, unique_root, write_failures
+from .kernels import check_device
+from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
+from .micrographs.files import OutputFiles, prepare_folder
+from .micrographs.mrc import write_mrc
+from .movies import open_movie
+from .report import Report
+from .settings import Settings
+from .worker import Worker
+
+# Key of a micrograph in a result's files: ending of the stack.
+STACKS = {
+    "micrograph": "_stack.mrc",
+    "micrograph_dw": "_stack_DW.mrc",
+    "micrograph_even": "_stack_EVN.mrc",
+    "micrograph_odd": "_stack_ODD.mrc",
+}
+ORDERS = ("tilt", "mdoc")
+Aligned = List[Tuple[Tilt, JobResult]]
+
+
+def align_tilt_series(
+    mdoc_path: str,
+    movies: str,
+    output_dir: str,
+    settings: Settings,
+    report: Report,
+    order: str = "tilt",
+    device: str = "auto",
+    threads: Optional[int] = None,
+    timeout_s: Optional[float] = None,
+) -> Tuple[Dict[str, str], List[JobResult]]:
+    """Align every tilt's movie and write the stacks.
+
+    Parameters
+    ----------
+    movies : folder of the movies that the `.mdoc` names.
+    settings : for all tilts. Dose per frame and pre-exposure come from the `.mdoc`, unless a dose per frame is given.
+    order : of the stacks: "tilt" by angle, "mdoc" as in the file.
+
+    Returns
+    -------
+    (files, failed) : {what: path} of stacks, angles and `.mdoc`, empty if no tilt succeeded; the tilts that failed.
+
+    Raises
+    ------
+    MovieError : the `.mdoc` can't be used. OutputError : something can't be written. SettingsError : no such device.
+    """
+    check_device(device)
+    prepare_folder(output_dir)
+    mdoc = read_mdoc(mdoc_path)
+    series = re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(mdoc_path), flags=re.IGNORECASE)
+    failures_path = os.path.join(output_dir, f"{series}_{FAILURES_NAME}")
+    if os.path.exists(failures_path):
+        os.remove(failures_path)  # an earlier run's
+    report.start(len(mdoc.tilts))
+    try:
+        results = []
+        with Worker(device, threads, timeout_s, log=report.log) as worker:
+            futures = [_submitted(worker, job, report) for job in _jobs(mdoc, movies, output_dir, series, settings)]
+            for tilt, future in zip(mdoc.tilts, futures):
+                result = future if isinstance(future, JobResult) else future.result()
+                report.result(result)
+                results.append((tilt, result))
+    finally:
+        report.close()
+    results = _of_one_size(results)
+    failed = [(tilt, result) for tilt, result in results if not result.ok]
+    if failed:
+        write_failures(failures_path, [(tilt.z, result.movie, result.error) for tilt, result in failed])
+    good = [(tilt, result) for tilt, result in results if result.ok]
+    if order == "tilt":
+        good.sort(key=lambda pair: pair[0].angle)
+    files = _write_stacks(mdoc, good, output_dir, series, settings) if good else {}
+    report.end([result for _, result in failed], failures_path)
+    return files, [result for _, result in failed]
+
+
+def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Any]:
+    """A Job for each tilt, or the JobResult of one that can't even begin."""
+    taken: Set[str] = set()
+    given = settings.dose_per_frame is not None
+    for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
+        path = os.path.join(movies, tilt.movie)
+        root = unique_root(tilt.movie or f"{series}_{tilt.z}", taken, number)
+        taken.add(root)
+        job = Job(path, output_dir, root, settings)
+        try:
+            if not tilt.movie:
+                raise MovieError(f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc names no movie (SubFramePath).")
+            with open_movie(path, settings) as movie:
+                n_frames = movie.n_frames
+        except MovieError as error:
+            yield failure(job, error)
+            continue
+        changed: Dict[str, Any] = {}
+        if not given and tilt.dose is not None:
+            changed["dose_per_frame"] = tilt.dose / n_frames
+        if prior is not None:
+            changed["pre_exposure"] = settings.pre_exposure + prior
+        yield dataclasses.replace(job, settings=dataclasses.replace(settings, **changed))
+
+
+def _submitted(worker: Worker, job: Any, report: Report) -> Any:
+    return job if isinstance(job, JobResult) else worker.submit(job, partial(report.stage, job.movie))
+
+
+def _of_one_size(results: Aligned) -> Aligned:
+    """Tilts of another size than most can't be in the same stack: they fail."""
+    sizes = {i: _size(result) for i, (_, result) in enumerate(results) if result.ok and _stacked(result)}
+    if len(set(sizes.values())) < 2:
+        return results
+    usual = max(set(sizes.values()), key=list(sizes.values()).count)
+    checked = list(results)  # the tilt's own files stay
+    for i, size in sizes.items():
+        tilt, result = results[i]
+        if size != usual:
+            text = (
+                f"{result.movie}: its micrograph is {size[0]} x {size[1]} pixels, those of the other tilts are "
+                f"{usual[0]} x {usual[1]}: it can't be in their stack."
+            )
+            checked[i] = (tilt, dataclasses.replace(result, ok=False, error=text))
+    return checked
+
+
+def _stacked(result: JobResult) -> List[str]:
+    return [key for key in STACKS if key in result.files]
+
+
+def _size(result: JobResult) -> Tuple[int, int]:
+    with open_movie(result.files[_stacked(result)[0]], Settings()) as image:
+        return image.shape[2], image.shape[1]
+
+
+class _Images:
+    """Micrographs in files as a stack (n, ny, nx) of which one image at a time is in memory."""
+
+    ndim = 3
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        with open_movie(paths[0], Settings()) as image:
+            self.shape = (len(paths), *image.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for path in self._paths:
+            with open_movie(path, Settings()) as image:
+                yield np.array(image.frame(0))
+
+
+def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
+    """Stacks, angles and `.mdoc`, all or none of them; {what: path}."""
+    pixel_size = settings.pixel_size * settings.output_binning
+    angles = "".join(f"{tilt.angle:.2f}\n" for tilt, _ in good)
+    files: Dict[str, str] = {}
+    with OutputFiles(output_dir) as out:
+
+        def text(what: str, name: str, content: str) -> None:
+            files[what] = os.path.join(output_dir, name)
+            with out.file(name) as path, open(path, "w", encoding="utf-8", newline="\n") as file:
+                file.write(content)
+
+        keys = [key for key in STACKS if all(key in result.files for _, result in good)]
+        for key in keys:
+            name = series + STACKS[key]
+            files[key] = os.path.join(output_dir, name)
+            images = _Images([result.files[key] for _, result in good])
+            labels = [f"{len(good)} of {len(mdoc.tilts)} tilts of {series}, FlexAlign {__version__}"]
+            with out.file(name) as path:
+                # One image at a time is what the writer takes of an array.
+                dtype = np.float16 if settings.save_float16 else np.float32
+                write_mrc(path, cast(np.ndarray, images), pixel_size, labels, dtype)
+            tilts = [tilt for tilt, _ in good]
+            size = (images.shape[2], images.shape[1])
+            text(f"{key}_mdoc", f"{name}.mdoc", mdoc_text(mdoc, tilts, name, pixel_size, size))
+        text("raw_angles", f"{series}_stack.rawtlt", angles)
+        text("angles", f"{series}_stack.tlt", angles)
+    return files

@@ -1,0 +1,51 @@
+"""A folder of results without aligning anything: one movie written in full, copies with other names and motion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from flexalign_plugin.jobs import write_failures
+from flexalign_plugin.micrographs import write_result
+from flexalign_plugin.tests.micrographs.synthetic import motion_model, movie_result
+
+HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"
+FULL = "full_0000"
+
+
+def make_results(folder, n_copies=0):
+    """`full_0000`, `copy_0001` ... (the last jumps), and a failure whose name is markup."""
+    result = movie_result(motion_model((256, 256), n_frames=8))
+    result.movie = "full_0000.tif"
+    result.quality.update(
+        patch_centres_px=[[64.0, 64.0], [192.0, 192.0]],
+        patch_shifts_px=[[[0.0, 0.0]] * 8] * 2,
+        frc=[0.9, 0.4, 0.1],
+        frc_frequency_per_A=[0.1, 0.3, 0.5],
+        unheard_of_figure=12.5,
+        curve=[1, 2, 3],
+    )
+    result.warnings = ["A warning about <b>this</b> movie."]
+    write_result(result, str(folder), FULL)
+    for i in range(1, n_copies + 1):
+        copy_result(folder, f"copy_{i:04d}", 300.0 if i == n_copies else 9.0 + 0.1 * (i % 5))
+    write_failures(str(folder / "failed.tsv"), [(1, f"/data/{HOSTILE}.tif", f"/data/{HOSTILE}.tif: is empty.")])
+    return folder
+
+
+def copy_result(folder, root, motion_A=9.0, when=None):
+    with open(folder / f"{FULL}_motion.json") as f:
+        content = json.load(f)
+    content.update(movie=f"{root}.tif", warnings=[])
+    content["quality"]["accumulated_motion_total_A"] = motion_A
+    path = folder / f"{root}_motion.json"
+    path.write_text(json.dumps(content))
+    if when is not None:
+        os.utime(path, (when, when))
+
+
+def rename_to_hostile(folder, name):
+    """A whole result under a name that is markup."""
+    for path in list(folder.glob(f"{FULL}_*")):
+        shutil.copy(path, folder / path.name.replace(FULL, name))

@@ -1,0 +1,74 @@
+"""The report in a real browser, at a phone's and a desk's width. FLEXALIGN_SCREENSHOTS: folder for screenshots."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flexalign_plugin.report_pages import write_report
+
+from . import chromium
+from .results import HOSTILE, make_results, rename_to_hostile
+
+pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = make_results(tmp_path_factory.mktemp("pages") / "results", 10)
+    rename_to_hostile(folder, HOSTILE.split("/")[0])  # no file is named with a slash
+    write_report(str(folder))
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    page = chromium.Page(str(tmp_path_factory.mktemp("profile")))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_every_page_is_shown_without_errors_or_network(browser, report, width, tmp_path):
+    browser.open(str(report), width)
+    browser.wait("document.querySelectorAll('.chart svg').length >= 3")
+    text = browser.run("document.body.innerText")
+    for words in ("12\ndone", "1\nfailed", "Motion of each movie", "Throughput", "is empty.", "times the run's median"):
+        assert words in text
+    browser.run("[...document.querySelectorAll('td a')].find((a) => a.textContent.startsWith('full_')).click()")
+    browser.wait("document.querySelector('h1').textContent === 'full_0000.tif' && document.querySelector('canvas')")
+    text = browser.run("document.body.innerText")
+    for words in (
+        "A warning about <b>this</b> movie.",
+        "Power spectrum",
+        "Residuals of the patches",
+        "Even against odd",
+        "Unheard of figure",
+    ):
+        assert words in text
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    before = browser.run("document.querySelector('canvas').toDataURL()")
+    browser.run(
+        "(() => { const s = document.querySelector('input[type=range]'); s.value = 0; "
+        "s.dispatchEvent(new Event('input')); })()"
+    )
+    assert browser.run("document.querySelector('canvas').toDataURL()") != before
+    browser.screenshot(os.path.join(os.environ.get("FLEXALIGN_SCREENSHOTS", str(tmp_path)), f"movie_{width}.png"))
+    browser.run("location.hash = ''")
+    browser.wait("document.querySelector('.tiles')")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    browser.screenshot(os.path.join(os.environ.get("FLEXALIGN_SCREENSHOTS", str(tmp_path)), f"run_{width}.png"))
+    assert browser.errors == []
+    assert [r for r in browser.requests if not r.startswith(("file:///", "data:", "about:"))] == []
+    assert {r for r in browser.requests if r.startswith("file:")} == {f"file://{report}"}
+
+
+def test_names_that_are_markup_stay_text(browser, report):
+    browser.open(str(report), 1400)
+    assert browser.run("[...document.images].filter((i) => !i.src.startsWith('data:')).length") == 0
+    assert browser.run("document.scripts.length") == 2
+    for i in range(1, 13):
+        browser.run(f"location.hash = '#m={i}'")
+        browser.wait(f"document.body.innerText.includes('Movie {i} of 12')")
+    assert browser.errors == []

@@ -1,0 +1,142 @@
+"""What the report holds, without looking at it: cases where something is missing, hostile, old or large."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from flexalign_plugin.cli import main
+from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.report_pages import LiveReport, collect, collect_run, page, write_report
+from flexalign_plugin.report_pages.figures import concerns, described, numbers
+
+from .results import FULL, HOSTILE, copy_result, make_results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("report") / "extra", 12)
+
+
+def content_of(path):
+    with open(path, encoding="utf-8") as f:
+        (line,) = [line for line in f if line.startswith(page._DATA_START)]
+    return json.loads(line.strip()[len(page._DATA_START) : -len(page._DATA_END)])
+
+
+def test_the_command_writes_the_page(finished, capsys):
+    assert main(["report", str(finished)]) == 0
+    assert "13 movies, 1 failed" in capsys.readouterr().out
+    content = content_of(finished / "report.html")
+    assert [movie["root"] for movie in content["movies"] if movie["concerns"]] == ["copy_0012"]
+    full = next(movie for movie in content["movies"] if movie["root"] == FULL)
+    assert full["details"]["patches"][0][2] > 0 and full["details"]["field"]["motion"]
+    assert full["values"]["unheard_of_figure"] == 12.5 and "curve" not in full["values"]
+    assert ["_psd.png", f"{FULL}_psd.png"] in full["files"]
+
+
+def test_the_mesh_holds_the_models_motion(finished):
+    from flexalign_plugin.motion import MotionModel
+    from flexalign_plugin.report_pages.details import details
+
+    field = details(str(finished), FULL)["field"]
+    model = MotionModel.load(finished / f"{FULL}_motion.json")
+    t, y, x = field["frames"][-1] - 1, field["y"][2], field["x"][5]
+    start = model.global_shifts_px[0]
+    local = [float(v) for v in model.shift(t, y, x)] - model.global_shifts_px[t]
+    local -= [float(v) for v in model.shift(0, y, x)] - start
+    at = 2 * (2 * len(field["x"]) + 5)
+    assert [v * field["step_px"] for v in field["motion"][-1][at : at + 2]] == pytest.approx(local, abs=0.02)
+
+
+def test_no_name_ends_the_script_or_starts_an_element(finished):
+    write_report(str(finished))
+    text = (finished / "report.html").read_text(encoding="utf-8")
+    assert HOSTILE not in text and "<img src=x" not in text
+    assert text.count("</script>") == 2
+    assert content_of(finished / "report.html")["failed"][0][1] == f"/data/{HOSTILE}.tif: is empty."
+
+
+def test_only_new_movies_are_read_again(finished, monkeypatch):
+    write_report(str(finished))
+    read = []
+    load = collect.load_result
+    monkeypatch.setattr(collect, "load_result", lambda folder, root: read.append(root) or load(folder, root))
+    monkeypatch.setattr("flexalign_plugin.report_pages.details.load_result", collect.load_result)
+    write_report(str(finished))
+    assert read == []
+    copy_result(finished, "new_one")
+    write_report(str(finished))
+    assert set(read) == {"new_one"}
+    os.remove(finished / "new_one_motion.json")
+    assert "new_one" not in {row["root"] for row in write_report(str(finished)).rows}
+
+
+def test_a_thousand_movies_stay_a_page_for_a_phone(tmp_path):
+    make_results(tmp_path)
+    content = (tmp_path / f"{FULL}_motion.json").read_text()
+    for i in range(1000):
+        (tmp_path / f"m{i}_motion.json").write_text(content)
+    write_report(str(tmp_path))
+    written = content_of(tmp_path / "report.html")
+    assert len(written["movies"]) == 1001
+    assert sum("details" in movie for movie in written["movies"]) == page.DETAILED
+    assert os.path.getsize(tmp_path / "report.html") < 4e6
+
+
+def test_the_newest_and_the_worst_have_pictures(finished):
+    for i in range(1, 13):
+        os.utime(finished / f"copy_{i:04d}_motion.json", (1e9 - i, 1e9 - i))
+    run = collect_run(str(finished))
+    assert set(page._chosen(run, 3)) == {FULL, "copy_0001", "copy_0012"}
+
+
+def test_what_is_damaged_or_missing_is_said(tmp_path):
+    make_results(tmp_path)
+    (tmp_path / "bad_motion.json").write_text('{"quality": ')
+    (tmp_path / "other_motion.json").write_text("[]")
+    (tmp_path / "bare_motion.json").write_text('{"quality": {"a": 1, "b": NaN}}')
+    run = write_report(str(tmp_path))
+    assert {row["root"] for row in run.rows} == {FULL, "bare"}
+    assert len(run.unreadable) == 2
+    with pytest.raises(SettingsError, match="can't be read"):
+        write_report(str(tmp_path / "nowhere"))
+
+
+def test_another_programs_file_is_no_cache(tmp_path):
+    make_results(tmp_path)
+    (tmp_path / "report.html").write_bytes(b"\xff\xfe<html>")
+    assert len(write_report(str(tmp_path)).rows) == 1
+
+
+def test_a_report_that_cannot_be_written_hurts_nobody(tmp_path):
+    said = []
+    live = LiveReport(str(tmp_path / "nowhere"), said.append)
+    live.update(3)
+    live.finish()
+    assert said and all("could not be written" in text for text in said)
+
+
+def test_a_live_report_is_not_written_too_often(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("flexalign_plugin.report_pages.live.write_report", lambda *a, **k: calls.append(k["running"]))
+    live = LiveReport(str(tmp_path), print)
+    for _ in range(5):
+        live.update(9)
+    live.finish()
+    assert calls == [True, False]
+
+
+def test_outliers_need_a_run_to_stand_out_of():
+    motion = [{"accumulated_motion_total_A": v} for v in [10, 11, 9, 10, 12, 10, 9, 60]]
+    assert [bool(found) for found in concerns(motion)] == [False] * 7 + [True]
+    assert not any(concerns(motion[-3:]))
+    assert concerns([{"pairs_rejected": 0.42}]) == [["Rejected pairs: 42 %."]]
+
+
+def test_unknown_figures_have_words():
+    assert described("some_new_figure_A")[:2] == ("Some new figure", "Å")
+    assert described("frc_A at 0.143")[:2] == ("Frc at 0.143", "Å")
+    assert numbers({"a": {"left": 1.0}, "b": [1], "c": True, "d": None, "e": float("nan")}) == {"a left": 1.0}
