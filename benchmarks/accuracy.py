@@ -298,7 +298,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/accuracy.md")
     parser.add_argument("--torch", metavar="PYTHON", help="Python with torch-motion-correction, to compare with")
     add_workdir_option(parser)
+    parser.add_argument("--default-only", action="store_true", help="leave out the other methods, a third of the time")
     arguments = parser.parse_args()
+    if arguments.default_only:
+        for name in [method for method in METHODS if method != "default"]:
+            del METHODS[name]
     bench = Bench(arguments.workdir, arguments.quick, arguments.torch)
     for name in arguments.only or TABLES:
         report.begin(name)

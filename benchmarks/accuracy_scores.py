@@ -15,6 +15,7 @@ from flexalign_plugin.phantom import Phantom, Truth, field_rms_error
 
 MESH = 41
 BANDS = ((0.05, 0.1), (0.1, 0.2))  # cycles per pixel
+NOTHING = 0.05  # correlation of the sum with the true motion
 BORDER_PX = 64  # left out of the correlation: not every frame covers it
 
 
@@ -68,7 +69,7 @@ def sum_correlations(
     backend: Any, phantom: Phantom, movie: Any, models: Dict[str, Any]
 ) -> Dict[str, Tuple[float, ...]]:
     """FRC of each sum of the phantom's movie against the image without noise, as a ratio to that of the sum with the
-    true motion, by BANDS."""
+    true motion, by BANDS; not a number where the phantom shows nothing."""
     wanted = phantom.expected(0.0)
     inner = tuple(slice(BORDER_PX, n - BORDER_PX) for n in wanted.shape)
     frames = range(phantom.shape[0])
@@ -84,4 +85,5 @@ def sum_correlations(
         return np.array([curve[(ring >= low) & (ring < high)].mean() for low, high in BANDS])
 
     true = correlations(phantom.truth)
+    true[true < NOTHING] = np.nan
     return {name: tuple(correlations(model) / true) for name, model in models.items()}
