@@ -62,7 +62,8 @@ def align(
     n_frames, ny, nx = movie.shape
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
-    notes, warnings = list(movie.notes), []
+    notes: List[str] = list(movie.notes)
+    warnings: List[str] = []
 
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
         notes.append("No dose weighting: the dose per frame is not known.")

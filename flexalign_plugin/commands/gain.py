@@ -38,12 +38,13 @@ def _gain(args: argparse.Namespace) -> int:
         n_frames=args.n_frames,
         eer_sampling=args.eer_sampling,
     )
-    total = None
-    for path in args.movies:
+    with open_movie(args.movies[0], settings) as movie:
+        total = raw_sum(movie)
+    for path in args.movies[1:]:
         with open_movie(path, settings) as movie:
-            if total is not None and movie.shape[1:] != total.shape:
+            if movie.shape[1:] != total.shape:
                 raise CorrectionError(f"{path}: its frames have another size than those of {args.movies[0]}: omit it.")
-            total = raw_sum(movie) if total is None else total + raw_sum(movie)
+            total += raw_sum(movie)
     with open_movie(args.movies[0], settings) as movie:
         verdict = find_orientation(movie, total, settings)
     if verdict.fits:
