@@ -104,7 +104,8 @@ def _same(a: str, b: str) -> bool:
         if not os.path.exists(path):
             return False
         with open(path, "rb") as file:
-            contents.append(file.read())
+            # RELION's list names the folder that the results lie in.
+            contents.append(file.read().replace(os.path.dirname(path).encode(), b"OUTPUT"))
     if a.endswith("_motion.json"):
         contents = [json.dumps({**json.loads(c), "timings_s": None}).encode() for c in contents]
     return contents[0] == contents[1]
