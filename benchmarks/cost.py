@@ -149,6 +149,7 @@ def main() -> None:
         "MRC": (mrc, []),
         "MRC, no local motion in it": (without, []),
         "LZW TIFF": (tiff, []),
+        "MRC, as published": (mrc, ["--no-do-refinement"]),
         "MRC, no spectra and plots": (mrc, ["--no-do-compute-psd", "--no-do-plots"]),
         "MRC, dose-weighted": (mrc, DOSE),
         "MRC, dose-weighted, even and odd": (mrc, [*DOSE, "--split-even-odd"]),
