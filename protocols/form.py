@@ -19,6 +19,7 @@ from . import devices
 DEFAULT_THREADS = 4
 DENOISER_PAIRS = 200
 ONLY_EER = "inputMovies is not None and inputIsEer"
+ONLY_TIFF = "inputMovies is not None and inputIsTiff"
 
 # Every form parameter that is a field of Settings; `define_form` fills it.
 FORM_NAMES: List[str] = []
@@ -91,6 +92,7 @@ def _define_frames(form: Any) -> None:
         "Turn TIFF movies upside down?",
         "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
         "other programs of Scipion are to read the same movies.",
+        condition=ONLY_TIFF,
         expertLevel=LEVEL_ADVANCED,
     )
     group = form.addGroup("EER movies", condition=ONLY_EER)
@@ -393,6 +395,10 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
 
 def is_eer(movie: Any) -> bool:
     return movie.getFileName().lower().endswith(".eer")
+
+
+def is_tiff(movie: Any) -> bool:
+    return movie.getFileName().lower().endswith((".tif", ".tiff"))
 
 
 def dropped_frames(movie: Any) -> int:

@@ -75,6 +75,11 @@ class ProtFlexAlign(ProtAlignMovies):
         first = self._first_movie()
         return pwobj.Boolean(first is not None and form.is_eer(first))
 
+    @property
+    def inputIsTiff(self) -> pwobj.Boolean:
+        first = self._first_movie()
+        return pwobj.Boolean(first is not None and form.is_tiff(first))
+
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None

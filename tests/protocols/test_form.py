@@ -102,8 +102,8 @@ def test_eer_parameters_are_shown_for_eer_movies_only(project, movies):
     shown = {}
     for kind in ("eer", "tiff"):
         protocol = new_alignment(project, import_movies(project, movies.folder, f"*.{kind}", PIXEL_A))
-        shown[kind] = protocol.evalParamCondition("nFrames")
-    assert shown == {"eer": True, "tiff": False}
+        shown[kind] = protocol.evalParamCondition("nFrames"), protocol.evalParamCondition("flipTiff")
+    assert shown == {"eer": (True, False), "tiff": (False, True)}
     assert not protocol_class()().evalParamCondition("nFrames")
 
 
