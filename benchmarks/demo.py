@@ -154,6 +154,8 @@ def main() -> None:
     for ending, name in FORMATS.items():
         say(f"{name}:")
         good &= report(results[ending], truths[ending])
+    command = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "flexalign"), ROOT)
+    say(f"the same without Scipion: {command} --help")
     say(f"done in {time.monotonic() - started:.0f} s. To look at the project in Scipion's own window: make show")
     if not good:
         raise SystemExit("[demo] the recovered motion is further from the truth than it should be (0.5 px).")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
-from typing import Optional, Sequence
+from typing import List, NoReturn, Optional, Sequence
 
 from . import __version__
 from .commands import COMMANDS
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
 from .errors import FlexAlignError, SettingsError
+
+UNKNOWN = "unrecognized arguments: "
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -28,8 +31,25 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return INTERRUPTED
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line, not after a page of all options, and what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
+        close = difflib.get_close_matches(wrong, self._all_options(), 1) if wrong.startswith("--") else []
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        self.exit(USAGE, f"{self.prog}: {message}{meant}. See {self.prog} --help.\n")
+
+    def _all_options(self) -> List[str]:
+        names = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                names += [name for parser in action.choices.values() for name in parser._all_options()]
+        return names
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flexalign", description="Motion correction of cryo-EM movies.")
+    parser = Parser(prog="flexalign", description="Motion correction of cryo-EM movies.")
     parser.add_argument("--version", action="version", version=f"flexalign {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:

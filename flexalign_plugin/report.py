@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 from .jobs import JobResult
 
@@ -20,6 +21,7 @@ class Report:
         self._bar: Optional[Any] = None
         self._begun: Dict[str, float] = {}  # fraction done of each movie without a result
         self._total = self._done = 0
+        self._noted: Set[str] = set()
         self._started = time.monotonic()
 
     def start(self, n_movies: int) -> None:
@@ -55,6 +57,12 @@ class Report:
             self._write(f"{self._counter()} {result.movie}: {_summary(result)}")
             for warning in result.warnings:
                 self._write(f"    warning: {warning}")
+            for note in result.notes:
+                # What is done with every movie is told once, whatever its numbers are this time.
+                kind = re.sub(r"\d+", "", note)
+                if kind not in self._noted:
+                    self._noted.add(kind)
+                    self._write(f"    note: {note}")
 
     def log(self, line: str) -> None:
         """A line of the process that aligns: a library's warning, or where it crashed."""
@@ -96,5 +104,7 @@ def json_line(result: JobResult) -> str:
 
 def _summary(result: JobResult) -> str:
     moved = result.quality.get("accumulated_motion_total_A", 0.0)
-    written = result.files.get("micrograph", result.files["motion"])
-    return f"moved {moved:.1f} A, {result.seconds:.1f} s, {written}"
+    micrographs = [path for what, path in result.files.items() if what.startswith("micrograph")]
+    written = micrographs[0] if micrographs else result.files["motion"]
+    more = ", ".join(os.path.splitext(path)[0].rsplit("_", 1)[-1] for path in micrographs[1:])
+    return f"moved {moved:.1f} A, {result.seconds:.1f} s, {written}" + (f" (and {more})" if more else "")

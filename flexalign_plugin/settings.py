@@ -263,7 +263,10 @@ class Settings:
                 f"has {n_frames}: change the range."
             )
         if len(align) < 2:
-            raise SettingsError(f"{movie}: only {len(align)} frame in the range to align: at least 2 are needed.")
+            raise SettingsError(
+                f"{movie}: only {len(align)} frame in the range to align: at least 2 are needed (is it an image, or "
+                "a gain reference?)."
+            )
         if self.use_align_to_sum:
             return align, align
         total = range(self.sum_frame0 - 1, (self.sum_frame_n or align.stop))

@@ -80,9 +80,9 @@ def counted(movies: int) -> str:
 
 
 def motion_text(result: JobResult, pixel_size_A: float) -> str:
-    """`moved 9.1 px (9.1 A)`: the largest distance between two frames' global shifts."""
-    largest = max((math.dist(a, b) for a in result.shifts_px for b in result.shifts_px), default=0.0)
-    return f"moved {largest:.1f} px ({largest * pixel_size_A:.1f} A)"
+    """`moved 9.1 px (9.1 A)`: the length of the path of the global shifts, as plots and report give it."""
+    path = sum(math.dist(a, b) for a, b in zip(result.shifts_px, result.shifts_px[1:]))
+    return f"moved {path:.1f} px ({path * pixel_size_A:.1f} A)"
 
 
 def summary(protocol: Any) -> str:

@@ -111,7 +111,7 @@ def _add_setting(group: Any, name: str, setting: Any) -> None:
 
 def _yes_or_no(text: str) -> bool:
     if text.lower() not in YES:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no; names of movies go before such options")
     return YES[text.lower()]
 
 

@@ -38,5 +38,5 @@ def _report(args: argparse.Namespace) -> int:
     run = write_report(args.results, path, detailed=args.pictures)
     for sentence in run.unreadable:
         print(f"left out: {sentence}")
-    print(f"{path}: {len(run.rows)} movies, {len(run.failed)} failed")
+    print(f"{path}: {len(run.rows)} movie{'' if len(run.rows) == 1 else 's'}, {len(run.failed)} failed")
     return SUCCESS

@@ -16,6 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ..motion.model import MotionModel
 from ..settings import Settings
@@ -112,7 +113,7 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     axes.scatter(
         paths[0, :, 0], paths[0, :, 1], s=18, facecolors="white", edgecolors="crimson", linewidths=1.2, zorder=3
     )
-    figure.colorbar(colours, cax=bar_axes).set_label("frame")
+    figure.colorbar(colours, cax=bar_axes, ticks=MaxNLocator(integer=True)).set_label("frame")
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
     largest = motion_figures(model, settings)["local_motion_max_px"] or 0.0  # up to the edges, where it often is

@@ -256,7 +256,7 @@ def _check_size(shape: Tuple[int, ...], movie: Movie, what: str) -> None:
     if shape != frame:
         turned = shape[::-1] == frame
         raise CorrectionError(
-            f"{what}: is {shape[1]} x {shape[0]} pixels after orientation, but the frames of {movie.path} are "
+            f"{what} is {shape[1]} x {shape[0]} pixels after orientation, but the frames of {movie.path} are "
             f"{frame[1]} x {frame[0]}: "
             + ("rotate it by 90 or 270 degrees." if turned else "give the one of this camera.")
         )

@@ -51,7 +51,9 @@ def open_movie(path: str, settings: Settings) -> Movie:
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
     if path.lower().endswith((".mrc", ".mrcs")):
-        raise MovieError(f"{path}: its MRC header is truncated or damaged: copy the file again.")
+        raise MovieError(
+            f"{path}: its MRC header is truncated or damaged: copy the file again, or give a movie if it is none."
+        )
     raise MovieError(f"{path}: its content is neither {KINDS}: give a movie in one of these formats.")
 
 

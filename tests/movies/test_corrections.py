@@ -170,7 +170,7 @@ def test_wrong_size_prints_both(tmp_path, shape):
     size = (
         f"is {shape[1]} x {shape[0]} pixels after orientation, but the frames of .*movie.mrc are {NX} x {NY}: {advice}"
     )
-    with pytest.raises(CorrectionError, match=f"Gain reference .*gain.mrc: {size}"):
+    with pytest.raises(CorrectionError, match=f"Gain reference .*gain.mrc {size}"):
         load(tmp_path, random_gain(shape))
 
 
@@ -204,7 +204,7 @@ def test_dark_is_turned_like_the_gain_and_must_be_finite(tmp_path):
     dark[0, 0] = np.nan
     with pytest.raises(CorrectionError, match="Dark reference .*dark.mrc: 1 of its pixels are NaN"):
         load_corrections(movie, Settings(dark=save(tmp_path, dark, "dark.mrc"), gain_rot="90"))
-    with pytest.raises(CorrectionError, match="Dark reference .*dark.mrc: is 40 x 64 .*: rotate it"):
+    with pytest.raises(CorrectionError, match="Dark reference .*dark.mrc is 40 x 64 .*: rotate it"):
         load_corrections(movie, Settings(dark=str(tmp_path / "dark.mrc")))
 
 
