@@ -1,0 +1,86 @@
+"""What the form's wizards find out, and what they set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
+from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+
+
+class Form:
+    """Stands for the form's window."""
+
+    root = None
+
+    def __init__(self, protocol):
+        self.protocol, self.values = protocol, {}
+
+    def setVar(self, name, value):
+        self.values[name] = value
+
+
+@pytest.fixture
+def wizards(monkeypatch):
+    from flexalign_plugin import wizards as module
+
+    module.said = []
+    for name in ("showInfo", "showError", "askYesNo"):
+        monkeypatch.setattr(module, name, lambda title, text, root: module.said.append(text) or True)
+    return module
+
+
+def test_scipion_finds_them_for_the_parameters(wizards):
+    targets = {}
+    for wizard in (wizards.AlignedFramesWizard, wizards.SummedFramesWizard, wizards.GainOrientationWizard):
+        (pair,) = wizard._targets
+        targets.update(dict.fromkeys(pair[1], pair[0].__name__))
+    assert set(targets) == {"alignFrame0", "alignFrameN", "sumFrame0", "sumFrameN", "gainRot", "gainFlip"}
+    assert set(targets.values()) == {"ProtFlexAlign"}
+
+
+@pytest.mark.parametrize("kind, frames", [("mrcs", SHAPE[0]), ("eer", 5)])
+def test_the_frame_range_is_that_of_the_file(wizards, project, movies, kind, frames):
+    imported = import_movies(project, movies.folder, f"*.{kind}", PIXEL_A)
+    form = Form(new_alignment(project, imported, nFrames=5))
+    wizards.AlignedFramesWizard().show(form)
+    wizards.SummedFramesWizard().show(form)
+    assert form.values == {"alignFrame0": 1, "alignFrameN": frames, "sumFrame0": 1, "sumFrameN": frames}
+    assert f"{frames} frames" in wizards.said[0]
+
+
+def test_the_gain_is_set_as_it_fits(wizards, project, movies, tmp_path):
+    """The true gain turned by 90 degrees on disk: it has to be turned by 270 more. One small movie tells."""
+    import mrcfile
+
+    from flexalign_plugin.movies.writers import write_mrc_movie
+
+    gain = mrcfile.read(f"{movies.folder}/gain.mrc")
+    write_mrc_movie(str(tmp_path / "turned.mrc"), [np.ascontiguousarray(np.rot90(gain))])
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, gainFile=str(tmp_path / "turned.mrc"))
+    form = Form(new_alignment(project, imported))
+    wizards.GainOrientationWizard().show(form)
+    assert form.values == {"gainRot": 3, "gainFlip": 0, "gainConvention": 1}, wizards.said
+    assert "rotation 270, flip none, multiply" in wizards.said[0].splitlines()[2]
+
+
+def test_without_movies_or_gain_they_say_so(wizards, project, movies):
+    from flexalign_plugin.protocols import ProtFlexAlign
+
+    with pytest.raises(SettingsError, match="input movies first"):
+        wizards.frame_count(ProtFlexAlign())
+    form = Form(new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A)))
+    wizards.GainOrientationWizard().show(form)
+    assert not form.values and "No gain reference" in wizards.said[0]
+
+
+def test_patches_cover_the_frame(wizards, project, movies):
+    protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A), minLocalRes=500.0)
+    image, step, (along_y, along_x), patch = wizards.preview(protocol)
+    assert image.shape == SHAPE[1:] and step == 1 and patch == 125
+    assert (along_y[0], along_x[0]) == (0, 0) and (along_y[-1] + patch, along_x[-1] + patch) == SHAPE[1:]
+    assert len(along_y) == 3 and len(along_x) == 3  # 256 / 125 and 320 / 125, rounded up
+    figure = wizards.patches_window(image, step, (along_y, along_x), patch).getFigure()
+    assert len(figure.axes[0].patches) == 9
