@@ -273,13 +273,17 @@ class ProtFlexAlign(ProtAlignMovies):
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
-        super()._loadInputList()
-        if 0 < self.onlyProcess.get() <= len(self.listOfMovies):
-            self.listOfMovies: List[emobj.Movie] = list(self._asked_for(self.listOfMovies))
-            self.streamClosed = True
+        """The movies that are to be aligned and not in the outputs yet; those that are would only fill the memory."""
+        movies = emobj.SetOfMovies(filename=self.inputMovies.get().getFileName())
+        movies.loadAllProperties()
+        asked_for = self._asked_for(movies)
+        self.listOfMovies = [m.clone() for m in asked_for if m.getObjId() not in self._registered]
+        self.streamClosed = movies.isStreamClosed() or 0 < self.onlyProcess.get() <= movies.getSize()
+        movies.close()
 
     def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
-        steps = super()._insertNewMoviesSteps(insertedDict, self._asked_for(inputMovies))
+        listed = inputMovies is getattr(self, "listOfMovies", None)
+        steps = super()._insertNewMoviesSteps(insertedDict, inputMovies if listed else self._asked_for(inputMovies))
         self._pace.arrived(len(steps))
         return steps
 
@@ -320,14 +324,14 @@ class ProtFlexAlign(ProtAlignMovies):
         before the sets: what happens in between is lost. Here the sets themselves are asked."""
         if self.finished:
             return
-        left = [m for m in self.listOfMovies if m.getObjId() not in self._registered]
-        done = [m for m in left if self._isMovieDone(m)]
-        finished = self.streamClosed and len(done) == len(left)
+        done = [m for m in self.listOfMovies if self._isMovieDone(m)]
+        finished = self.streamClosed and len(done) == len(self.listOfMovies)
         if not done and not finished:
             return
         self.finished = finished
         self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self._registered.update(m.getObjId() for m in done)
+        self.listOfMovies = [m for m in self.listOfMovies if m.getObjId() not in self._registered]
         output_step = self._getFirstJoinStep()
         if finished and output_step is not None and output_step.isWaiting():
             output_step.setStatus(STATUS_NEW)
