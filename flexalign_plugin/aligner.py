@@ -22,8 +22,8 @@ from .motion.band import correlation_band
 from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.confidence import confidence_figures, motion_doubts
-from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
-from .motion.limits import START_SHIFT_A, Limits, limit_notes, limits
+from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally, signal_end_A
+from .motion.limits import FINE_DETAIL_A, START_SHIFT_A, Limits, limit_notes, limits
 from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.magnification import resampling_model
 from .motion.model import MotionModel
@@ -77,18 +77,21 @@ def align(
     with clock.stage("spectra", 0.08):
         correlated = backend.frame_fft_size(ny, nx, len(aligned))
         bounds = limits(settings, correlated)
-        band = correlation_band(correlated, settings.pixel_size, bounds.max_res_A)
-        spectra = backend.spectra(source, aligned, band)
-        frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
+        frames = _spectra(backend, source, aligned, correlated, settings.pixel_size, bounds)
     with clock.stage("global alignment", 0.3):
         overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
+        if bounds.coarser_A and signal_end_A(frames, overall) > FINE_DETAIL_A:
+            bounds = dataclasses.replace(bounds, max_res_A=bounds.coarser_A)
+            del frames
+            frames = _spectra(backend, source, aligned, correlated, settings.pixel_size, bounds)
+            overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
         notes += limit_notes(settings, bounds, overall.max_shift_A)
     with clock.stage("local alignment", 0.45):
         wanted = settings.do_local_alignment and overall.believed
         local = _local(frames, overall, settings, bounds, notes) if wanted else None
         if local is None and overall.believed and settings.do_refinement:
             overall = refine_globally(frames, overall)
-        del frames, spectra
+        del frames
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, settings.pixel_size)
     trust = confidence_figures(overall, local, model, settings.dose_per_frame)
     warnings += _doubts(overall, len(aligned), settings) + motion_doubts(trust, model)
@@ -188,6 +191,15 @@ def _look_at_sum(
     level = float(means.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     return source, mean, fill
+
+
+def _spectra(
+    backend: Any, source: FrameSource, aligned: range, area: Tuple[int, int], pixel_size_A: float, bounds: Limits
+) -> BandMovie:
+    """The frames as far as they are compared; `area` (fy, fx) is the part of them that is transformed."""
+    band = correlation_band(area, pixel_size_A, bounds.max_res_A)
+    _, ny, nx = source.movie.shape
+    return BandMovie(backend, backend.spectra(source, aligned, band), band, len(aligned), (ny, nx), pixel_size_A)
 
 
 def _frame_list(aligned: range, which: np.ndarray) -> str:

@@ -184,7 +184,7 @@ def _define_alignment(form: Any) -> None:
         "maxResForCorrelation",
         "Maximum resolution (A), 0 = automatic",
         "Details finer than this are mostly noise in a single frame and are left out of the comparison. "
-        "0: automatic, 30 A for a field of view of 4096 A, finer for smaller ones down to 20 A.",
+        "0: automatic, 30 A for a field of view of 4096 A, finer (to 20 A) for smaller ones with fine detail.",
     )
     group = form.addGroup("Local motion")
     _add(

@@ -10,7 +10,16 @@ import numpy as np
 from .band import lowpass
 from .band_movie import BandMovie
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
-from .refine import ALWAYS_USED_A, LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts, shift_errors
+from .refine import (
+    ALWAYS_USED_A,
+    LOW_CUT_A,
+    WINDOW_A,
+    WINDOW_STEP,
+    Matched,
+    matched_weight,
+    refine_shifts,
+    shift_errors,
+)
 from .search import search_drift
 
 # Frames far apart may have drifted further than the bound on consecutive frames: up to this many times.
@@ -135,9 +144,7 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     """Whole-frame shifts of highest likelihood (`refine`), near those of the pairs."""
     band = movie.band
     shifts = start.shifts_px / band.scale
-    power = movie.backend.power(movie.spectra, band.size, shifts[None])
-    low, always = movie.pixel_size_A / LOW_CUT_A, movie.pixel_size_A / ALWAYS_USED_A
-    matched = matched_weight(band, power[0], power[1], movie.n, low, start.axes, always=always)
+    matched = _matched(movie, start)
     if not matched.weight.any():
         return start
     pairs = all_pairs(movie.n)
@@ -148,6 +155,19 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     shifts = refine_shifts(windows, likelihood, shifts)
     sigma = shift_errors(windows, likelihood, shifts[None], movie.n * matched.curvature)
     return replace(_from_reference(start, shifts * band.scale), shift_sigma_px=sigma * band.scale)
+
+
+def signal_end_A(movie: BandMovie, alignment: GlobalAlignment) -> float:
+    """Finest resolution at which frames with these shifts show a common signal; local motion hides what is finer."""
+    rings = max(_matched(movie, alignment).end, 1)
+    return min(movie.band.full) * movie.pixel_size_A / rings
+
+
+def _matched(movie: BandMovie, alignment: GlobalAlignment) -> Matched:
+    shifts = alignment.shifts_px[None] / movie.band.scale
+    of_sum, of_each = movie.backend.power(movie.spectra, movie.band.size, shifts)
+    low, always = movie.pixel_size_A / LOW_CUT_A, movie.pixel_size_A / ALWAYS_USED_A
+    return matched_weight(movie.band, of_sum, of_each, movie.n, low, alignment.axes, always=always)
 
 
 def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> GlobalAlignment:

@@ -43,10 +43,10 @@ def test_given_values_win():
     assert (found.max_res_A, found.max_shift_A, found.growing) == (17.0, 33.0, False)
 
 
-def moving(drift_px: float, decay: float, dose: float = 2.0):
+def moving(drift_px: float, decay: float, dose: float = 2.0, detail_A: float = 12.0):
     """Frames that drift within `decay` frames, and their truth."""
     ph = particle_phantom(
-        (N, SIZE, SIZE), PIXEL_A, dose, band_limit_A=12.0, drift_px=drift_px, local_px=0.2, control_points=3, seed=5
+        (N, SIZE, SIZE), PIXEL_A, dose, band_limit_A=detail_A, drift_px=drift_px, local_px=0.2, control_points=3, seed=5
     )
     parameters = {**ph.truth.parameters, "drift_decay_frames": decay}
     ph = dataclasses.replace(ph, truth=dataclasses.replace(ph.truth, parameters=parameters))
@@ -97,12 +97,14 @@ def test_a_frame_without_image_does_not_make_the_search_grow():
     assert np.abs(error - error.mean(axis=0)).max() < 0.2
 
 
-def test_what_was_used_is_told_and_what_was_asked_is_kept():
-    frames, _ = moving(6.0, 2.0)
+@pytest.mark.parametrize("detail_A, resolution", [(8.5, 20.0), (40.0, 30.0)])
+def test_what_was_used_is_told_and_what_was_asked_is_kept(detail_A, resolution):
+    """A small field of view is compared to 20 A if it shows fine detail, or else to 30 A."""
+    frames, _ = moving(6.0, 2.0, detail_A=detail_A)
     settings = Settings(pixel_size=PIXEL_A, do_local_alignment=False, do_plots=False, do_compute_psd=False)
     result = align(Stack(frames), settings, select_backend("cpu", threads=2))
-    assert (result.quality["max_res_for_correlation_A"], result.quality["max_shift_A"]) == (20.0, 50.0)
-    assert any("compared to 20.0 A, shifts" in note and "50 A" in note for note in result.notes)
+    assert (result.quality["max_res_for_correlation_A"], result.quality["max_shift_A"]) == (resolution, 50.0)
+    assert any(f"compared to {resolution:.1f} A, shifts" in note and "50 A" in note for note in result.notes)
     saved = result.settings.to_dict()
     assert saved["max_res_for_correlation"] == saved["max_shift"] == 0.0
 
