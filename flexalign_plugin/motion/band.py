@@ -85,6 +85,12 @@ def lowpass(band: Band, pixel_size_A: float, max_res_A: float, axes: bool = Fals
     return np.where(unusable(band, axes), 0, w).astype(np.float32)
 
 
+def halves(weight: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The colours of a checkerboard in Fourier space: their noise is independent."""
+    black = np.indices(weight.shape).sum(axis=0) % 2 == 0
+    return np.where(black, weight, 0), np.where(black, 0, weight)
+
+
 def unusable(band: Band, axes: bool = False) -> np.ndarray:
     """Coefficients that the alignment must not use, (by, bx // 2 + 1) bool.
 

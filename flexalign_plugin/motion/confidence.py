@@ -30,6 +30,7 @@ def confidence_figures(
         "shift_sigma_px": None,
         "field_sigma_px": None,
         "field_sigma_mesh_px": None,
+        "field_misfit_px": None,
         "expected_error_px": None,
         "motion_over_error": None,
         "confidence": None if overall.believed else 0.0,
@@ -44,7 +45,9 @@ def confidence_figures(
         area = np.ones(len(local.field_sigma_px))
         area[[0, -1]] = 0.5
         field = float(np.average(local.field_sigma_px**2, weights=np.outer(area, area)))
-        variance += field
+        # No noise, but as wrong: motion that the spline does not follow.
+        variance += field + local.misfit_px**2
+        figures["field_misfit_px"] = local.misfit_px
         figures["field_sigma_px"] = field**0.5
         figures["field_sigma_mesh_px"] = np.round(local.field_sigma_px[::EVERY, ::EVERY], 4).tolist()
     error = variance**0.5

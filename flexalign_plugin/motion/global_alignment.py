@@ -7,7 +7,7 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from .band import lowpass
+from .band import halves, lowpass
 from .band_movie import BandMovie
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
 from .refine import (
@@ -28,8 +28,9 @@ SECOND_SEARCH = 0.25  # of the bound: search radius around what the first soluti
 # With more pairs rejected than this the axes of the spectrum are tried as well, then a search over all pairs at once.
 POOR_REJECTION = 0.3
 CLEAR_SDS = 5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
-# A bound that may grow does so when any frame is lost: more than half of its pairs have no place in the solution.
-LOST_REJECTION = 0.5
+# A bound that may grow does so when any frame is lost: more than half of its pairs are far from the solution.
+LOST_PAIRS = 0.5
+FAR = 4.0  # band pixels, the width of a peak
 GROWTH = 4.0
 LARGEST_WINDOWS = 1e8  # samples of all pairs' correlations: 0.4 GB
 
@@ -50,7 +51,7 @@ class GlobalAlignment:
     by_search : the pairs contradicted each other and the shifts come from the joint search.
     believed : False when the joint search found nothing either: the shifts are zero.
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None if not refined.
-    lost : number of frames that most of their pairs were rejected of.
+    lost : number of frames with most of their pairs on the rim or far from the solution.
     max_shift_A : the bound on the shift between consecutive frames that was used.
     """
 
@@ -95,7 +96,7 @@ def _with_larger_bound(movie: BandMovie, max_res_A: float, bound: float, found: 
     if larger <= bound:
         return found
     weight = lowpass(movie.band, movie.pixel_size_A, max_res_A, found.axes) ** 2
-    seen, unseen = _halves(weight)
+    seen, unseen = halves(weight)
     before, after = (
         _clearness(movie, unseen, alignment.shifts_px / movie.band.scale)
         for alignment in (found, _align_pairs(movie, seen, larger))
@@ -187,7 +188,7 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
         on_rim=float(peaks.on_rim.mean()),
         residual_px=float(solution.residual_sd[0] * movie.band.scale.mean()),
         significance=float(np.median(_significance(peaks))),
-        lost=_lost(movie.n, pairs, solution.weights[0] == 0),
+        lost=_lost(movie.n, pairs, solution.shifts[0], peaks),
     )
     return _from_reference(found, found.shifts_px)
 
@@ -195,18 +196,12 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
 def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[float, np.ndarray]:
     """Joint search on one half of the frequencies: how clearly the other half confirms it, in sds, and the shifts."""
     n, size = movie.n, movie.band.size
-    seen, unseen = _halves(weight)
+    seen, unseen = halves(weight)
     reach = min(MAX_SEARCH * max_shift, min(size) // 2 - 4)
     windows = movie.backend.correlate(movie.spectra, size, seen, all_pairs(n), reach + 3)
     # The half that the search did not see also decides how freely the frames may move.
     found = ((_clearness(movie, unseen, shifts), shifts) for shifts in search_drift(windows, n, reach))
     return max(found, key=lambda c: c[0])
-
-
-def _halves(weight: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """The colours of a checkerboard in Fourier space: their noise is independent."""
-    black = np.indices(weight.shape).sum(axis=0) % 2 == 0
-    return np.where(black, weight, 0), np.where(black, 0, weight)
 
 
 def _clearness(movie: BandMovie, weight: np.ndarray, shifts: np.ndarray) -> float:
@@ -217,9 +212,11 @@ def _clearness(movie: BandMovie, weight: np.ndarray, shifts: np.ndarray) -> floa
     return float((weight * (of_sum - of_each)).sum() / max(sd, 1e-30))
 
 
-def _lost(n: int, pairs: np.ndarray, rejected: np.ndarray) -> int:
-    """Number of frames that most of their pairs were rejected of."""
-    return int(np.count_nonzero(np.bincount(pairs[rejected].ravel(), minlength=n) > LOST_REJECTION * (n - 1)))
+def _lost(n: int, pairs: np.ndarray, shifts: np.ndarray, peaks: Any) -> int:
+    """Number of frames with most of their pairs on the rim or far from what the shifts (n, 2) say."""
+    away = np.linalg.norm(shifts[pairs[:, 1]] - shifts[pairs[:, 0]] - peaks.position[0], axis=1)
+    far = pairs[peaks.on_rim[0] | (away > FAR)]
+    return int(np.count_nonzero(np.bincount(far.ravel(), minlength=n) > LOST_PAIRS * (n - 1)))
 
 
 def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:

@@ -11,7 +11,7 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from .band import Band, lowpass
+from .band import Band, halves, lowpass
 from .band_movie import BandMovie
 from .evidence import field_variance, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
@@ -23,6 +23,7 @@ from .refine import (
     WINDOW_A,
     WINDOW_STEP,
     matched_weight,
+    misfit,
     refine_field,
     refine_shifts,
     shift_errors,
@@ -33,6 +34,7 @@ FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave 
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
 SIGMA_MESH = 33
+SLOPE_WINDOW = 1.5  # band pixels, radius of windows in which only the slope in the middle is wanted
 FINER = 2.0  # how much smaller the patches of the refinement are
 
 
@@ -51,6 +53,7 @@ class LocalAlignment:
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
     field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
         vector, rms over the frames; None without a refined field.
+    misfit_px : rms length of the patches' motion that the spline does not follow, where it is clear of noise.
     """
 
     shifts_px: np.ndarray
@@ -61,6 +64,7 @@ class LocalAlignment:
     log_evidence: float
     shift_sigma_px: Optional[np.ndarray] = None
     field_sigma_px: Optional[np.ndarray] = None
+    misfit_px: float = 0.0
 
 
 class Patches:
@@ -147,6 +151,7 @@ def align_locally(
         log_evidence=joint.log_evidence if joint else 0.0,
         shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
         field_sigma_px=joint.field_sigma_px if joint else None,
+        misfit_px=joint.misfit_px if joint else 0.0,
     )
 
 
@@ -167,6 +172,7 @@ class _Joint:
     log_evidence: float
     shift_sigma: Optional[np.ndarray] = None
     field_sigma_px: Optional[np.ndarray] = None
+    misfit_px: float = 0.0
 
 
 def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool, field: np.ndarray) -> _Joint:
@@ -214,8 +220,15 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
         coefficients = belief.modes.coefficients(refined.amplitudes).reshape(2, *belief.modes.control_points)
         sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)
         variance = field_variance(belief, data, patches.movie.frame_shape, SIGMA_MESH)
-        lengths = np.sqrt((variance * patches.movie.band.scale[:, None, None] ** 2).sum(axis=0))
-        return _Joint(shifts, coefficients, belief.log_evidence, sigma, lengths)
+        scale = patches.movie.band.scale
+        lengths = np.sqrt((variance * scale[:, None, None] ** 2).sum(axis=0))
+        all_slopes = windows.objective(shifts + field, likelihood)[1]
+        del windows
+        windows = patches.correlate(halves(matched.weight)[0], SLOPE_WINDOW, WINDOW_STEP, shifts + field)
+        half = windows.objective(shifts + field, likelihood)[1]
+        left = misfit(belief.modes, half, all_slopes - half, data, counted)
+        left_px = float(np.sqrt((left * scale**2).sum()))
+        return _Joint(shifts, coefficients, belief.log_evidence, sigma, lengths, left_px)
     windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
     alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
     sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)

@@ -29,6 +29,7 @@ CURVATURE_STEP = 0.1  # band pixels
 WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 RING_COST = 2.0  # squared sds by which a ring must show signal, on average over the last ones, to be used
 ALWAYS_USED_A = 60.0
+CLEAR_MISFIT = 2.0  # sds of the noise, which the misfit must exceed to be told
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,36 @@ def refine_field(
             break
         settled = belief
     return Refined(shifts, amplitudes, belief)
+
+
+def misfit(
+    modes: FieldModes, half: np.ndarray, other: np.ndarray, precision: np.ndarray, independent: float
+) -> np.ndarray:
+    """(2,) mean square (y, x) of the motion that no field of these modes follows, in squared band pixels; 0 if unclear.
+
+    At the maximum the slopes tell where each patch of each frame still wants to go: because of noise, or because the
+    field can't follow. Noise differs between two halves of the frequencies; what they agree upon is real.
+
+    Parameters
+    ----------
+    half, other : (p, n, 2) slopes of the log-likelihood at its maximum from two halves of the frequencies.
+    precision : (2,) of the shift of an average patch in one frame, from all frequencies.
+    independent : fraction of the patches' pixels that are not counted twice.
+    """
+    wishes = []
+    for slope in (half, other):
+        # Weights are as in the modes: a patch that tells more has more to say.
+        wish = slope / (0.5 * precision * modes.weights[:, None, None])
+        wish -= wish.mean(axis=1, keepdims=True)
+        wish -= np.average(wish, axis=0, weights=modes.weights)
+        wishes.append(wish - modes.field(modes.amplitudes(wish)))
+    weights = modes.weights[:, None] / (modes.weights.sum() * half.shape[1])
+    agreed, *powers = (
+        np.einsum("pt,pta->a", weights, a * b)
+        for a, b in ((wishes[0], wishes[1]), (wishes[0], wishes[0]), (wishes[1], wishes[1]))
+    )
+    noise = np.sqrt(powers[0] * powers[1] / (independent * half[..., 0].size))
+    return np.where(agreed > CLEAR_MISFIT * noise, agreed, 0.0)
 
 
 def _alike(one: Belief, other: Belief) -> bool:
