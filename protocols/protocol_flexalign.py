@@ -25,7 +25,7 @@ from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.worker_pool import WorkerPool
 
-from . import checks, devices, form, summaries
+from . import checks, devices, form, queue_engine, summaries
 from .handover import Engine, HandOver
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
 from .records import remove_unfit_set, save_record, sort_out
@@ -64,12 +64,22 @@ class ProtFlexAlign(AlignedMovieSets):
 
     def getGpuList(self) -> List[int]:
         # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
-        return [device_index(name) for name in devices.chosen(self)]
+        return [] if devices.steps_go_to_queue(self) else [device_index(name) for name in devices.chosen(self)]
 
     def getTotalThreads(self) -> int:
-        # What a queue is asked for. pyworkflow takes one Scipion thread as the one that only waits; here it computes.
+        # pyworkflow takes one Scipion thread as the one that only waits; here it computes.
         at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
         return at_once * self.getBinThreads()
+
+    def getSubmitDict(self) -> Dict[str, Any]:
+        """What a job of a queue asks for, unless the queue's own form says it; the base class counts Scipion's threads
+        as cores."""
+        values: Dict[str, Any] = super().getSubmitDict()
+        cores = self.getTotalThreads()
+        if devices.steps_go_to_queue(self):
+            cores = self.getBinThreads() * max(len(devices.chosen(self)), 1)
+        asked = {"JOB_THREADS": cores, "JOB_CORES": cores, "GPU_COUNT": len(devices.chosen(self))}
+        return {**values, **asked, **self.getQueueParams()[1]}
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
@@ -151,6 +161,8 @@ class ProtFlexAlign(AlignedMovieSets):
             return len(self._roots) - self._n_done
 
     def _make_engine(self) -> Engine:
+        if devices.steps_go_to_queue(self):
+            return queue_engine.engine_of(self)
         return WorkerPool(devices.compute(self), log=self.info)
 
     def _job(self, movie: emobj.Movie) -> Job:
