@@ -33,7 +33,6 @@ from .tilt_outputs import SeriesRecord, TiltSeriesSets
 
 # Endings of the stacks as tomo's base class names them.
 STACK_ENDINGS = {"micrograph": "", "micrograph_dw": "_DW", "micrograph_even": "_even", "micrograph_odd": "_odd"}
-FAILURES_SHOWN = 3
 
 
 class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
@@ -109,7 +108,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             pwutils.cleanPath(self._series_path(ts_id))
             removed += sort_out(folder, self._getExtraPath())[1]
         if removed:
-            self.info(f"What failed before is tried again: {removed} tilts.")
+            self.info(f"What failed before is tried again: {summaries.counted(removed, 'tilt')}.")
 
     def _in_extra(self, name: str) -> bool:
         return os.path.exists(self._getExtraPath(name))
@@ -251,7 +250,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             reason = next(iter(self._failures.values()))[1] if self._failures else "the input has no tilt series."
             raise RuntimeError(f"No tilt could be aligned. The first one: {reason}")
         if self._failures:
-            self.warning(f"{len(self._failures)} tilts failed and are not in the tilt series, see failed.tsv.")
+            failed = summaries.counted(len(self._failures), "tilt")
+            self.warning(f"{failed} failed and are not in the tilt series, see failed.tsv.")
         self._closeOutputSet()
         # As this step's result, which a start removes: Continue must check again.
         with atomic_path(self._all_done()) as temporary, open(temporary, "w") as f:
@@ -304,8 +304,9 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         if "TiltSeriesDW" in self._begun:
             lines.append("Dose-weighted tilt series are in TiltSeriesDW.")
         if self._failures:
-            lines.append(f"*{len(self._failures)} tilts failed* and are left out, listed in extra/failed.tsv:")
-            lines += [f"  {reason}" for _, reason in list(self._failures.values())[:FAILURES_SHOWN]]
+            failed = summaries.counted(len(self._failures), "tilt")
+            lines.append(f"*{failed} failed*, left out of the series and listed in extra/failed.tsv:")
+            lines += [f"  {reason}" for _, reason in list(self._failures.values())[: summaries.SHOWN_FAILURES]]
             lines.append("Continue tries them again.")
         return "\n".join(lines)
 

@@ -74,9 +74,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole} s" if minutes else f"{whole} s"
 
 
-def counted(movies: int) -> str:
+def counted(number: int, what: str = "movie") -> str:
     """`1 movie`, `2 movies`."""
-    return f"{movies} movie" + ("" if movies == 1 else "s")
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def motion_text(result: JobResult, pixel_size_A: float) -> str:
