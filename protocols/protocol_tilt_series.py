@@ -69,7 +69,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         series = pointer.get() if pointer is not None else None
         if series is None or series.isEmpty():
             return []
-        return [tilt.clone() for tilt in series.getFirstItem().iterItems(limit=limit)]
+        # To the end of each query: one that is left open can keep the producer of a stream from writing.
+        return [tilt.clone() for one in series.iterItems(limit=1) for tilt in one.iterItems(limit=limit)]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
@@ -191,10 +192,10 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             failures += [(tilt.getObjId(), r.movie, f"{_name(tsId, tilt)}: {error}") for tilt, r in good]
             good = []
             self.warning(f"FAILED: {tsId}: {error}")
-        SeriesRecord([tilt.getObjId() for tilt, _ in good], files, failures).save(self._series_path(tsId))
         if not failures:
             for _, result in good:
                 pwutils.cleanPath(*[result.files[key] for key in STACKS if key in result.files])
+        SeriesRecord([tilt.getObjId() for tilt, _ in good], files, failures).save(self._series_path(tsId))
         self._tsDict.setFinished(tsId)
         return [self._series_path(tsId)]
 
