@@ -64,7 +64,7 @@ def define_computing(form: Any) -> None:
     )
 
 
-def define_frames(form: Any, movies: str = "inputMovies") -> None:
+def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Settings.n_frames) -> None:
     """movies : name of the parameter that is the input; conditions are looked at again when it changes."""
     only_eer, only_tiff = f"{movies} is not None and inputIsEer", f"{movies} is not None and inputIsTiff"
     group = form.addGroup("Frames")
@@ -108,6 +108,7 @@ def define_frames(form: Any, movies: str = "inputMovies") -> None:
         "The camera stores hundreds of thin hardware frames; they are added up in equal groups. About 1 e/A^2 in each "
         "group is a good choice. The dose per frame of the imported movies is taken as that of a hardware frame.",
         condition=only_eer,
+        default=eer_frames,
     )
     add(
         group,

@@ -14,6 +14,7 @@ from pyworkflow.protocol.constants import LEVEL_ADVANCED
 from . import devices, form
 
 INPUT = "inputTiltSeriesM"
+EER_FRAMES = 6
 
 
 def define_form(where: Any) -> None:
@@ -28,9 +29,9 @@ def define_form(where: Any) -> None:
         "and the dose of each tilt are those of the import.",
     )
     devices.define_choice(where)
-    form.define_frames(where, movies=INPUT)
+    # A tilt has some 3 e/A^2: enough for a few frames, too few to follow local motion reliably.
+    form.define_frames(where, movies=INPUT, eer_frames=EER_FRAMES)
     form.define_correction(where)
-    # A tilt has some 3 e/A^2, too few to follow local motion reliably.
     form.define_alignment(where, local=False)
     _define_output(where)
     form.define_computing(where)

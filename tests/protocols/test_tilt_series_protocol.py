@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.movies.writers import write_mrc_movie
 from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.tests.protocols.killing import start, state, wait
 from flexalign_plugin.tests.scipion_project import run
 
 TOMO = importlib.util.find_spec("tomo") is not None
@@ -217,6 +219,38 @@ def test_a_series_without_any_good_tilt_fails_alone_and_a_run_without_any_fails(
     run(project, protocol)
     assert protocol.isFailed() and getattr(protocol, "TiltSeries", None) is None
     assert "No tilt could be aligned" in protocol.getErrorMessage() and "TS_1_" in protocol.getErrorMessage()
+
+
+def _module():
+    from flexalign_plugin.protocols import protocol_tilt_series
+
+    return protocol_tilt_series
+
+
+KILLS = {
+    "after the record of a tilt": (_module, "save_record", 3, "after"),
+    "stacks written, images removed, no record": (lambda: _module().SeriesRecord, "save", 1, "before"),
+    "a series in half of the outputs": (lambda: _module().ProtFlexAlignTiltSeries, "_append_one", 1, "after"),
+}
+
+
+@needs_tomo
+@with_tomo
+def test_whenever_a_run_is_killed_continue_completes_it(project, tilts, tmp_path):
+    series(tilts, tmp_path, "TS_1")
+    protocol = new_alignment(project, imported(project, tmp_path))
+    project._setupProtocol(protocol)
+    protocol.makePathsAndClean()
+    project._storeProtocol(protocol)
+    where, number = os.path.abspath("."), protocol.getObjId()
+    folder = os.path.join(where, protocol.workingDir.get())
+    assert wait(start(where, number, restart=True)) == 0
+    undisturbed = state(folder)
+    assert {"tiltseries.sqlite", "tiltseries_dose-weighted.sqlite", "TS_1.mrcs", "TS_1_DW.mrcs"} <= set(undisturbed)
+    for moment, point in KILLS.items():
+        assert wait(start(where, number, restart=True, point=point)) == signal.SIGKILL, moment
+        assert wait(start(where, number, restart=False)) == 0, moment
+        assert state(folder) == undisturbed, moment
 
 
 @needs_tomo
