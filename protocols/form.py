@@ -106,7 +106,8 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         "nFrames",
         "Number of EER frames",
         "The camera stores hundreds of thin hardware frames; they are added up in equal groups. About 1 e/A^2 in each "
-        "group is a good choice. The dose per frame of the imported movies is taken as that of a hardware frame.",
+        "group is a good choice. The dose per frame of imported movies is taken as that of a hardware frame; of a "
+        "tilt, the dose of the whole tilt is known.",
         condition=only_eer,
         default=eer_frames,
     )

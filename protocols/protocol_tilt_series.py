@@ -129,7 +129,6 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
                     self._n_done += done
                 if not done:
                     self._hand_over.expect(self._numbered(ts_id, tilt.getObjId()))
-        self._pace.arrived(len(self._tilts))
         super()._insertNewSteps(new)
 
     def _numbered(self, ts_id: str, number: int) -> Any:
@@ -239,7 +238,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         self._append_series(ts_ids, records, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self.summaryVar.set(self._summary_text())
         self._store(self.summaryVar)
-        self._report.update(len(self._tilts))
+        self._report.update(sum(len(self._tsDict.getTiList(ts_id)) for ts_id in order))
         if finished and self._coStep.isWaiting():
             self._coStep.setStatus(STATUS_NEW)
 
