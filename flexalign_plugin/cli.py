@@ -10,7 +10,7 @@ from typing import List, NoReturn, Optional, Sequence
 from . import __version__
 from .commands import COMMANDS
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
-from .errors import FlexAlignError, SettingsError
+from .errors import CorrectionError, FlexAlignError, MovieError, SettingsError
 
 UNKNOWN = "unrecognized arguments: "
 
@@ -20,7 +20,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except SettingsError as error:
+    except (SettingsError, MovieError, CorrectionError) as error:
+        # One of many movies that fails never gets here: this is an option, or a file without which nothing can begin.
         print(f"flexalign: {error}", file=sys.stderr)
         return USAGE
     except FlexAlignError as error:

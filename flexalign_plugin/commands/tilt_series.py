@@ -7,8 +7,8 @@ import os
 import signal
 from typing import Any
 
-from .align import add_settings, settings_of
-from .values import SOME_FAILED, SUCCESS, count, positive
+from .align import COMMON_SETTINGS, add_settings, settings_of
+from .values import SOME_FAILED, SUCCESS, count, positive, shorten_help
 
 
 def add(commands: Any) -> None:
@@ -17,8 +17,9 @@ def add(commands: Any) -> None:
         help="align the movies of a tilt series and make stacks",
         description="Align the movie of every tilt that SerialEM's .mdoc names, with its dose, and put the micrographs "
         "into stacks with their angles. A tilt that fails is listed and left out.",
+        usage="%(prog)s MDOC --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every tilt succeeded, 1 some failed (see <series>_failed.tsv in the output folder), "
-        "2 wrong options, 130 interrupted.",
+        "2 wrong options, or the .mdoc, gain, dark or defects can't be read; 130 interrupted.",
         allow_abbrev=False,
     )
     option = parser.add_argument
@@ -34,14 +35,18 @@ def add(commands: Any) -> None:
     option("--timeout", type=positive, metavar="S", help="give a tilt up after so many seconds (default: never)")
     option("--quiet", action="store_true", help="say only what failed")
     add_settings(parser)
+    shorten_help(parser, ("movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
     parser.set_defaults(run=_tilt_series)
 
 
 def _tilt_series(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `align`
+    from ..movies.corrections import check_files
     from ..report import Report
     from ..tilt_series import align_tilt_series
+
+    check_files(settings)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     files, failed = align_tilt_series(
