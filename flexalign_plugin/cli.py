@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from typing import List, NoReturn, Optional, Sequence
 
@@ -13,11 +14,16 @@ from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
 from .errors import CorrectionError, FlexAlignError, MovieError, SettingsError
 
 UNKNOWN = "unrecognized arguments: "
+NO_LIST = "the file given with @ is no text: write the names of movies into it, one a line"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    try:
+        args = build_parser().parse_args(argv)
+    except UnicodeDecodeError:
+        print(f"flexalign: {NO_LIST}.", file=sys.stderr)
+        return USAGE
     try:
         return int(args.run(args))
     except (SettingsError, MovieError, CorrectionError) as error:
@@ -27,6 +33,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except FlexAlignError as error:
         print(f"flexalign: {error}", file=sys.stderr)
         return SOME_FAILED
+    except BrokenPipeError:
+        # As of `flexalign ... | head`. Python would complain again when it empties its buffer at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
     except KeyboardInterrupt:
         print("flexalign: interrupted; what was finished before is complete.", file=sys.stderr)
         return INTERRUPTED
@@ -35,7 +45,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in a line, not after a page of all options, and what may have been meant."""
 
+    def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
+        """A name a line in the files that are given as @FILE; empty lines count for nothing."""
+        if "\0" in arg_line or "\udc80" <= max(arg_line, default="") <= "\udcff":
+            self.error(NO_LIST)
+        return [arg_line.strip()] if arg_line.strip() else []
+
     def error(self, message: str) -> NoReturn:
+        cause = sys.exc_info()[1]
+        if isinstance(cause, OSError):
+            message = f"{cause.filename}: can't be read ({cause.strerror}): check the name after @"
         wrong = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
         close = difflib.get_close_matches(wrong, self._all_options(), 1) if wrong.startswith("--") else []
         meant = f" (did you mean {close[0]}?)" if close else ""

@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import SettingsError
 from .values import SUCCESS, count, positive, whole
 
+LEAST_SIZE = 32
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -63,6 +65,8 @@ def add(commands: Any) -> None:
 def _phantom(args: argparse.Namespace) -> int:
     if args.compression != "none" and args.format != "tiff":
         raise SettingsError(f"--compression {args.compression} is for TIFF only: add --format tiff or leave it out.")
+    if min(args.size) < LEAST_SIZE:
+        raise SettingsError(f"--size {args.size[0]} {args.size[1]}: give at least {LEAST_SIZE} pixels on each axis.")
     from tqdm import tqdm
 
     from ..micrographs.files import output_error, prepare_folder
