@@ -65,8 +65,8 @@ def align_tilt_series(
     MovieError : the `.mdoc` can't be used. OutputError : something can't be written. SettingsError : no such device.
     """
     check_device(device)
-    prepare_folder(output_dir)
     mdoc = read_mdoc(mdoc_path)
+    prepare_folder(output_dir)
     series = re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(mdoc_path), flags=re.IGNORECASE)
     failures_path = os.path.join(output_dir, f"{series}_{FAILURES_NAME}")
     if os.path.exists(failures_path):

@@ -77,7 +77,7 @@ def _phantom(args: argparse.Namespace) -> int:
     for i in range(args.movies):
         name = args.name if args.movies == 1 else f"{args.name}_{i + 1:04d}"
         try:
-            phantom = _made(args, args.seed + i)
+            phantom = made_phantom(args, args.seed + i)
             if args.gain != "none":
                 phantom = with_detector(phantom, args.seed)  # one detector for all movies of a call
             # At a terminal only: `disable=None`.
@@ -102,7 +102,8 @@ def _at_least_2(text: str) -> int:
     return int(text)
 
 
-def _made(args: argparse.Namespace, seed: int) -> Any:
+def made_phantom(args: argparse.Namespace, seed: int) -> Any:
+    """The phantom of a command line."""
     from ..phantom import grid_phantom, particle_phantom
 
     shape = (args.frames, args.size[1], args.size[0])
