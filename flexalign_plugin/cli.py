@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import sys
-from typing import List, NoReturn, Optional, Sequence
+from typing import Any, List, NoReturn, Optional, Sequence
 
 from . import __version__
 from .commands import COMMANDS
@@ -51,21 +51,21 @@ class Parser(argparse.ArgumentParser):
             self.error(NO_LIST)
         return [arg_line.strip()] if arg_line.strip() else []
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What is not known is told by the command itself, whose help knows the right options."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(UNKNOWN + " ".join(rest))
+        return known, rest
+
     def error(self, message: str) -> NoReturn:
         cause = sys.exc_info()[1]
         if isinstance(cause, OSError):
             message = f"{cause.filename}: can't be read ({cause.strerror}): check the name after @"
         wrong = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
-        close = difflib.get_close_matches(wrong, self._all_options(), 1) if wrong.startswith("--") else []
+        close = difflib.get_close_matches(wrong, list(self._option_string_actions), 1) if wrong.startswith("--") else []
         meant = f" (did you mean {close[0]}?)" if close else ""
         self.exit(USAGE, f"{self.prog}: {message}{meant}. See {self.prog} --help.\n")
-
-    def _all_options(self) -> List[str]:
-        names = list(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                names += [name for parser in action.choices.values() for name in parser._all_options()]
-        return names
 
 
 def build_parser() -> argparse.ArgumentParser:

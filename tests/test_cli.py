@@ -137,6 +137,7 @@ def test_yes_and_no(words, value):
         (["--pixel-size", "1", "--threads", "two"], "no whole number"),
         (["--pixel-size", "1", "--timeout", "0"], "no number above 0"),
         (["--pixel", "1"], "unrecognized arguments"),
+        (["--do-save-movi", "yes"], "(did you mean --do-save-movie?). See flexalign align --help."),
         (["--settings", "nowhere.json"], "nowhere.json: can't be read"),
     ],
 )
