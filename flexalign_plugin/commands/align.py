@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..settings import Settings
-from .values import SOME_FAILED, SUCCESS, count, positive, shorten_help
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 # Headings in `flexalign align --help`: each stands before the setting named and those that follow it.
 HEADINGS = {
@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
     )
     option = parser.add_argument
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
-    option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
     option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)

@@ -7,9 +7,11 @@ import os
 from typing import Any
 
 from ..errors import SettingsError
-from .values import SUCCESS, count, positive, whole
+from .values import SUCCESS, count, finite, folder, positive, whole
 
 LEAST_SIZE = 32
+MOST_DOSE = 200  # counts above 255 saturate
+MOST_SEED = 2**32
 
 
 def add(commands: Any) -> None:
@@ -25,6 +27,7 @@ def add(commands: Any) -> None:
     option(
         "--output",
         required=True,
+        type=folder,
         default=argparse.SUPPRESS,  # so that the help names no default
         metavar="DIR",
         help="folder for the movies, made if it is missing",
@@ -47,8 +50,8 @@ def add(commands: Any) -> None:
     option("--dose", type=positive, metavar="D", default=1.0, help="electrons per pixel and frame")
     option("--contrast", type=positive, metavar="C", default=0.15, help="rms of the structure relative to its mean")
     option("--band-limit", type=positive, metavar="A", default=10.0, help="finest structure in Angstrom")
-    option("--drift", type=float, metavar="PX", default=9.0, help="length of the common drift")
-    option("--local", type=float, metavar="PX", default=3.0, help="largest local motion on each axis")
+    option("--drift", type=finite, metavar="PX", default=9.0, help="length of the common drift")
+    option("--local", type=finite, metavar="PX", default=3.0, help="largest local motion on each axis")
     option(
         "--local-points",
         type=_at_least_2,
@@ -56,9 +59,9 @@ def add(commands: Any) -> None:
         default=3,
         help="random values of the local motion on each axis; 3 is smooth as in real movies, 4 or more is rougher",
     )
-    option("--defocus", type=float, metavar="A", default=0.0, help="underfocus, for Thon rings; 0: no microscope")
+    option("--defocus", type=finite, metavar="A", default=0.0, help="underfocus, for Thon rings; 0: no microscope")
     option = parser.add_argument_group("grid only").add_argument
-    option("--doming", type=float, metavar="D", default=1.0, help="multiple of the paper's doming; 0: drift only")
+    option("--doming", type=finite, metavar="D", default=1.0, help="multiple of the paper's doming; 0: drift only")
     parser.set_defaults(run=_phantom)
 
 
@@ -67,6 +70,12 @@ def _phantom(args: argparse.Namespace) -> int:
         raise SettingsError(f"--compression {args.compression} is for TIFF only: add --format tiff or leave it out.")
     if min(args.size) < LEAST_SIZE:
         raise SettingsError(f"--size {args.size[0]} {args.size[1]}: give at least {LEAST_SIZE} pixels on each axis.")
+    if max(abs(args.drift), abs(args.local)) > min(args.size):
+        raise SettingsError(f"--drift {args.drift:g}, --local {args.local:g}: the motion is larger than the frame.")
+    if args.dose > MOST_DOSE:
+        raise SettingsError(f"--dose {args.dose:g}: give at most {MOST_DOSE} electrons a pixel, counts have 8 bits.")
+    if args.seed > MOST_SEED:
+        raise SettingsError(f"--seed {args.seed}: give at most {MOST_SEED}.")
     from tqdm import tqdm
 
     from ..micrographs.files import output_error, prepare_folder

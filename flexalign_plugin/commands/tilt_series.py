@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 from .align import COMMON_SETTINGS, add_settings, settings_of
-from .values import SOME_FAILED, SUCCESS, count, positive, shorten_help
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 
 def add(commands: Any) -> None:
@@ -25,12 +25,12 @@ def add(commands: Any) -> None:
     option = parser.add_argument
     option("mdoc", metavar="MDOC", help="the tilt series' .mdoc")
     option("--movies", metavar="DIR", help="folder of the movies (default: that of the .mdoc)")
-    option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
     option(
         "--order", choices=("tilt", "mdoc"), default="tilt", help="order of the stacks: by angle (default) or MDOC's"
     )
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--device", default="auto", metavar="NAME", help="auto, cpu or a GPU as cuda:0 (default: auto)")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a tilt up after so many seconds (default: never)")
     option("--quiet", action="store_true", help="say only what failed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, Collection, List, Tuple
 
 # For all commands; docs/command_line.md says what each means.
@@ -29,6 +30,22 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return value
+
+
+def folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: give a folder, or . for this one")
+    return text
 
 
 def shorten_help(parser: argparse.ArgumentParser, shown: Collection[str]) -> None:
