@@ -157,7 +157,7 @@ def _read_request(path: str) -> Tuple[List[Job], str, Compute]:
             f"{path}: can't be read ({error.strerror}): is this folder there on this machine?"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path}: is no request of this version ({error!r}): it is written by a run.") from error
+        raise SettingsError(f"{path}: is no request of this version: let the run that wrote it continue.") from error
 
 
 def _machine() -> str:

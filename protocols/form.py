@@ -183,14 +183,16 @@ def define_alignment(form: Any, local: bool = True) -> None:
     add(
         group,
         "maxShift",
-        "Maximum shift (A)",
-        "How far the sample may move from one frame to the next; the whole drift may be many times longer.",
+        "Maximum shift (A), 0 = automatic",
+        "How far the sample may move from one frame to the next; the whole drift may be many times longer. "
+        "0: automatic, which starts with 50 A and goes beyond where frames find no partner within it.",
     )
     add(
         group,
         "maxResForCorrelation",
-        "Maximum resolution (A)",
-        "Details finer than this are mostly noise in a single frame and are left out of the comparison.",
+        "Maximum resolution (A), 0 = automatic",
+        "Details finer than this are mostly noise in a single frame and are left out of the comparison. "
+        "0: automatic, 30 A for a field of view of 4096 A, finer for smaller ones down to 20 A.",
     )
     group = form.addGroup("Local motion")
     add(

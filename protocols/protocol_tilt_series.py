@@ -321,7 +321,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         dose = " Frames were weighted by the dose that the sample had received [grant2015]." if weighted else ""
         return [
             f"The movies of {output.getSize()} tilt series were corrected for sample motion with FlexAlign "
-            f"[strelak2020flexalign], comparing frames to {self.maxResForCorrelation.get():g} A.{dose}"
+            f"[strelak2020flexalign]{summaries.compared_to(self)}.{dose}"
         ]
 
     def _citations(self) -> List[str]:

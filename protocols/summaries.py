@@ -104,6 +104,12 @@ def summary(protocol: Any) -> str:
     return "\n".join(lines)
 
 
+def compared_to(protocol: Any) -> str:
+    """`, comparing frames to 30 A`; empty where that is automatic."""
+    resolution = protocol.maxResForCorrelation.get()
+    return f", comparing frames to {resolution:g} A" if resolution else ""
+
+
 def methods(protocol: Any) -> List[str]:
     if not hasattr(protocol, "outputMovies"):
         return []
@@ -126,6 +132,5 @@ def methods(protocol: Any) -> List[str]:
     binning = f" Micrographs were binned by {protocol.binFactor.get():g}." if protocol.binFactor.get() > 1 else ""
     return [
         f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
-        "[strelak2020flexalign], comparing frames to "
-        f"{protocol.maxResForCorrelation.get():g} A.{frames}{local}{weighted}{binning}"
+        f"[strelak2020flexalign]{compared_to(protocol)}.{frames}{local}{weighted}{binning}"
     ]
