@@ -60,7 +60,8 @@ def define_computing(form: Any) -> None:
         binThreads=DEFAULT_THREADS,
         binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are "
         "computed one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores "
-        "here. With GPUs: cores that read and decode the movies of each GPU.",
+        "here. With GPUs: cores that read and decode the movies of each GPU. If steps are jobs of a cluster's queue: "
+        "cores of each job, and *Scipion threads* less one is the number of jobs at once.",
     )
 
 
