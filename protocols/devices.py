@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, List
 
 import pyworkflow.protocol.params as params
+from pyworkflow.constants import QUEUE_FOR_JOBS
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
 
 from flexalign_plugin.devices import Compute
@@ -12,6 +13,7 @@ from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.kernels import usable_cores
 from flexalign_plugin.kernels.toolkit import devices_of
 
+MOVIES_PER_JOB = 8
 FAILURE_CHOICES = ("the movie fails", "the CPU aligns it")
 
 
@@ -37,6 +39,17 @@ def define_choice(form: Any) -> None:
 
 
 def define_details(form: Any) -> None:
+    group = form.addGroup("Cluster", expertLevel=LEVEL_ADVANCED)
+    group.addParam(
+        "moviesPerJob",
+        params.IntParam,
+        default=MOVIES_PER_JOB,
+        label="Movies per job",
+        help="Only when the steps, and not the whole protocol, are jobs of a cluster's queue. So many movies make one "
+        "job, fewer when there are no more; *Scipion threads* less one says how many jobs there are at once. A job "
+        "needs some seconds to begin; one that is killed costs only the movies that it had not finished.",
+        expertLevel=LEVEL_ADVANCED,
+    )
     group = form.addGroup("GPUs", expertLevel=LEVEL_ADVANCED)
     group.addParam(
         "onGpuFailure",
@@ -70,6 +83,11 @@ def define_details(form: Any) -> None:
     )
 
 
+def steps_go_to_queue(protocol: Any) -> bool:
+    """Whether each step's work is a job of a queue; else the whole protocol is one, or all is done here."""
+    return bool(protocol.useQueue()) and protocol.getQueueParams()[1].get(QUEUE_FOR_JOBS) == "Y"
+
+
 def chosen(protocol: Any) -> List[str]:
     """Names of the chosen GPUs, none on the CPU; SettingsError where the list is no list of numbers."""
     if not protocol.useGpu:
@@ -84,9 +102,10 @@ def chosen(protocol: Any) -> List[str]:
 def compute(protocol: Any) -> Compute:
     """What computes the protocol's movies. *Threads* is for one movie, and each GPU has one."""
     gpus = chosen(protocol)
+    threads = protocol.getBinThreads() * max(len(gpus), 1)
     return Compute(
         tuple(gpus) or ("cpu",),
-        min(protocol.getBinThreads() * max(len(gpus), 1), usable_cores()),
+        threads if steps_go_to_queue(protocol) else min(threads, usable_cores()),
         protocol.gpuMemory.get() or None,
         tune_fft=protocol.tuneFftSizes.get(),
         cpu_instead=protocol.onGpuFailure.get() == 1,
@@ -96,6 +115,8 @@ def compute(protocol: Any) -> Compute:
 def problems(protocol: Any) -> List[str]:
     """Why the chosen GPUs can't be used. Those of a queue are on other machines, and can't be looked at from here."""
     found = []
+    if protocol.moviesPerJob.get() < 1:
+        found.append(f"Movies per job is {protocol.moviesPerJob.get()}: at least 1.")
     if protocol.gpuMemory.get() < 0:
         found.append(f"GPU memory limit is {protocol.gpuMemory.get():g} GB: give a number above 0, or 0 for all of it.")
     try:

@@ -8,45 +8,29 @@ from the records, in the executor's main thread.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import threading
-from collections import OrderedDict
-from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
-from pwem.protocols import ProtAlignMovies
-from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
 from pyworkflow.protocol.constants import STATUS_NEW
 
-from flexalign_plugin.jobs import Job, JobResult, unique_root, write_failures
-from flexalign_plugin.kernels.toolkit import device_index
+from flexalign_plugin.jobs import Job, JobResult, unique_root
 from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
 from flexalign_plugin.micrographs.files import atomic_path
 from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker_pool import WorkerPool
 
 from . import checks, devices, form, summaries
-from .arrivals import State, file_state, is_being_written, wait_until_still
-from .records import load_record, numbers_in_set, remove_unfit_set, save_record, sort_out
-
-OUT_FAILED = "outputMoviesFailed"
-MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
-HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
-MICROGRAPH_TABLES = {
-    OUT_MICS: "micrographs.sqlite",
-    OUT_MICS_DW: "micrographs_dose-weighted.sqlite",
-    OUT_MICS_EVEN: "micrographs_even.sqlite",
-    OUT_MICS_ODD: "micrographs_odd.sqlite",
-}
-ATTEMPTS_WHILE_WRITTEN = 3
+from .computing import ComputesMovies
+from .handover import HandOver
+from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
+from .records import remove_unfit_set, save_record, sort_out
 
 
-class ProtFlexAlign(ProtAlignMovies):
+class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     """Corrects the motion of the sample during the exposure: frames are brought onto each other as a whole, then local
     motion is measured in patches and described by a smooth spline in space and time, and each frame is resampled once
     through the whole motion. Reads MRC, TIFF and EER movies and their gain and dark references.
@@ -56,14 +40,6 @@ class ProtFlexAlign(ProtAlignMovies):
     """
 
     _label = "FlexAlign"
-    _possibleOutputs = {
-        OUT_MICS: emobj.SetOfMicrographs,
-        OUT_MICS_DW: emobj.SetOfMicrographs,
-        OUT_MICS_EVEN: emobj.SetOfMicrographs,
-        OUT_MICS_ODD: emobj.SetOfMicrographs,
-        OUT_MOVIES: emobj.SetOfMovies,
-        OUT_FAILED: emobj.SetOfMovies,
-    }
 
     # --------------------------- Form ---------------------------
     def _defineAlignmentParams(self, formDefinition: Any) -> None:
@@ -83,27 +59,17 @@ class ProtFlexAlign(ProtAlignMovies):
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None
-        return movies.getFirstItem() if movies is not None and not movies.isEmpty() else None
-
-    def getGpuList(self) -> List[int]:
-        # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
-        return [device_index(name) for name in devices.chosen(self)]
-
-    def getTotalThreads(self) -> int:
-        # What a queue is asked for. pyworkflow takes one Scipion thread as the one that only waits; here it computes.
-        at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
-        return at_once * self.getBinThreads()
+        if movies is None or movies.isEmpty():
+            return None
+        # To the query's end: one that is left open can keep a streaming import from writing.
+        return [movie.clone() for movie in movies.iterItems(limit=1)][0]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
-        self._pool: Optional[WorkerPool] = None
-        self._lock_worker = threading.RLock()
-        self._in_work = 0  # movies handed to the pool that have no result yet
-        self._futures: Dict[int, Future[JobResult]] = {}
-        self._waiting: OrderedDict[int, emobj.Movie] = OrderedDict()  # not yet handed to the worker
+        self._lock = threading.RLock()  # of the counts, which steps change
+        self._hand_over = HandOver(self._make_engine, self._job, self.info)
         self._roots: Dict[int, str] = {}
         self._taken_roots: Set[str] = set()
-        self._seen: Dict[int, State] = {}  # files as they were when they were handed over
         self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
         self._pace = summaries.Pace()
@@ -116,13 +82,13 @@ class ProtFlexAlign(ProtAlignMovies):
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
         number = movie.getObjId()
         root = unique_root(movie.getFileName(), self._taken_roots, number)
-        with self._lock_worker:
+        with self._lock:
             self._roots[number] = root
             self._taken_roots.add(root)
             if self._isMovieDone(movie):
                 self._n_done += 1
             else:
-                self._waiting[number] = movie.clone()
+                self._hand_over.expect(movie)
         return super()._insertMovieStep(movie)
 
     def _take_up(self) -> None:
@@ -154,7 +120,7 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
-        result = self._aligned(movie)
+        result = self._hand_over.result(movie)
         save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
         if result.ok:
@@ -166,89 +132,27 @@ class ProtFlexAlign(ProtAlignMovies):
         else:
             self.warning(f"FAILED: {result.error}")
             what = "failed, the others go on"
-        with self._lock_worker:
+        with self._lock:
             self._n_done += 1
             done, total = self._n_done, len(self._roots)
             self._pace.finished()
             pace = self._pace.text(total - done, not self.streamClosed)
         self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
 
-    def _aligned(self, movie: emobj.Movie) -> JobResult:
-        """What comes of the movie; a file that was still being written is waited for and tried again."""
-        path = os.path.abspath(movie.getFileName())
-        for _ in range(ATTEMPTS_WHILE_WRITTEN):
-            result = self._hand_over(movie).result()
-            before = self._seen.pop(movie.getObjId(), None)
-            if result.ok and file_state(path) == before:
-                break
-            if not is_being_written(path, before):
-                break
-            self.info(f"{os.path.basename(path)} is still being written: it is tried again when it is complete.")
-            wait_until_still(path)
-        return result
-
     def _n_waiting(self) -> int:
-        with self._lock_worker:
+        with self._lock:
             return len(self._roots) - self._n_done
 
-    def _getMovieDone(self, movie: emobj.Movie) -> str:
-        return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
-
-    def _hand_over(self, movie: emobj.Movie) -> Future[JobResult]:
-        """The movie goes to the workers, unless it is there already, and the next ones behind it."""
-        with self._lock_worker:
-            if self._pool is None:
-                self._pool = WorkerPool(devices.compute(self), log=self.info)
-            self._submit(movie)
-            self._keep_busy()
-            return self._futures.pop(movie.getObjId())
-
-    def _keep_busy(self) -> None:
-        """Steps wait for one movie after the other, yet every device needs one to align and one to read."""
-        while self._pool is not None and self._waiting and self._in_work < self._pool.capacity:
-            self._submit(next(iter(self._waiting.values())))
-
-    def _submit(self, movie: emobj.Movie) -> None:
-        number = movie.getObjId()
-        self._waiting.pop(number, None)
-        if self._pool is not None and number not in self._futures:
-            path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
-            settings = Settings(**form.settings_values(self, movie))
-            if self._is_denoiser_pair(movie):
-                settings = dataclasses.replace(settings, split_even_odd=True)
-            self._in_work += 1
-            self._seen[number] = file_state(path)
-            future = self._pool.submit(Job(path, folder, self._getMovieRoot(movie), settings))
-            self._futures[number] = future
-            future.add_done_callback(self._movie_left)
-
-    def _movie_left(self, _: Future[JobResult]) -> None:
-        """Called in a thread of the pool, also while a step still waits for a slower movie."""
-        with self._lock_worker:
-            self._in_work -= 1
-            self._keep_busy()
+    def _job(self, movie: emobj.Movie) -> Job:
+        settings = Settings(**form.settings_values(self, movie))
+        if self._is_denoiser_pair(movie):
+            settings = dataclasses.replace(settings, split_even_odd=True)
+        path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
+        return Job(path, folder, self._getMovieRoot(movie), settings)
 
     def createOutputStep(self) -> List[str]:
-        self._close_worker()
-        if not self._roots:
-            raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
-        done = len(self._roots) - len(self._failures)
-        if self._failures:
-            reason = next(iter(self._failures.values())).error
-            if not done:
-                raise RuntimeError(
-                    f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
-                )
-            self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
-        # Of pairs for a denoiser there are fewer, as asked.
-        complete = [name for name, _ in self._micrograph_sets() if name not in HALVES or self.splitEvenOdd]
-        for name in [OUT_MOVIES, *complete]:
-            output = getattr(self, name, None)
-            size = output.getSize() if output is not None else 0
-            if size != done:
-                raise RuntimeError(
-                    f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
-                )
+        self._hand_over.close()
+        self._check_outputs()
         acquisition = self.inputMovies.get().getAcquisition()
         optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
         for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
@@ -257,19 +161,6 @@ class ProtFlexAlign(ProtAlignMovies):
         with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
             f.writelines(f"{number}\n" for number in sorted(self._registered))
         return [self._getAllDone()]
-
-    def _close_worker(self) -> None:
-        with self._lock_worker:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-
-    def _runSteps(self, *args: Any) -> None:
-        try:
-            super()._runSteps(*args)
-        finally:
-            self._close_worker()
-            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
@@ -293,15 +184,6 @@ class ProtFlexAlign(ProtAlignMovies):
             # Those done by an earlier run that was asked for more stay in the outputs.
             if most <= 0 or i < most or movie.getObjId() in self._recorded:
                 yield movie
-
-    def _stepsCheck(self) -> None:
-        if self.isFailed():
-            # The executor calls this a last time and then waits for every thread; and whoever waits for our outputs
-            # must learn that no more will come.
-            self._close_worker()
-            self._closeOutputSet()
-            return
-        super()._stepsCheck()
 
     def _checkNewInput(self) -> None:
         """New movies of the input set become steps. Asks whether the file has changed, not whether it is newer than
@@ -330,141 +212,14 @@ class ProtFlexAlign(ProtAlignMovies):
             return
         self.finished = finished
         self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
+        self.summaryVar.set(summaries.summary(self))
+        self._store(self.summaryVar)
+        self._report.update(len(self._roots))
         self._registered.update(m.getObjId() for m in done)
         self.listOfMovies = [m for m in self.listOfMovies if m.getObjId() not in self._registered]
         output_step = self._getFirstJoinStep()
         if finished and output_step is not None and output_step.isWaiting():
             output_step.setStatus(STATUS_NEW)
-
-    # --------------------------- Outputs ---------------------------
-    def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
-        records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
-        good = [m for m in newDone if records[m.getObjId()].ok]
-        bad = [m for m in newDone if not records[m.getObjId()].ok]
-        self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
-        if bad:
-            write_failures(
-                self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
-            )
-        if bad or self.hasAttribute(OUT_FAILED):
-            self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
-        if good or self.hasAttribute(OUT_MOVIES):
-            self._firstTimeOutput = False  # `_relate` does it
-            self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
-            for name, file_of in self._micrograph_sets():
-                some = good
-                if name in HALVES:
-                    some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
-                if some or self.hasAttribute(name):
-                    table = MICROGRAPH_TABLES[name]
-                    self._updateOutputMicSet(self._missing_in(table, some), table, file_of, name, streamMode)
-                    self._relate(name)
-        self.summaryVar.set(summaries.summary(self))
-        self._store(self.summaryVar)
-        self._report.update(len(self._roots))
-
-    def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
-        """Output sets of micrographs that this run makes, and how their files are named."""
-        if not self.doSaveAveMic:
-            return []
-        sets = []
-        if self._createOutputMicrographs():
-            sets.append((OUT_MICS, self._getOutputMicName))
-        if self._createOutputWeightedMicrographs():
-            sets.append((OUT_MICS_DW, self._getOutputMicWtName))
-        if self.splitEvenOdd or self.denoiserPairs:
-            sets += [(OUT_MICS_EVEN, self._getOutputMicEvenName), (OUT_MICS_ODD, self._getOutputMicOddName)]
-        return sets
-
-    def _createOutputWeightedMicrographs(self) -> bool:
-        movies = self.inputMovies.get()
-        if movies is None or not (self.doSaveAveMic and self.doApplyDoseFilter):
-            return False
-        dose = movies.getAcquisition().getDosePerFrame() if self.useMovieDose else self.dosePerFrame.get()
-        return dose is not None and (dose > 0 or not self.useMovieDose)
-
-    def _createOutputMicrographs(self) -> bool:
-        unweighted = self.doSaveUnweightedMic.get() or not self._createOutputWeightedMicrographs()
-        return bool(self.doSaveAveMic and unweighted)
-
-    def _is_denoiser_pair(self, movie: emobj.Movie) -> bool:
-        first = itertools.islice(self._roots, self.nDenoiserPairs.get())
-        return bool(self.denoiserPairs) and movie.getObjId() in first
-
-    def _getBinFactor(self) -> float:
-        return self.binFactor.get() / self.fcropFactor.get()
-
-    def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
-        aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
-        movies = self._missing_in(file_name, movies)
-        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else m.clone() for m in movies]
-        movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
-        if movie_set.isEmpty() and movies:
-            # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
-            movie_set.setFramesRange(movies[0].getFramesRange())
-            movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
-        if aligned_files:
-            movie_set.setGain(None)
-            movie_set.setDark(None)
-        for movie in movies:
-            movie_set.append(movie)
-        self._updateOutputSet(name, movie_set, streamMode)
-        self._relate(name)
-
-    def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
-        known = numbers_in_set(self._getPath(table)) or set()
-        return [m for m in movies if m.getObjId() not in known]
-
-    def _relate(self, name: str) -> None:
-        """Outputs come from the input movies; told once, also where an earlier run was killed before it could."""
-        output = getattr(self, name)
-        if all(relation["object_child_id"] != output.getObjId() for relation in self.getRelations()):
-            self._defineTransformRelation(self.inputMovies, output)
-
-    def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
-        """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
-        record = _loaded(self._getMovieDone(movie))
-        first_in_file, n = record.first_frame + 1, len(record.shifts_px)
-        output = movie.clone()
-        first = first_in_file + form.dropped_frames(movie)
-        shifts = {
-            "xshifts": [float(s[1]) for s in record.shifts_px],
-            "yshifts": [float(s[0]) for s in record.shifts_px],
-        }
-        if self.doSaveMovie:
-            output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
-            output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
-            shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
-        output.setFramesRange([first, first + n - 1, first_in_file])
-        alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
-        alignment.setRoi([getattr(self, f"crop{what}").get() for what in ("OffsetX", "OffsetY", "DimX", "DimY")])
-        output.setAlignment(alignment)
-        return output
-
-    def _getMovieShifts(self, movie: emobj.Movie) -> Any:
-        shifts = _loaded(self._getMovieDone(movie)).shifts_px
-        return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
-
-    def _getMovieRoot(self, movie: emobj.Movie) -> str:
-        # Outside a run (viewers) the names that are unique by themselves are known all the same.
-        roots = getattr(self, "_roots", {})
-        return roots.get(movie.getObjId()) or unique_root(movie.getFileName(), (), movie.getObjId())
-
-    def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
-        """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
-        record = _loaded(self._getMovieDone(movie))
-        files = record.files
-        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
-            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
-            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
-        pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
-        if self.doLocalAlignment:
-            pictures["plotLocal"] = "plot_local"
-        if self.doComputePSD:
-            pictures["psdCorr"] = "psd_image"
-        for column, key in pictures.items():
-            path = self._getExtraPath(os.path.basename(files[key])) if key in files else None
-            setattr(mic, column, emobj.Image(location=path))
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
@@ -494,10 +249,3 @@ class ProtFlexAlign(ProtAlignMovies):
 
     def _citations(self) -> List[str]:
         return ["strelak2020flexalign"] + (["grant2015"] if self._createOutputWeightedMicrographs() else [])
-
-
-def _loaded(path: str) -> JobResult:
-    record = load_record(path)
-    if record is None:
-        raise FileNotFoundError(f"{path} is missing, although the movie is marked as done: restart the protocol.")
-    return record

@@ -3,6 +3,6 @@
 Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
 """
 
-from . import align, gain, info, phantom, report, tilt_series, trace, tune
+from . import align, batch, gain, info, phantom, report, tilt_series, trace, tune
 
-COMMANDS = (align, tilt_series, report, trace, gain, phantom, tune, info)
+COMMANDS = (align, tilt_series, report, trace, gain, phantom, tune, batch, info)

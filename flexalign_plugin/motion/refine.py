@@ -29,7 +29,7 @@ CURVATURE_STEP = 0.1  # band pixels
 WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 RING_COST = 2.0  # squared sds by which a ring must show signal, on average over the last ones, to be used
 ALWAYS_USED_A = 60.0
-CLEAR_MISFIT = 2.0  # sds of the noise, which the misfit must exceed to be told
+CLEAR_MISFIT = 3.0  # sds of the noise, which the misfit must exceed to be told
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,8 @@ def misfit(
         for a, b in ((wishes[0], wishes[1]), (wishes[0], wishes[0]), (wishes[1], wishes[1]))
     )
     noise = np.sqrt(powers[0] * powers[1] / (independent * half[..., 0].size))
-    return np.where(agreed > CLEAR_MISFIT * noise, agreed, 0.0)
+    clear = agreed.sum() > CLEAR_MISFIT * np.hypot(*noise)
+    return np.maximum(agreed, 0.0) if clear else np.zeros(2)
 
 
 def _alike(one: Belief, other: Belief) -> bool:

@@ -93,7 +93,7 @@ def test_a_gpu_that_can_not_be_used_is_refused_with_what_is_missing(monkeypatch)
 
 
 def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, tmp_path, monkeypatch):
-    from flexalign_plugin.protocols import protocol_flexalign
+    from flexalign_plugin.protocols import computing, outputs
 
     (tmp_path / "fake_gpu.py").write_text(textwrap.dedent(RUNNER))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
@@ -106,7 +106,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
 
     from flexalign_plugin.worker_pool import WorkerPool
 
-    monkeypatch.setattr(protocol_flexalign, "WorkerPool", fake_pool)
+    monkeypatch.setattr(computing, "WorkerPool", fake_pool)
     monkeypatch.setattr(Compute, "check", lambda self: None)
     folder = tmp_path / "movies"
     folder.mkdir()
@@ -122,7 +122,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
         for movie in [movie.clone() for movie in imported.outputMovies]:  # as the steps do, one after the other
             protocol._processMovie(movie)
     finally:
-        protocol._close_worker()
+        protocol._hand_over.close()
     assert len(pools) == 1
     calls = [tuple(line.split()) for line in (tmp_path / "calls").read_text().splitlines()]
     of_slow = dict(calls)["movie_1"]
@@ -130,7 +130,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
     assert sum(device == of_slow for _, device in calls) <= 3
     assert [device for name, device in calls if name == "movie_4"][-1] == "cpu"
     assert len({name for name, _ in calls}) == 8
-    record = protocol_flexalign._loaded(protocol._getExtraPath("DONE", "movie_000004.json"))
+    record = outputs._loaded(protocol._getExtraPath("DONE", "movie_000004.json"))
     assert record.ok and "because the GPU could not: an illegal address" in record.warnings[0]
 
 

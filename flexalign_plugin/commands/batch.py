@@ -1,0 +1,38 @@
+"""`flexalign batch`: the movies of one job of a queue."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import Any
+
+from .values import SOME_FAILED, SUCCESS
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "batch",
+        help="align the movies of a request file, as a job of a queue (written by the Scipion protocol)",
+        description="Align the movies of a request file and write next to it what became of each. The Scipion protocol "
+        "writes such files when its steps go to a queue; nobody needs to run this by hand.",
+        epilog="Exit status: 0 every movie succeeded, 1 some failed, 2 the request can't be read, 130 ended by the "
+        "queue.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("request", metavar="REQUEST", help="the request, a JSON file")
+    parser.set_defaults(run=_batch)
+
+
+def _batch(args: argparse.Namespace) -> int:
+    # Must be set before NumPy is loaded, see `align`.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A queue ends jobs with this signal: say so, and clean up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from ..batch import run_request
+
+    results = run_request(args.request, lambda line: print(line, file=sys.stderr, flush=True))
+    for result in results:
+        print(f"{result.movie}: aligned in {result.seconds:.1f} s" if result.ok else f"FAILED: {result.error}")
+    return SUCCESS if all(result.ok for result in results) else SOME_FAILED

@@ -1,0 +1,204 @@
+"""The output sets of the FlexAlign protocol, made from the records: what is appended to them and with which properties.
+
+Runs in the executor's main thread. Movies are appended only where a set lacks them: a run may be killed in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any, Callable, Dict, List, Tuple
+
+import pwem.objects as emobj
+import pyworkflow.object as pwobj
+from pwem.protocols import ProtAlignMovies
+from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
+
+from flexalign_plugin.jobs import JobResult, unique_root, write_failures
+
+from . import form, summaries
+from .records import load_record, numbers_in_set
+
+OUT_FAILED = "outputMoviesFailed"
+MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
+HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
+MICROGRAPH_TABLES = {
+    OUT_MICS: "micrographs.sqlite",
+    OUT_MICS_DW: "micrographs_dose-weighted.sqlite",
+    OUT_MICS_EVEN: "micrographs_even.sqlite",
+    OUT_MICS_ODD: "micrographs_odd.sqlite",
+}
+
+
+class AlignedMovieSets(ProtAlignMovies):
+    """The half of the protocol that makes the output sets; the other half aligns the movies and keeps the records."""
+
+    _possibleOutputs = {
+        OUT_MICS: emobj.SetOfMicrographs,
+        OUT_MICS_DW: emobj.SetOfMicrographs,
+        OUT_MICS_EVEN: emobj.SetOfMicrographs,
+        OUT_MICS_ODD: emobj.SetOfMicrographs,
+        OUT_MOVIES: emobj.SetOfMovies,
+        OUT_FAILED: emobj.SetOfMovies,
+    }
+    # Kept by the other half.
+    _roots: Dict[int, str]
+    _failures: Dict[int, JobResult]
+
+    def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
+        records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
+        good = [m for m in newDone if records[m.getObjId()].ok]
+        bad = [m for m in newDone if not records[m.getObjId()].ok]
+        self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
+        if bad:
+            write_failures(
+                self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
+            )
+        if bad or self.hasAttribute(OUT_FAILED):
+            self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
+        if good or self.hasAttribute(OUT_MOVIES):
+            self._firstTimeOutput = False  # `_relate` does it
+            self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
+            for name, file_of in self._micrograph_sets():
+                some = good
+                if name in HALVES:
+                    some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
+                if some or self.hasAttribute(name):
+                    table = MICROGRAPH_TABLES[name]
+                    self._updateOutputMicSet(self._missing_in(table, some), table, file_of, name, streamMode)
+                    self._relate(name)
+
+    def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
+        """Output sets of micrographs that this run makes, and how their files are named."""
+        if not self.doSaveAveMic:
+            return []
+        sets = []
+        if self._createOutputMicrographs():
+            sets.append((OUT_MICS, self._getOutputMicName))
+        if self._createOutputWeightedMicrographs():
+            sets.append((OUT_MICS_DW, self._getOutputMicWtName))
+        if self.splitEvenOdd or self.denoiserPairs:
+            sets += [(OUT_MICS_EVEN, self._getOutputMicEvenName), (OUT_MICS_ODD, self._getOutputMicOddName)]
+        return sets
+
+    def _createOutputWeightedMicrographs(self) -> bool:
+        movies = self.inputMovies.get()
+        if movies is None or not (self.doSaveAveMic and self.doApplyDoseFilter):
+            return False
+        dose = movies.getAcquisition().getDosePerFrame() if self.useMovieDose else self.dosePerFrame.get()
+        return dose is not None and (dose > 0 or not self.useMovieDose)
+
+    def _createOutputMicrographs(self) -> bool:
+        unweighted = self.doSaveUnweightedMic.get() or not self._createOutputWeightedMicrographs()
+        return bool(self.doSaveAveMic and unweighted)
+
+    def _is_denoiser_pair(self, movie: emobj.Movie) -> bool:
+        first = itertools.islice(self._roots, self.nDenoiserPairs.get())
+        return bool(self.denoiserPairs) and movie.getObjId() in first
+
+    def _getBinFactor(self) -> float:
+        return self.binFactor.get() / self.fcropFactor.get()
+
+    def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
+        aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
+        movies = self._missing_in(file_name, movies)
+        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else m.clone() for m in movies]
+        movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
+        if movie_set.isEmpty() and movies:
+            # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
+            movie_set.setFramesRange(movies[0].getFramesRange())
+            movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
+        if aligned_files:
+            movie_set.setGain(None)
+            movie_set.setDark(None)
+        for movie in movies:
+            movie_set.append(movie)
+        self._updateOutputSet(name, movie_set, streamMode)
+        self._relate(name)
+
+    def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
+        known = numbers_in_set(self._getPath(table)) or set()
+        return [m for m in movies if m.getObjId() not in known]
+
+    def _relate(self, name: str) -> None:
+        """Outputs come from the input movies; told once, also where an earlier run was killed before it could."""
+        output = getattr(self, name)
+        if all(relation["object_child_id"] != output.getObjId() for relation in self.getRelations()):
+            self._defineTransformRelation(self.inputMovies, output)
+
+    def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
+        """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
+        record = _loaded(self._getMovieDone(movie))
+        first_in_file, n = record.first_frame + 1, len(record.shifts_px)
+        output = movie.clone()
+        first = first_in_file + form.dropped_frames(movie)
+        shifts = {
+            "xshifts": [float(s[1]) for s in record.shifts_px],
+            "yshifts": [float(s[0]) for s in record.shifts_px],
+        }
+        if self.doSaveMovie:
+            output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
+            output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
+            shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
+        output.setFramesRange([first, first + n - 1, first_in_file])
+        alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
+        alignment.setRoi([getattr(self, f"crop{what}").get() for what in ("OffsetX", "OffsetY", "DimX", "DimY")])
+        output.setAlignment(alignment)
+        return output
+
+    def _getMovieShifts(self, movie: emobj.Movie) -> Any:
+        shifts = _loaded(self._getMovieDone(movie)).shifts_px
+        return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
+
+    def _getMovieRoot(self, movie: emobj.Movie) -> str:
+        # Outside a run (viewers) the names that are unique by themselves are known all the same.
+        roots = getattr(self, "_roots", {})
+        return roots.get(movie.getObjId()) or unique_root(movie.getFileName(), (), movie.getObjId())
+
+    def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
+        """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
+        record = _loaded(self._getMovieDone(movie))
+        files = record.files
+        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
+            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
+            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
+        pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
+        if self.doLocalAlignment:
+            pictures["plotLocal"] = "plot_local"
+        if self.doComputePSD:
+            pictures["psdCorr"] = "psd_image"
+        for column, key in pictures.items():
+            path = self._getExtraPath(os.path.basename(files[key])) if key in files else None
+            setattr(mic, column, emobj.Image(location=path))
+
+    def _getMovieDone(self, movie: emobj.Movie) -> str:
+        return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
+
+    def _check_outputs(self) -> None:
+        """RuntimeError where no movie could be aligned, or a promised set lacks one: then the run has not succeeded."""
+        if not self._roots:
+            raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
+        done = len(self._roots) - len(self._failures)
+        if self._failures:
+            reason = next(iter(self._failures.values())).error
+            if not done:
+                raise RuntimeError(
+                    f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
+                )
+            self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
+        # Of pairs for a denoiser there are fewer, as asked.
+        complete = [name for name, _ in self._micrograph_sets() if name not in HALVES or self.splitEvenOdd]
+        for name in [OUT_MOVIES, *complete]:
+            output = getattr(self, name, None)
+            size = output.getSize() if output is not None else 0
+            if size != done:
+                raise RuntimeError(
+                    f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
+                )
+
+
+def _loaded(path: str) -> JobResult:
+    record = load_record(path)
+    if record is None:
+        raise FileNotFoundError(f"{path} is missing, although the movie is marked as done: restart the protocol.")
+    return record

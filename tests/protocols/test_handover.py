@@ -1,0 +1,84 @@
+"""The engine always has as many movies as it takes, each once; what can't be handed over fails alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+import pwem.objects as emobj
+import pytest
+
+from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.jobs import Job, JobResult
+from flexalign_plugin.protocols.handover import HandOver
+from flexalign_plugin.settings import Settings
+
+
+class FakeEngine:
+    """Finishes movies when the test says so."""
+
+    capacity = 3
+
+    def __init__(self):
+        self.jobs, self.futures = [], {}
+
+    def submit(self, job):
+        self.jobs.append(job.root)
+        self.futures[job.root] = Future()
+        return self.futures[job.root]
+
+    def finish(self, root):
+        self.futures.pop(root).set_result(JobResult(movie=root, ok=True))
+
+    def close(self):
+        for root in list(self.futures):
+            self.futures.pop(root).set_result(JobResult(movie=root, ok=False, error="closed"))
+
+
+def movie(number):
+    it = emobj.Movie(location=f"movie_{number}.mrc")
+    it.setObjId(number)
+    return it
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def hand_over(engine, monkeypatch):
+    def job_of(movie):
+        if movie.getObjId() == 4:
+            raise SettingsError("The dose per frame is not known.")
+        return Job(movie.getFileName(), "out", str(movie.getObjId()), Settings())
+
+    monkeypatch.setattr("flexalign_plugin.protocols.handover.is_being_written", lambda path, before: False)
+    it = HandOver(lambda: engine, job_of, print)
+    for number in range(1, 8):
+        it.expect(movie(number))
+    return it
+
+
+def test_the_engine_has_as_many_movies_as_it_takes_and_each_once(engine, hand_over):
+    first = hand_over._future(movie(1))
+    assert engine.jobs == ["1", "2", "3"]
+    hand_over._future(movie(2))  # its step comes, it is there already
+    assert engine.jobs == ["1", "2", "3"]
+    engine.finish("3")  # a later movie is faster: the next follows though no step has asked for it
+    assert engine.jobs == ["1", "2", "3", "5"]
+    engine.finish("1")
+    assert first.result(0).ok and engine.jobs == ["1", "2", "3", "5", "6"]
+
+
+def test_a_movie_without_valid_settings_fails_alone(engine, hand_over):
+    result = hand_over.result(movie(4))
+    assert not result.ok and result.error.endswith("movie_4.mrc: The dose per frame is not known.")
+    assert engine.jobs == ["1", "2", "3"]
+
+
+def test_once_closed_every_movie_fails_and_no_engine_is_made(engine, hand_over):
+    waiting = hand_over._future(movie(1))
+    hand_over.close()
+    assert waiting.result(0).error == "closed"
+    assert "the run was stopped" in hand_over.result(movie(7)).error
+    assert engine.jobs == ["1", "2", "3"]
