@@ -30,7 +30,7 @@ POOR_REJECTION = 0.3
 CLEAR_SDS = 5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
 # A bound that may grow does so when any frame is lost: more than half of its pairs are far from the solution.
 LOST_PAIRS = 0.5
-FAR = 4.0  # band pixels, the width of a peak
+FAR = 1.0  # band pixels; few maxima of noise lie nearer, though all are searched within a few pixels at last
 GROWTH = 4.0
 LARGEST_WINDOWS = 1e8  # samples of all pairs' correlations: 0.4 GB
 
