@@ -24,7 +24,7 @@ from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
 from .movies import open_movie
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
-from .protocols.form import settings_values
+from .protocols.form import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 
@@ -45,6 +45,9 @@ def first_movie(protocol: Any) -> Tuple[str, Settings]:
     movie = protocol._first_movie()
     if movie is None:
         raise SettingsError("Choose the input movies first.")
+    empty = empty_numbers(protocol)
+    if empty:
+        raise SettingsError(f"*{empty[0]}* is empty or no number: write one.")
     return os.path.abspath(movie.getFileName()), Settings(**settings_values(protocol, movie))
 
 

@@ -367,7 +367,9 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         field = Settings.__dataclass_fields__[snake_case(name)]
         value = getattr(protocol, name).get()
         choices = field.metadata["choices"]
-        if choices is not None:
+        if value is None and field.default is not None:
+            value = field.default  # an emptied field that does not apply; of others `empty_numbers` tells
+        elif choices is not None:
             value = choices[value]
         elif field.default is None:
             value = value or None
@@ -391,6 +393,17 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         dark=_absolute(movies.getDark()),
     )
     return values
+
+
+def empty_numbers(protocol: Any) -> List[str]:
+    """Labels of those fields for numbers that apply, but are empty or hold something else."""
+    return [
+        param.label.get()
+        for name, param in protocol.getDefinition().iterParams()
+        if isinstance(param, (params.IntParam, params.FloatParam))
+        and getattr(protocol, name).get() is None
+        and protocol.evalParamCondition(name)
+    ]
 
 
 def is_eer(movie: Any) -> bool:
