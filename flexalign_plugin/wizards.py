@@ -68,11 +68,14 @@ def gain_verdict(protocol: Any) -> Verdict:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    lines = ["Part of the gain's fine detail that is found in the frames of the first movie:", ""]
+    lines = [
+        "How much of the gain's fine detail is found in the frames of the first movie: near 100 % where the gain lies "
+        "as they do, near 0 elsewhere; below 0 it multiplies where it should divide, or the other way round.",
+        "",
+    ]
     for fit in verdict.fits[:SHOWN_FITS]:
-        lines.append(
-            f"{fit.slope:6.1%} +- {fit.error:.1%}   rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
-        )
+        turned = f"rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
+        lines.append(f"{turned}: {100 * fit.slope:.1f} +- {100 * fit.error:.1f} %")
     lines += ["", f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"]
     return "\n".join(lines)
 

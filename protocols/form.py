@@ -50,7 +50,7 @@ def define_form(form: Any) -> None:
     _define_correction(form)
     _define_alignment(form)
     _define_output(form)
-    devices.define_details(form)
+    _define_computing(form)
     form.addParallelSection(
         threads=1,
         mpi=0,
@@ -86,8 +86,9 @@ def _define_frames(form: Any) -> None:
     _add(line, "sumFrame0", "from")
     _add(line, "sumFrameN", "to")
 
+    group = form.addGroup("TIFF movies", condition=ONLY_TIFF, expertLevel=LEVEL_ADVANCED)
     _add(
-        form,
+        group,
         "flipTiff",
         "Turn TIFF movies upside down?",
         "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
@@ -150,6 +151,10 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
+    _add(group, "removeHotPixels", "Find hot and dead pixels?")
+    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
+    _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
     group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
     _add(
         group,
@@ -163,10 +168,6 @@ def _define_correction(form: Any) -> None:
     _add(group, "scaleMaj", "Major scale factor", **asked)
     _add(group, "scaleMin", "Minor scale factor", **asked)
     _add(group, "angDist", "Distortion angle (deg)", **asked)
-    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
-    _add(group, "removeHotPixels", "Find hot and dead pixels?")
-    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
-    _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 
 def _define_alignment(form: Any) -> None:
@@ -254,7 +255,7 @@ def _define_output(form: Any) -> None:
         "Write 16-bit floats?",
         "Half the disk space, and precise enough. Some programs can't read this kind of MRC file (mode 12).",
     )
-    _add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    _add(group, "doSaveAveMic", "Save aligned micrographs?", expertLevel=LEVEL_ADVANCED)
     _define_halves(form)
     group = form.addGroup("Further results")
     _add(
@@ -266,7 +267,7 @@ def _define_output(form: Any) -> None:
     _add(
         group,
         "doSaveMovie",
-        "Save movie",
+        "Save aligned movies?",
         "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
         "them) instead of the input movies with their shifts.",
         expertLevel=LEVEL_ADVANCED,
@@ -277,22 +278,6 @@ def _define_output(form: Any) -> None:
         "Save spectra for CTF programs?",
         "Frames are summed in groups of 4 e/A^2, the power spectra of the groups are summed again, and its root is "
         "written (_PS.mrc, 512 x 512). Thon rings are clearer there than in the spectrum of the micrograph.",
-        expertLevel=LEVEL_ADVANCED,
-    )
-    group = form.addGroup("The run", expertLevel=LEVEL_ADVANCED)
-    group.addParam(
-        "onlyProcess",
-        params.IntParam,
-        default=0,
-        label="Only process N movies",
-        help="Stop after the first so many movies, to try settings out. 0: all.",
-        expertLevel=LEVEL_ADVANCED,
-    )
-    _add(
-        group,
-        "lowMemory",
-        "Low-memory mode?",
-        "For movies that do not fit otherwise. The results are the same.",
         expertLevel=LEVEL_ADVANCED,
     )
 
@@ -358,6 +343,26 @@ def _define_halves(form: Any) -> None:
         help="200 are enough to train a denoiser.",
         condition="denoiserPairs and not splitEvenOdd",
     )
+
+
+def _define_computing(form: Any) -> None:
+    form.addSection(label="Computing")
+    group = form.addGroup("The run")
+    group.addParam(
+        "onlyProcess",
+        params.IntParam,
+        default=0,
+        label="Only process N movies",
+        help="Stop after the first so many movies, to try settings out. 0: all.",
+    )
+    _add(
+        group,
+        "lowMemory",
+        "Low-memory mode?",
+        "For movies that do not fit otherwise. The results are the same.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+    devices.define_details(form)
 
 
 def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
