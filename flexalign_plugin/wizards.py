@@ -29,6 +29,7 @@ from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 
 SHOWN_FITS = 8
+DIALOG_WIDTH = 76  # characters; Scipion makes its dialogs as high as the text has lines, however long
 PREVIEW_PIXELS = 800
 PREVIEW_FRAMES = 10  # enough to see what the patches cover
 PATCH_COLOUR, POINT_COLOUR = "#29b6f6", "#ffd54f"
@@ -68,15 +69,16 @@ def gain_verdict(protocol: Any) -> Verdict:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    lines = [
+    explained = (
         "How much of the gain's fine detail is found in the frames of the first movie: near 100 % where the gain lies "
-        "as they do, near 0 elsewhere; below 0 it multiplies where it should divide, or the other way round.",
-        "",
-    ]
+        "as they do, near 0 elsewhere; below 0 it multiplies where it should divide, or the other way round."
+    )
+    lines = [textwrap.fill(explained, DIALOG_WIDTH), ""]
     for fit in verdict.fits[:SHOWN_FITS]:
         turned = f"rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
         lines.append(f"{turned}: {100 * fit.slope:.1f} +- {100 * fit.error:.1f} %")
-    lines += ["", f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"]
+    question = f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"
+    lines += ["", textwrap.fill(question, DIALOG_WIDTH)]
     return "\n".join(lines)
 
 

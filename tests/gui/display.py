@@ -15,7 +15,7 @@ import sys
 import uuid
 from typing import List
 
-LIFETIME_S = 300  # even where the tests are killed and can't end it, the screen goes; and with it all windows
+LIFETIME_S = 900  # even where the tests are killed and can't end it, the screen goes; and with it all windows
 START_S = 20
 MARK = "FLEXALIGN_TEST_SCREEN"
 

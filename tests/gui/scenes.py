@@ -12,8 +12,10 @@ import tkinter as tk
 import traceback
 import webbrowser
 from typing import Any, Dict, List, Set
+from unittest import mock
 
 import matplotlib.pyplot as plt
+from pyworkflow.project import Manager
 
 from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
 from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, new_project, run
@@ -27,6 +29,7 @@ LOCAL = {"autoPatches", "minLocalRes", "groupNFrames", "autoControlPoints", "doR
 DISTORTION = {"scaleMaj", "scaleMin", "angDist"}
 SUMMED = {"sumFrame0", "sumFrameN"}
 DOSE = {"dosePerFrame", "preExposure"}
+RESULTS = "gui_results"
 POINTS_ROW = "Control_points__override_knots_"
 # Some of those that everyone sees, and of those that only experts do, for every kind of movie.
 NORMAL = {"inputMovies", "alignFrame0", "alignFrameN", "useAlignToSum", "gainRot", "gainFlip", "removeHotPixels"}
@@ -38,7 +41,7 @@ ADVANCED |= {"moviesPerJob"} | LOCAL
 
 def project_with(folder: str, kind: str, **params: Any) -> Any:
     """A project with one imported movie of a kind."""
-    project = new_project(f"gui_{kind}")
+    project = new_project(f"gui_{sys.argv[1]}")
     import_movies(project, folder, f"*.{kind}", PIXEL_A, **params)
     return project
 
@@ -129,7 +132,7 @@ def execute(folder: str) -> None:
         scipion.project._updateProtocol(state)
         return None if state.isActive() else state
 
-    made = scipion.wait("the run", ended, 60)
+    made = scipion.wait("the run", ended, 120)
     assert made.isFinished(), f"{made.getStatus()}: {made.getErrorMessage()}"
     made = scipion.project.getProtocol(made.getObjId(), fromRuns=False)
     (micrograph,) = made.outputMicrographs.iterItems()
@@ -195,15 +198,24 @@ def open_figures(scipion: Scipion) -> Any:
     return [figure for figure in figures if figure.canvas.manager.window.winfo_viewable()]
 
 
+def results_of(folder: str) -> Form:
+    """*Analyze Results* of a run in which one of three movies failed."""
+    if Manager().hasProject(RESULTS):  # another scene has made it
+        project = Manager().loadProject(RESULTS)
+    else:
+        project = new_project(RESULTS)
+        imported = import_movies(project, os.path.join(folder, "broken"), "*.mrcs", PIXEL_A)
+        run(project, new_alignment(project, imported))
+    scipion = Scipion(project)
+    return scipion.open_results(scipion.project.getProtocol(scipion.run_of("ProtFlexAlign").getObjId()))
+
+
 def viewer(folder: str) -> None:
-    """Analyze Results of a run in which one of three movies failed: every eye opens its window."""
-    project = project_with(os.path.join(folder, "broken"), "mrcs")
-    run(project, new_alignment(project, next(iter(project.getRuns()))))
+    """Every eye but those of the tables opens its window."""
+    form = results_of(folder)
+    scipion = form.scipion
     addresses: List[str] = []
     webbrowser.open = lambda address: bool(addresses.append(address))  # type: ignore[assignment]
-    scipion = Scipion(project)
-    made = scipion.project.getProtocol(scipion.run_of("ProtFlexAlign").getObjId())
-    form = scipion.open_results(made)
     form.pictures("viewer")
     assert not form.ugly(), form.ugly()
     eyes = {"showMicrographs", "showWeighted", "showMovies", "showFailed", "showRun", "showReport", "showMovie"}
@@ -231,17 +243,51 @@ def viewer(folder: str) -> None:
     scipion.picture(window, "failed")
 
 
+def tables(folder: str) -> None:
+    """The tables are windows of a program of Scipion's own, with as many rows as the outputs have items."""
+    form = results_of(folder)
+    started: List[subprocess.Popen] = []
+    start = subprocess.Popen
+
+    def remember(*args: Any, **kwargs: Any) -> subprocess.Popen:
+        started.append(start(*args, **kwargs))
+        return started[-1]
+
+    with mock.patch("subprocess.Popen", remember):
+        for eye in ("showMicrographs", "showMovies"):
+            form.eye(eye)()
+    try:
+        for table, name in zip(started, ("micrographs", "movies")):
+            title = f"^Metadata: {name}.sqlite .2 items.$"
+            seen = ["xdotool", "search", "--onlyvisible", "--name", title]
+            form.scipion.wait(
+                f"the table of {name}",
+                lambda seen=seen, table=table: (
+                    table.poll() is not None or not subprocess.call(seen, stdout=subprocess.DEVNULL)
+                ),
+                limit_s=40,
+            )
+            if table.poll() is not None:
+                print(f"The program of the table of {name} ended with {table.poll()}.")
+    finally:
+        for table in started:
+            table.kill()
+            table.wait()
+
+
 def wait_for_nobody(folder: str) -> None:
     """A question that nobody answers, and a program that has been started meanwhile: the test must get over both."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     Scipion(new_project("gui_waits")).window.askYesNo("Is anybody here?", "Nobody.")
 
 
-SCENES = {f.__name__: f for f in (form_of_mrc, form_of_eer, form_of_tiff, execute, wizards, viewer, wait_for_nobody)}
+SCENES = {
+    f.__name__: f for f in (form_of_mrc, form_of_eer, form_of_tiff, execute, wizards, viewer, tables, wait_for_nobody)
+}
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(120, exit=True)  # where something waits although it should not
+    faulthandler.dump_traceback_later(170, exit=True)  # where something waits although it should not
     status = 0
     try:
         SCENES[sys.argv[1]](sys.argv[2])
