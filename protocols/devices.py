@@ -39,7 +39,7 @@ def define_choice(form: Any) -> None:
 
 
 def define_details(form: Any) -> None:
-    group = form.addGroup("Queue of a cluster", expertLevel=LEVEL_ADVANCED)
+    group = form.addGroup("Cluster", expertLevel=LEVEL_ADVANCED)
     group.addParam(
         "moviesPerJob",
         params.IntParam,
