@@ -34,8 +34,8 @@ POINTS_ROW = "Control_points__override_knots_"
 # Some of those that everyone sees, and of those that only experts do, for every kind of movie.
 NORMAL = {"inputMovies", "alignFrame0", "alignFrameN", "useAlignToSum", "gainRot", "gainFlip", "removeHotPixels"}
 NORMAL |= {"defectFile", "maxShift", "maxResForCorrelation", "doLocalAlignment", "doApplyDoseFilter", "binFactor"}
-NORMAL |= {"onlyProcess"}
-ADVANCED = {"gainConvention", "doMagCor", "fcropFactor", "doSaveMovie", "lowMemory", "gpuMemory", "useMovieDose"}
+NORMAL |= {"onlyProcess", "lowMemory"}
+ADVANCED = {"gainConvention", "doMagCor", "fcropFactor", "doSaveMovie", "gpuMemory", "useMovieDose"}
 ADVANCED |= {"moviesPerJob"} | LOCAL
 
 
