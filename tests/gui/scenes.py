@@ -114,6 +114,24 @@ def form_of_tiff(folder: str) -> None:
     form_of(folder, "tiff", {"flipTiff"}, EER_ONLY, {"flipTiff"})
 
 
+def form_of_tilt_series(folder: str) -> None:
+    """Before anything is chosen: no fields for kinds of movies, and none that only single particles need."""
+    from flexalign_plugin.protocols import ProtFlexAlignTiltSeries
+
+    scipion = Scipion(new_project("gui_tilt_series"))
+    form = scipion.open_form(scipion.project.newProtocol(ProtFlexAlignTiltSeries))
+    form.pictures("form_tilt_series_normal")
+    everyone = {"alignFrame0", "gainRot", "doLocalAlignment", "doApplyDoseFilter", "splitEvenOdd", "lowMemory"}
+    never = EER_ONLY | {"flipTiff", "onlyProcess", "denoiserPairs", "doSaveMovie"} | CONTROL_POINTS | PATCHES
+    check_shown(form, everyone, never | LOCAL | {"moviesPerJob"})
+    form.set_level("Advanced")
+    form.pictures("form_tilt_series_advanced")
+    # Local motion is not measured unless it is asked for.
+    check_shown(form, everyone | {"moviesPerJob", "gpuMemory", "doMagCor"}, never | LOCAL)
+    form.set(doLocalAlignment=True)
+    check_shown(form, LOCAL, never)
+
+
 def execute(folder: str) -> None:
     """Values typed into the form: refused where they make no sense, else what a run in a process of its own gets."""
     scipion = Scipion(project_with(folder, "mrcs"))
@@ -282,7 +300,18 @@ def wait_for_nobody(folder: str) -> None:
 
 
 SCENES = {
-    f.__name__: f for f in (form_of_mrc, form_of_eer, form_of_tiff, execute, wizards, viewer, tables, wait_for_nobody)
+    f.__name__: f
+    for f in (
+        form_of_mrc,
+        form_of_eer,
+        form_of_tiff,
+        form_of_tilt_series,
+        execute,
+        wizards,
+        viewer,
+        tables,
+        wait_for_nobody,
+    )
 }
 
 

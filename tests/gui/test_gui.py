@@ -5,6 +5,7 @@ With FLEXALIGN_SCREENSHOTS=FOLDER pictures of the windows are written there, for
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 
@@ -18,6 +19,11 @@ LIMIT_S = 180  # a scene takes 3 to 10 s, and as much again where kernels are co
 @pytest.mark.parametrize("kind", ["mrc", "eer", "tiff"])
 def test_the_form_shows_what_applies(screen, folder, kind):
     screen.play(f"form_of_{kind}", folder, LIMIT_S)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tomo") is None, reason="scipion-em-tomo is not installed")
+def test_the_form_of_tilt_series_shows_what_applies(screen, folder):
+    screen.play("form_of_tilt_series", folder, LIMIT_S)
 
 
 def test_a_run_is_started_from_the_form(screen, folder):
