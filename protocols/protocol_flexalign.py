@@ -59,7 +59,10 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None
-        return movies.getFirstItem() if movies is not None and not movies.isEmpty() else None
+        if movies is None or movies.isEmpty():
+            return None
+        # To the query's end: one that is left open can keep a streaming import from writing.
+        return [movie.clone() for movie in movies.iterItems(limit=1)][0]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
