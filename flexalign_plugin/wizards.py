@@ -24,7 +24,7 @@ from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
 from .movies import open_movie
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
-from .protocols.form import empty_numbers, settings_values
+from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 

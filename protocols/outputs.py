@@ -16,7 +16,7 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS
 
 from flexalign_plugin.jobs import JobResult, unique_root, write_failures
 
-from . import form, summaries
+from . import form_values, summaries
 from .records import load_record, numbers_in_set
 
 OUT_FAILED = "outputMoviesFailed"
@@ -131,7 +131,7 @@ class AlignedMovieSets(ProtAlignMovies):
         record = _loaded(self._getMovieDone(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
-        first = first_in_file + form.dropped_frames(movie)
+        first = first_in_file + form_values.dropped_frames(movie)
         shifts = {
             "xshifts": [float(s[1]) for s in record.shifts_px],
             "yshifts": [float(s[0]) for s in record.shifts_px],
