@@ -122,7 +122,7 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
         f"drawn {magnification:g} times larger; at most {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å"
     )
     if not model.is_local:
-        title = "No local motion:\nall of the frame moves as the whole"
+        title = "No local motion:\nshifts of the whole frame only"
     axes.set_title(title, fontsize=11)
     _save(figure, path)
 

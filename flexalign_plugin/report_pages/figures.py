@@ -36,7 +36,15 @@ FIGURES: Dict[str, Figure] = {
     "pair_residual_px": Figure("Residual of pairs", "px", "How far the pairs that were kept scatter about the motion."),
     "pair_significance": Figure("Strength of the matches", "", "Height of a pair's match over the noise around it."),
     "patch_pairs_rejected": Figure("Rejected pairs of patches", "%", "As above, mean over the patches.", 0.5),
-    "local_log_likelihood_gain": Figure(
+    "expected_error_px": Figure("Expected error", "px", "Of the motion, rms over the frame and all frames."),
+    "confidence": Figure("Confidence", "%", "Part of the finest signal (at Nyquist) that the expected error leaves."),
+    "motion_over_error": Figure(
+        "Motion over its error", "", "How many times larger the motion is than its expected error."
+    ),
+    "late_drift_A_per_dose": Figure(
+        "Late drift", "Å per e/Å²", "How fast the specimen still moves late: blurs frames."
+    ),
+    "local_log_evidence": Figure(
         "Evidence for local motion", "", "How much better the field explains the movie than whole-frame shifts alone."
     ),
     "frc_0143_A": Figure("Halves agree to (0.143)", "Å", "Finest resolution at which even and odd frames agree."),
