@@ -9,8 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 OUTLIER_DISTANCE = 3.5  # robust standard deviations; Iglewicz and Hoaglin's limit
 MIN_MOVIES_FOR_OUTLIERS = 8
 MIN_SPREAD = 0.1  # of the logarithm: in a run where all movies are alike, a movie 10 % off is still like them
-# Figures that grow when a movie goes wrong.
-WATCHED = ("accumulated_motion_total_A", "local_motion_max_px", "pair_residual_px")
+# Figures that grow when a movie goes wrong, and up to which value they do no harm, whatever the others have.
+WATCHED = {"accumulated_motion_total_A": 5.0, "local_motion_max_px": 1.0, "pair_residual_px": 0.2}
 
 
 class Figure(NamedTuple):
@@ -89,7 +89,7 @@ def numbers(quality: Dict[str, Any], prefix: str = "") -> Dict[str, float]:
 def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
     """For each movie of a run, a sentence for each figure that is far from the others' or above its limit."""
     found: List[List[str]] = [[] for _ in values]
-    for name in WATCHED:
+    for name, harmless in WATCHED.items():
         known = [v[name] for v in values if v.get(name, 0) > 0]
         if len(known) < MIN_MOVIES_FOR_OUTLIERS:
             continue
@@ -97,7 +97,7 @@ def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
         middle = statistics.median(logs)
         spread = max(1.4826 * statistics.median(abs(v - middle) for v in logs), MIN_SPREAD)
         for sentences, v in zip(found, values):
-            if v.get(name, 0) > 0 and (math.log(v[name]) - middle) / spread > OUTLIER_DISTANCE:
+            if v.get(name, 0) > harmless and (math.log(v[name]) - middle) / spread > OUTLIER_DISTANCE:
                 figure = described(name)
                 times = v[name] / math.exp(middle)
                 sentences.append(f"{figure.label} {in_words(name, v[name])}, {times:.1f} times the run's median.")
