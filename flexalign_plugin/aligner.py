@@ -23,6 +23,7 @@ from .motion.band_movie import BandMovie
 from .motion.bspline import basis
 from .motion.confidence import confidence_figures, motion_doubts
 from .motion.global_alignment import GlobalAlignment, align_globally, refine_globally
+from .motion.limits import START_SHIFT_A, Limits, limit_notes, limits
 from .motion.local_alignment import LocalAlignment, align_locally
 from .motion.magnification import resampling_model
 from .motion.model import MotionModel
@@ -75,13 +76,16 @@ def align(
         source, uncorrected, fill = _look_at_sum(movie, backend, corrections, aligned, settings, notes, warnings)
     with clock.stage("spectra", 0.08):
         correlated = backend.frame_fft_size(ny, nx, len(aligned))
-        band = correlation_band(correlated, settings.pixel_size, settings.max_res_for_correlation)
+        bounds = limits(settings, correlated)
+        band = correlation_band(correlated, settings.pixel_size, bounds.max_res_A)
         spectra = backend.spectra(source, aligned, band)
         frames = BandMovie(backend, spectra, band, len(aligned), (ny, nx), settings.pixel_size)
     with clock.stage("global alignment", 0.3):
-        overall = align_globally(frames, settings.max_res_for_correlation, settings.max_shift)
+        overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
+        notes += limit_notes(settings, bounds, overall.max_shift_A)
     with clock.stage("local alignment", 0.45):
-        local = _local(frames, overall, settings, notes) if settings.do_local_alignment and overall.believed else None
+        wanted = settings.do_local_alignment and overall.believed
+        local = _local(frames, overall, settings, bounds, notes) if wanted else None
         if local is None and overall.believed and settings.do_refinement:
             overall = refine_globally(frames, overall)
         del frames, spectra
@@ -106,6 +110,8 @@ def align(
         spectra=spectra,
         quality={
             "correlated_area_px": list(correlated),
+            "max_res_for_correlation_A": bounds.max_res_A,
+            "max_shift_A": overall.max_shift_A,
             **_quality(overall, local, resampling),
             **trust,
             **_defects(corrections, source),
@@ -193,7 +199,7 @@ def _frame_list(aligned: range, which: np.ndarray) -> str:
 
 
 def _local(
-    frames: BandMovie, overall: GlobalAlignment, settings: Settings, notes: List[str]
+    frames: BandMovie, overall: GlobalAlignment, settings: Settings, bounds: Limits, notes: List[str]
 ) -> Optional[LocalAlignment]:
     """Local alignment, or None with a note when the frame is too small for it."""
     counts = None if settings.auto_patches else (settings.patches_y, settings.patches_x)
@@ -212,8 +218,8 @@ def _local(
         frames,
         layout,
         overall,
-        settings.max_res_for_correlation,
-        settings.max_shift,
+        bounds.max_res_A,
+        bounds.max_shift_A,
         settings.group_n_frames,
         points,
         settings.do_refinement,
@@ -278,13 +284,14 @@ def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
     elif overall.on_rim > 0.1:
         doubts.append(
             f"For {overall.on_rim:.0%} of the frame pairs no shift was found within the search range: "
-            f"the maximum shift of {settings.max_shift:g} A may be too small."
+            f"the maximum shift of {overall.max_shift_A:.0f} A may be too small."
         )
     steps = np.linalg.norm(np.diff(overall.shifts_px, axis=0), axis=1) * settings.pixel_size
-    if n > 2 and steps.max() > settings.max_shift:
+    usual = settings.max_shift or START_SHIFT_A
+    if n > 2 and steps.max() > usual:
+        what = f"the maximum shift of {usual:g} A" if settings.max_shift else f"the usual {usual:g} A at most"
         doubts.append(
-            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than the maximum "
-            f"shift of {settings.max_shift:g} A."
+            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {what}."
         )
     return doubts
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from .devices import Compute, device_names
 from .errors import FlexAlignError, SettingsError
@@ -35,11 +35,13 @@ class Answer:
     ----------
     results : of the movies by their place in the request.
     begun : whether the command was started; `machine` and `gpus` say where the last time.
+    taken : movies that were begun then, or read ahead.
     ended : why it stopped before the last movie, if it was asked to.
     """
 
     results: Dict[int, JobResult] = field(default_factory=dict)
     begun: bool = False
+    taken: Set[int] = field(default_factory=set)
     machine: str = ""
     gpus: str = ""
     ended: str = ""
@@ -74,8 +76,10 @@ def read_answer(request_path: str) -> Answer:
     for line in lines:
         event = _whole(line)
         if "begun" in event:
-            answer.begun, answer.ended = True, ""
+            answer.begun, answer.ended, answer.taken = True, "", set()
             answer.machine, answer.gpus = event["begun"]["machine"], event["begun"]["gpus"]
+        elif "taken" in event:
+            answer.taken.add(event["taken"])
         elif "ended" in event:
             answer.ended = event["ended"]
         elif "movie" in event:
@@ -135,6 +139,7 @@ def _align(
                     waiting.clear()
                     break
                 i = waiting.popleft()
+                _say(path, taken=i)
                 running[pool.submit(jobs[i])] = i
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -152,7 +157,7 @@ def _read_request(path: str) -> Tuple[List[Job], str, Compute]:
             f"{path}: can't be read ({error.strerror}): is this folder there on this machine?"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path}: is no request of this version ({error!r}): it is written by a run.") from error
+        raise SettingsError(f"{path}: is no request of this version: let the run that wrote it continue.") from error
 
 
 def _machine() -> str:

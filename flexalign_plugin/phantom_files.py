@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Dict, Iterator, Tuple
+from typing import Callable, Dict, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def write_phantom(
     compression: str = "none",
     gain_format: str = "auto",
     hardware_per_frame: int = 8,
+    progress: Optional[Callable[[], object]] = None,
 ) -> Dict[str, str]:
     """Write movie, truth and, if the phantom has one, gain.
 
@@ -82,6 +83,7 @@ def write_phantom(
     movie_format : of `FORMATS`; compression : TIFF only, "none", "lzw", "deflate" or "zstd".
     gain_format : of `GAIN_ENDINGS`, "auto" for the one usual with the movie's format.
     hardware_per_frame : EER only, hardware frames in each frame.
+    progress : called after each frame, of EER each hardware frame.
 
     Returns
     -------
@@ -92,16 +94,23 @@ def write_phantom(
     files = {"movie": start + FORMATS[movie_format], "truth": start + "_truth.json"}
     pixel_size_A = phantom.truth.pixel_size_A
     if movie_format == "mrc":
-        write_mrc_movie(files["movie"], phantom.frames(), pixel_size_A)
+        write_mrc_movie(files["movie"], _told(phantom.frames(), progress), pixel_size_A)
     elif movie_format == "tiff":
         chosen = None if compression == "none" else compression
-        write_tiff_movie(files["movie"], phantom.frames(), compression=chosen, rows_per_strip=64)
+        write_tiff_movie(files["movie"], _told(phantom.frames(), progress), compression=chosen, rows_per_strip=64)
     else:
         shape: Tuple[int, int] = phantom.truth.frame_shape
-        write_eer_movie(files["movie"], hardware_frames(phantom, hardware_per_frame), shape)
+        write_eer_movie(files["movie"], _told(hardware_frames(phantom, hardware_per_frame), progress), shape)
     if phantom.gain is not None:
         gain_format = USUAL_GAIN[movie_format] if gain_format == "auto" else gain_format
         files["gain"] = start + "_gain" + GAIN_ENDINGS[gain_format]
         write_gain(files["gain"], phantom.gain, gain_format, movie_format, pixel_size_A)
     phantom.truth.save(files["truth"])
     return files
+
+
+def _told(frames: Iterable[np.ndarray], progress: Optional[Callable[[], object]]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        yield frame
+        if progress is not None:
+            progress()

@@ -21,6 +21,8 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+FINEST_AUTO_A = 20.0  # bounds of the automatic resolution for correlation: in Angstrom, and in pixels
+PIXELS_IN_AUTO = 3.0
 
 
 def option(default: Any, help: str, choices: Optional[Sequence[Any]] = None, metavar: str = "") -> Any:
@@ -93,8 +95,16 @@ class Settings:
     crop_dim_x: int = option(0, "Crop: width in unbinned pixels; 0 means up to the edge.")
     crop_dim_y: int = option(0, "Crop: height in unbinned pixels; 0 means up to the edge.")
 
-    max_res_for_correlation: float = option(30.0, "Resolution in Angstrom to which frames are compared.", metavar="A")
-    max_shift: float = option(50.0, "Largest shift between consecutive frames, in Angstrom.", metavar="A")
+    max_res_for_correlation: float = option(
+        0.0,
+        "Resolution in Angstrom to which frames are compared; 0: automatic, mostly 20 to 30 A.",
+        metavar="A",
+    )
+    max_shift: float = option(
+        0.0,
+        "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A and more where frames need it.",
+        metavar="A",
+    )
 
     do_mag_cor: bool = option(False, "Correct magnification distortion, in the same resampling as the motion.")
     scale_maj: float = option(1.0, "Magnification distortion: stretch along the major axis.", metavar="S")
@@ -214,9 +224,9 @@ class Settings:
         for name in ("crop_offset_x", "crop_offset_y", "crop_dim_x", "crop_dim_y"):
             check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: crop values can't be negative.")
         check(
-            self.max_res_for_correlation >= 2 * self.pixel_size,
+            self.max_res_for_correlation == 0 or self.max_res_for_correlation >= 2 * self.pixel_size,
             f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
-            f"size allows ({2 * self.pixel_size:g} A): use a larger number.",
+            f"size allows ({2 * self.pixel_size:g} A): use a larger number, or 0 for automatic.",
         )
         check(
             not self.do_mag_cor or max(abs(self.scale_maj - 1), abs(self.scale_min - 1)) <= MAX_DISTORTION,
@@ -227,12 +237,13 @@ class Settings:
             not self.do_mag_cor or abs(self.ang_dist) <= 360,
             f"Angle of the magnification distortion is {self.ang_dist:g}: give degrees.",
         )
-        check(self.max_shift > 0, f"Maximum shift is {self.max_shift} A: it must be above 0.")
+        check(self.max_shift >= 0, f"Maximum shift is {self.max_shift} A: it must be above 0, or 0 for automatic.")
         check(self.group_n_frames >= 1, f"Frames in a group: {self.group_n_frames}; at least 1.")
+        compared = self.max_res_for_correlation or max(FINEST_AUTO_A, PIXELS_IN_AUTO * self.pixel_size)
         check(
-            self.min_local_res >= 4 * self.max_res_for_correlation,
-            f"Patches of {self.min_local_res:g} A are too small to compare at {self.max_res_for_correlation:g} A: "
-            f"use at least {4 * self.max_res_for_correlation:g} A.",
+            not self.do_local_alignment or self.min_local_res >= 4 * compared,
+            f"Patches of {self.min_local_res:g} A are too small to compare at {compared:g} A: "
+            f"use at least {4 * compared:g} A.",
         )
         if self.do_local_alignment and not self.auto_patches:
             check(

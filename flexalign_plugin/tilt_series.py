@@ -17,7 +17,7 @@ from . import __version__
 from .align_movies import FAILURES_NAME
 from .errors import MovieError
 from .jobs import Job, JobResult, failure, unique_root, write_failures
-from .kernels import check_device
+from .kernels import check_usable
 from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
 from .micrographs.files import OutputFiles, prepare_folder
 from .micrographs.mrc import write_mrc
@@ -64,9 +64,9 @@ def align_tilt_series(
     ------
     MovieError : the `.mdoc` can't be used. OutputError : something can't be written. SettingsError : no such device.
     """
-    check_device(device)
-    prepare_folder(output_dir)
+    check_usable(device)
     mdoc = read_mdoc(mdoc_path)
+    prepare_folder(output_dir)
     series = re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(mdoc_path), flags=re.IGNORECASE)
     failures_path = os.path.join(output_dir, f"{series}_{FAILURES_NAME}")
     if os.path.exists(failures_path):

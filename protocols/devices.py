@@ -39,11 +39,12 @@ def define_choice(form: Any) -> None:
 
 
 def define_details(form: Any) -> None:
-    form.addParam(
+    group = form.addGroup("Cluster", expertLevel=LEVEL_ADVANCED)
+    group.addParam(
         "moviesPerJob",
         params.IntParam,
         default=MOVIES_PER_JOB,
-        label="Movies per job of a queue",
+        label="Movies per job",
         help="Only when the steps, and not the whole protocol, are jobs of a cluster's queue. So many movies make one "
         "job, fewer when there are no more; *Scipion threads* less one says how many jobs there are at once. A job "
         "needs some seconds to begin; one that is killed costs only the movies that it had not finished.",

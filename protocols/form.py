@@ -57,7 +57,8 @@ def define_form(form: Any) -> None:
         binThreads=DEFAULT_THREADS,
         binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are "
         "computed one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores "
-        "here. With GPUs: cores that read and decode the movies of each GPU.",
+        "here. With GPUs: cores that read and decode the movies of each GPU. If steps are jobs of a cluster's queue: "
+        "cores of each job, and *Scipion threads* less one is the number of jobs at once.",
     )
 
 
@@ -175,14 +176,16 @@ def _define_alignment(form: Any) -> None:
     _add(
         group,
         "maxShift",
-        "Maximum shift (A)",
-        "How far the sample may move from one frame to the next; the whole drift may be many times longer.",
+        "Maximum shift (A), 0 = automatic",
+        "How far the sample may move from one frame to the next; the whole drift may be many times longer. "
+        "0: automatic, which starts with 50 A and goes beyond where frames find no partner within it.",
     )
     _add(
         group,
         "maxResForCorrelation",
-        "Maximum resolution (A)",
-        "Details finer than this are mostly noise in a single frame and are left out of the comparison.",
+        "Maximum resolution (A), 0 = automatic",
+        "Details finer than this are mostly noise in a single frame and are left out of the comparison. "
+        "0: automatic, 30 A for a field of view of 4096 A, finer for smaller ones down to 20 A.",
     )
     group = form.addGroup("Local motion")
     _add(

@@ -4,14 +4,15 @@ One thread watches: it reads what the jobs answer, gives movies their results as
 For each job a thread waits in Scipion's `runJob`, which tells only that the queue no longer has it, not how it ended.
 That is concluded from what the job has said:
 
-- begun, not finished, not a word of the end: it was killed (a node died, memory ran out). Its movies are tried once
-  more, each in a job of its own, so that a movie that kills its job takes no other along.
+- begun, not finished, not a word of the end: it was killed (a node died, memory ran out). The movies that it worked on
+  are tried once more, each in a job of its own, so that a movie that kills its job takes no other along.
 - it said that it was ended (a user or the queue cancelled it), or it never began: its movies fail, and for a while
   nothing is sent. Who stops a run cancels the jobs first, and the run itself only then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shlex
@@ -88,7 +89,7 @@ class QueueEngine:
         folder : for requests and answers; the same path on all machines; emptied.
         device, compute : of a job, see `write_request`.
         poll_s : between two looks at the answers; gather_s : how long movies are waited for to fill a job.
-        settle_s : files written elsewhere may take so long to be seen here; pause_s : see above.
+        settle_s : names of files written elsewhere may take so long to be seen here; pause_s : see above.
         """
         self._run_command, self._cancel, self._logs_of, self._say = run_command, cancel, logs_of, say
         self._folder, self._device, self._compute = folder, device, compute
@@ -156,7 +157,7 @@ class QueueEngine:
         answer = read_answer(job.request)
         if answer.begun and not job.announced:
             job.announced = True
-            gpus = f", GPU {answer.gpus}" if answer.gpus and self._device != "cpu" else ""
+            gpus = f", GPU {answer.gpus}" if answer.gpus else ""
             self._say(f"Job {job.number} ({_names(job.items)}) runs on {answer.machine}{gpus}.")
         hidden = False
         for i, result in sorted(answer.results.items()):
@@ -168,7 +169,9 @@ class QueueEngine:
                     hidden = True
         if job.left_at is None:
             return
-        settled = time.monotonic() - job.left_at >= self._settle_s
+        # What is appended to a file is seen when it is opened, on shared disks too; new names may take long.
+        patience = self._settle_s if hidden or not answer.begun else self._settle_s / 6
+        settled = time.monotonic() - job.left_at >= patience
         if not job.open_items() or job.error or settled or (answer.ended and not hidden):
             self._gone(job, answer)
 
@@ -176,18 +179,16 @@ class QueueEngine:
         """The queue no longer has the job; what becomes of the movies that have no result?"""
         left = job.open_items()
         paths = [job.request, answer_path(job.request)]
-        if all(item.future.done() and item.future.result().ok for item in job.items):
-            # Thousands of jobs would leave thousands of files.
-            paths += glob.glob(glob.escape(self._logs_of(job.number)) + ".*")
         for path in paths:  # without its request, a job that is somewhere all the same comes to its end
             if os.path.exists(path):
                 os.remove(path)
+        self._remove_logs(job)
         with self._lock:
             self._jobs.remove(job)
         if job.error:
             self._refused(job, left)
         elif left and answer.begun and not answer.ended:
-            self._killed(job, left, answer.machine)
+            self._killed(job, left, answer)
         elif left:
             self._hold_back(self._pause_s)
             why = (
@@ -211,19 +212,21 @@ class QueueEngine:
             with self._lock:
                 self._waiting.extendleft(reversed(again))
 
-    def _killed(self, job: _QueueJob, left: List[_Item], machine: str) -> None:
-        for item in left:
+    def _killed(self, job: _QueueJob, left: List[_Item], answer: Answer) -> None:
+        suspects = [item for i, item in enumerate(job.items) if i in answer.taken and item in left] or left
+        for item in suspects:
             item.attempts += 1
         _fail(
-            [item for item in left if item.attempts >= ATTEMPTS],
-            f"{ATTEMPTS} jobs that aligned it were killed, the last one on {machine}: was there too little memory? See "
-            f"{self._logs_of(job.number)}*.",
+            [item for item in suspects if item.attempts >= ATTEMPTS],
+            f"{ATTEMPTS} jobs that aligned it were killed, the last one on {answer.machine}: was there too little "
+            f"memory? See {self._logs_of(job.number)}*.",
         )
-        again = [item for item in left if item.attempts < ATTEMPTS]
+        again = [item for item in suspects if item.attempts < ATTEMPTS]
         if again:
-            self._say(f"Job {job.number} was killed on {machine}: {_names(again)} tried again, each in its own job.")
-            with self._lock:
-                self._again.extend(again)
+            self._say(f"Job {job.number} was killed on {answer.machine}: {_names(again)} tried again, each on its own.")
+        with self._lock:
+            self._again.extend(again)
+            self._waiting.extendleft(item for item in reversed(left) if item not in suspects)
 
     def _hold_back(self, seconds: float) -> None:
         self._not_before = max(self._not_before, time.monotonic() + seconds)
@@ -260,7 +263,15 @@ class QueueEngine:
             self._run_command(job.number, job.request)
         except Exception as error:  # whatever Scipion and the queue's programs say
             job.error = " ".join(str(error).split()) or type(error).__name__
+        self._remove_logs(job)  # here, too: this may take longer than anybody looks at answers
         self._wake.set()
+
+    def _remove_logs(self, job: _QueueJob) -> None:
+        """Of a job in which all went well: thousands of jobs would leave thousands of files."""
+        if all(item.future.done() and item.future.result().ok for item in job.items):
+            for path in glob.glob(glob.escape(self._logs_of(job.number)) + ".*"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
 
 
 def engine_of(protocol: Any) -> QueueEngine:

@@ -124,8 +124,9 @@ def methods(protocol: Any) -> List[str]:
     if first > 1 or last > 0:
         frames = f" Frames {first} to {last or 'the last'} were used."
     binning = f" Micrographs were binned by {protocol.binFactor.get():g}." if protocol.binFactor.get() > 1 else ""
+    resolution = protocol.maxResForCorrelation.get()
+    compared = f", comparing frames to {resolution:g} A" if resolution else ""
     return [
         f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
-        "[strelak2020flexalign], comparing frames to "
-        f"{protocol.maxResForCorrelation.get():g} A.{frames}{local}{weighted}{binning}"
+        f"[strelak2020flexalign]{compared}.{frames}{local}{weighted}{binning}"
     ]

@@ -232,7 +232,8 @@ def test_a_gain_of_another_size_fails_every_movie_with_both_sizes(good, tmp_path
 
 def test_a_gain_that_is_missing_or_mostly_zero_is_named(good, tmp_path):
     done = align([good], tmp_path / "out", "--gain", tmp_path / "nowhere.mrc")
-    assert done.returncode == 1 and "nowhere.mrc: no such file" in done.stderr
+    assert done.returncode == 2 and "nowhere.mrc: no such file" in done.stderr
+    assert not (tmp_path / "out").exists()  # told before anything begins
     path = gain(tmp_path, np.s_[: NY // 2], 0)
     done = align([good], tmp_path / "out", "--gain", path)
     assert done.returncode == 1 and f"{path}: 50%" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,23 @@ def test_every_setting_is_an_option_and_keeps_its_default():
                 pass  # makes no sense alone, such as a last frame before the first
 
 
+@pytest.mark.parametrize("command", ["align", "tilt-series"])
+def test_the_short_help_is_what_most_need_and_the_full_one_has_every_setting(command, capsys):
+    told = {}
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, flag])
+        assert end.value.code == 0
+        told[flag] = capsys.readouterr().out
+    options = {flag: set(re.findall(r"^ +(--[a-z0-9-]+)", text, re.MULTILINE)) for flag, text in told.items()}
+    every = {"--" + name.replace("_", "-") for name in Settings.__dataclass_fields__}
+    assert every | {"--output", "--device", "--timeout", "--help-all"} <= options["--help-all"]
+    assert {"--pixel-size", "--gain", "--dose-per-frame", "--output", "--help-all"} <= options["--help"]
+    assert options["--help"] < options["--help-all"]
+    assert told["--help"].count("\n") < 90 < told["--help-all"].count("\n")
+    assert "local alignment:" in told["--help"] and "default: 300)" in told["--help"]
+
+
 @pytest.mark.parametrize(
     "words, value",
     [
@@ -119,6 +137,7 @@ def test_yes_and_no(words, value):
         (["--pixel-size", "1", "--threads", "two"], "no whole number"),
         (["--pixel-size", "1", "--timeout", "0"], "no number above 0"),
         (["--pixel", "1"], "unrecognized arguments"),
+        (["--do-save-movi", "yes"], "(did you mean --do-save-movie?). See flexalign align --help."),
         (["--settings", "nowhere.json"], "nowhere.json: can't be read"),
     ],
 )
@@ -143,6 +162,12 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
         path.write_text(text)
         with pytest.raises(SettingsError, match=sentence):
             parsed("--settings", str(path))
+
+
+def test_output_that_nobody_reads_on_ends_quietly():
+    command = f"{sys.executable} -m flexalign_plugin info | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=_child_environment(), timeout=60)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 # -------------------------------------------------------------------------------------------------------- the movies

@@ -184,6 +184,16 @@ def test_the_written_gain_undoes_the_detector_with_default_settings(tmp_path, mo
     assert (raw * corrections.gain)[seen].mean() == pytest.approx(electrons * (1 - lost), rel=0.015)
 
 
+@pytest.mark.parametrize("movie_format, n_told", [("mrc", 3), ("tiff", 3), ("eer", 6)])
+def test_every_frame_written_is_told(tmp_path, movie_format, n_told):
+    told = []
+    phantom = particle_phantom((3, 64, 64), drift_px=1, local_px=0)
+    write_phantom(
+        phantom, str(tmp_path), "p", movie_format, hardware_per_frame=2, progress=lambda: told.append(len(told))
+    )
+    assert len(told) == n_told
+
+
 def test_hardware_frames_move_within_a_frame_and_average_to_its_position():
     phantom = particle_phantom((3, 64, 64), drift_px=4, local_px=0, seed=2)
     t = (np.arange(9) + 0.5) / 3 - 0.5

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..settings import Settings
-from .values import SOME_FAILED, SUCCESS, count, positive
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 # Headings in `flexalign align --help`: each stands before the setting named and those that follow it.
 HEADINGS = {
@@ -24,6 +24,14 @@ HEADINGS = {
     "do_apply_dose_filter": "what is written",
     "low_memory": "how it is computed",
 }
+# Settings in the short help: what most people need. All others are in `--help-all`.
+COMMON_SETTINGS = (
+    ("help", "pixel_size", "voltage", "dose_per_frame")
+    + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_sampling")
+    + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
+    + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
+)
+COMMON_OPTIONS = ("output", "settings", "device", "threads", "only_process", "json", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
     "part has been tried on hardware (default: auto)"
@@ -40,14 +48,15 @@ def add(commands: Any) -> None:
         "align",
         help="align movies and write motion-corrected micrographs",
         description="Align movies (MRC, MRC.BZ2, MRC.GZ, TIFF, EER) and write the results directly into one folder.",
+        usage="%(prog)s MOVIE [MOVIE ...] --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every movie succeeded, 1 some failed (see failed.tsv in the output folder), "
-        "2 wrong options, 130 interrupted.",
+        "2 wrong options, or gain, dark or defects can't be read; 130 interrupted.",
         fromfile_prefix_chars="@",
         allow_abbrev=False,  # a script must not change its meaning when an option is added
     )
     option = parser.add_argument
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
-    option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
     option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
@@ -76,6 +85,7 @@ def add(commands: Any) -> None:
     option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
     option("--quiet", action="store_true", help="say only what failed")
     add_settings(parser)
+    shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
     parser.set_defaults(run=_align)
 
 
@@ -154,7 +164,10 @@ def _align(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ..align_movies import align_movies
     from ..devices import Compute, device_names
+    from ..movies.corrections import check_files
     from ..report import Report
+
+    check_files(settings)
 
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

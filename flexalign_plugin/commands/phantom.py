@@ -7,7 +7,11 @@ import os
 from typing import Any
 
 from ..errors import SettingsError
-from .values import SUCCESS, count, positive, whole
+from .values import SUCCESS, count, finite, folder, positive, whole
+
+LEAST_SIZE = 32
+MOST_DOSE = 200  # counts above 255 saturate
+MOST_SEED = 2**32
 
 
 def add(commands: Any) -> None:
@@ -15,11 +19,19 @@ def add(commands: Any) -> None:
         "phantom",
         help="make movies with a known motion",
         description="Make movies with a known motion; the truth is written beside each, as <name>_truth.json.",
+        epilog="Exit status: 0 all movies are written, 1 they can't be written, 2 there is no such phantom.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--output", required=True, metavar="DIR", help="folder for the movies, made if it is missing")
+    option(
+        "--output",
+        required=True,
+        type=folder,
+        default=argparse.SUPPRESS,  # so that the help names no default
+        metavar="DIR",
+        help="folder for the movies, made if it is missing",
+    )
     option("--kind", choices=("particles", "grid"), default="particles", help="random structure or the paper's grid")
     option(
         "--size", nargs=2, type=count, metavar=("NX", "NY"), default=(4096, 4096), help="size of the frames in pixels"
@@ -38,42 +50,69 @@ def add(commands: Any) -> None:
     option("--dose", type=positive, metavar="D", default=1.0, help="electrons per pixel and frame")
     option("--contrast", type=positive, metavar="C", default=0.15, help="rms of the structure relative to its mean")
     option("--band-limit", type=positive, metavar="A", default=10.0, help="finest structure in Angstrom")
-    option("--drift", type=float, metavar="PX", default=9.0, help="length of the common drift")
-    option("--local", type=float, metavar="PX", default=6.0, help="largest local motion on each axis")
-    option("--defocus", type=float, metavar="A", default=0.0, help="underfocus, for Thon rings; 0: no microscope")
+    option("--drift", type=finite, metavar="PX", default=9.0, help="length of the common drift")
+    option("--local", type=finite, metavar="PX", default=3.0, help="largest local motion on each axis")
+    option(
+        "--local-points",
+        type=_at_least_2,
+        metavar="N",
+        default=3,
+        help="random values of the local motion on each axis; 3 is smooth as in real movies, 4 or more is rougher",
+    )
+    option("--defocus", type=finite, metavar="A", default=0.0, help="underfocus, for Thon rings; 0: no microscope")
     option = parser.add_argument_group("grid only").add_argument
-    option("--doming", type=float, metavar="D", default=1.0, help="multiple of the paper's doming; 0: drift only")
+    option("--doming", type=finite, metavar="D", default=1.0, help="multiple of the paper's doming; 0: drift only")
     parser.set_defaults(run=_phantom)
 
 
 def _phantom(args: argparse.Namespace) -> int:
     if args.compression != "none" and args.format != "tiff":
         raise SettingsError(f"--compression {args.compression} is for TIFF only: add --format tiff or leave it out.")
+    if min(args.size) < LEAST_SIZE:
+        raise SettingsError(f"--size {args.size[0]} {args.size[1]}: give at least {LEAST_SIZE} pixels on each axis.")
+    if max(abs(args.drift), abs(args.local)) > min(args.size):
+        raise SettingsError(f"--drift {args.drift:g}, --local {args.local:g}: the motion is larger than the frame.")
+    if args.dose > MOST_DOSE:
+        raise SettingsError(f"--dose {args.dose:g}: give at most {MOST_DOSE} electrons a pixel, counts have 8 bits.")
+    if args.seed > MOST_SEED:
+        raise SettingsError(f"--seed {args.seed}: give at most {MOST_SEED}.")
+    from tqdm import tqdm
+
     from ..micrographs.files import output_error, prepare_folder
     from ..phantom_files import with_detector, write_phantom
 
     prepare_folder(args.output)
+    per_frame = args.hardware_frames if args.format == "eer" else 1
     for i in range(args.movies):
         name = args.name if args.movies == 1 else f"{args.name}_{i + 1:04d}"
         try:
-            phantom = _made(args, args.seed + i)
+            phantom = made_phantom(args, args.seed + i)
             if args.gain != "none":
                 phantom = with_detector(phantom, args.seed)  # one detector for all movies of a call
-            files = write_phantom(
-                phantom, args.output, name, args.format, args.compression, args.gain, args.hardware_frames
-            )
+            # At a terminal only: `disable=None`.
+            with tqdm(total=args.frames * per_frame, desc=name, unit="frame", leave=False, disable=None) as bar:
+                files = write_phantom(
+                    phantom, args.output, name, args.format, args.compression, args.gain, per_frame, bar.update
+                )
         except ValueError as error:
             raise SettingsError(f"No such phantom: {error}.") from error
         except OSError as error:
             raise output_error(os.path.join(args.output, name), error) from error
         for what, path in files.items():
-            print(f"{what}: {path}")
+            print(f"{what}: {path}", flush=True)
     if args.format == "eer":
         print(f"align with: --n-frames {args.frames}")
     return SUCCESS
 
 
-def _made(args: argparse.Namespace, seed: int) -> Any:
+def _at_least_2(text: str) -> int:
+    if count(text) < 2:
+        raise argparse.ArgumentTypeError("two are the least that differ across the frame")
+    return int(text)
+
+
+def made_phantom(args: argparse.Namespace, seed: int) -> Any:
+    """The phantom of a command line."""
     from ..phantom import grid_phantom, particle_phantom
 
     shape = (args.frames, args.size[1], args.size[0])
@@ -87,6 +126,7 @@ def _made(args: argparse.Namespace, seed: int) -> Any:
         band_limit_A=args.band_limit,
         drift_px=args.drift,
         local_px=args.local,
+        control_points=args.local_points,
         seed=seed,
         defocus_A=args.defocus,
     )

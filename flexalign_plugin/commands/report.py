@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from ..errors import SettingsError
 from .values import SUCCESS, whole
 
 
@@ -15,6 +16,7 @@ def add(commands: Any) -> None:
         help="show a folder of results as one HTML file",
         description="Write what a folder of results holds (of flexalign align, or a protocol's extra folder) as one "
         "HTML file that any browser or phone shows and that needs no network.",
+        epilog="Exit status: 0 the report is written, 1 it can't be written, 2 the folder holds no results.",
         allow_abbrev=False,
     )
     option = parser.add_argument
@@ -32,9 +34,11 @@ def add(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from ..report_pages import REPORT_NAME, write_report
+    from ..report_pages import REPORT_NAME, holds_results, write_report
 
     path = args.output or os.path.join(args.results, REPORT_NAME)
+    if not holds_results(args.results):
+        raise SettingsError(f"{args.results}: holds no results: give the output folder of flexalign align.")
     run = write_report(args.results, path, detailed=args.pictures)
     for sentence in run.unreadable:
         print(f"left out: {sentence}")

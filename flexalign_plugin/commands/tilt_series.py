@@ -7,8 +7,8 @@ import os
 import signal
 from typing import Any
 
-from .align import add_settings, settings_of
-from .values import SOME_FAILED, SUCCESS, count, positive
+from .align import COMMON_SETTINGS, add_settings, settings_of
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 
 def add(commands: Any) -> None:
@@ -17,31 +17,36 @@ def add(commands: Any) -> None:
         help="align the movies of a tilt series and make stacks",
         description="Align the movie of every tilt that SerialEM's .mdoc names, with its dose, and put the micrographs "
         "into stacks with their angles. A tilt that fails is listed and left out.",
+        usage="%(prog)s MDOC --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every tilt succeeded, 1 some failed (see <series>_failed.tsv in the output folder), "
-        "2 wrong options, 130 interrupted.",
+        "2 wrong options, or the .mdoc, gain, dark or defects can't be read; 130 interrupted.",
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("mdoc", metavar="MDOC", help="the tilt series' .mdoc")
     option("--movies", metavar="DIR", help="folder of the movies (default: that of the .mdoc)")
-    option("--output", required=True, metavar="DIR", help="folder of the results, made if it is missing")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
     option(
         "--order", choices=("tilt", "mdoc"), default="tilt", help="order of the stacks: by angle (default) or MDOC's"
     )
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", help="auto or cpu (default: auto)")
+    option("--device", default="auto", metavar="NAME", help="auto, cpu or a GPU as cuda:0 (default: auto)")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
     option("--timeout", type=positive, metavar="S", help="give a tilt up after so many seconds (default: never)")
     option("--quiet", action="store_true", help="say only what failed")
     add_settings(parser)
+    shorten_help(parser, ("movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
     parser.set_defaults(run=_tilt_series)
 
 
 def _tilt_series(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `align`
+    from ..movies.corrections import check_files
     from ..report import Report
     from ..tilt_series import align_tilt_series
+
+    check_files(settings)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     files, failed = align_tilt_series(

@@ -1,9 +1,12 @@
-"""What the options of several commands are made of: exit statuses and numbers checked while they are read."""
+"""What the options of several commands are made of: exit statuses, numbers checked while they are read, short help."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from typing import Any, Collection, List, Tuple
 
+# For all commands; docs/command_line.md says what each means.
 SUCCESS, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -27,3 +30,45 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return value
+
+
+def folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: give a folder, or . for this one")
+    return text
+
+
+def shorten_help(parser: argparse.ArgumentParser, shown: Collection[str]) -> None:
+    """`--help` shows the options whose names (`dest`) are in `shown`, the new option `--help-all` shows all."""
+    hidden = [
+        (action, str(action.help))
+        for action in parser._actions
+        if action.option_strings and action.dest not in shown and action.help != argparse.SUPPRESS
+    ]
+    for action, _ in hidden:
+        action.help = argparse.SUPPRESS
+    parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help=f"show {len(hidden)} more options and exit")
+
+
+class _HelpAll(argparse.Action):
+    """The help with what was hidden from it."""
+
+    def __init__(self, option_strings: List[str], dest: str, hidden: List[Tuple[argparse.Action, str]], help: str):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+        self._hidden = hidden
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for action, text in self._hidden:
+            action.help = text
+        parser.print_help()
+        parser.exit()

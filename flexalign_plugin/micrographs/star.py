@@ -20,7 +20,9 @@ from ..motion.model import MotionModel
 from ..settings import Settings
 
 N_COEFFICIENTS = 18  # per axis
-MAX_RESIDUAL_A = 1.0  # rms; what RELION's polishing lets a particle wander by default, 0.2 A x sqrt(dose of 30 e/A^2)
+# rms; about what RELION's polishing lets a particle wander by default, 0.2 A x sqrt(dose of 30 e/A^2). The worst place
+# is several times as far off: with more, particles there begin outside of their peak (docs/exports.md).
+MAX_RESIDUAL_A = 1.0
 EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # RELION's number for our sampling
 _UNUSED = -9999.0
 _MESH = 16
@@ -69,8 +71,8 @@ def residual_warning(fit: PolynomialFit, pixel_size_A: float) -> List[str]:
         return []
     return [
         f"RELION's motion polynomial can't follow the local motion: it is {fit.rms_px * pixel_size_A:.1f} A rms away "
-        f"from it ({fit.max_px * pixel_size_A:.1f} A at most). The micrograph is not affected; Bayesian polishing "
-        "starts from worse trajectories."
+        f"from it ({fit.max_px * pixel_size_A:.1f} A at most). The micrograph is not affected. It matters for "
+        "Bayesian polishing in RELION, which starts from worse trajectories."
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Iterator, List, NamedTuple, Tuple
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -45,6 +45,25 @@ def load_motion(path: str) -> SavedMotion:
     return SavedMotion(model, settings, name[: -len(MOTION_ENDING)] if name.endswith(MOTION_ENDING) else name)
 
 
+def inside(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:
+    """(n,) bool: which places, as those of `frame_positions`, are in the micrograph."""
+    (_, ny), (_, nx) = _sizes(model, settings)
+    y, x = np.asarray(y, float), np.asarray(x, float)
+    return (y >= -0.5) & (y <= ny - 0.5) & (x >= -0.5) & (x <= nx - 0.5)
+
+
+def micrograph_size(model: MotionModel, settings: Settings) -> Tuple[int, int]:
+    """(ny, nx) of the micrograph as it was written, cropped and binned."""
+    (_, ny), (_, nx) = _sizes(model, settings)
+    return ny, nx
+
+
+def _sizes(model: MotionModel, settings: Settings) -> List[Tuple[int, int]]:
+    """[y, x]: unbinned pixels that were used, and pixels of the micrograph."""
+    window = settings.crop_window(*model.frame_shape, "This movie")
+    return [binned_size(part.stop - part.start, settings.output_binning) for part in window]
+
+
 def frame_positions(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:
     """Positions in the raw frames of what the micrograph shows at given places.
 
@@ -63,15 +82,15 @@ def frame_positions(model: MotionModel, settings: Settings, y: Any, x: Any) -> n
     SettingsError : a place is outside the micrograph.
     """
     places = np.stack([np.asarray(y, float), np.asarray(x, float)], axis=1)
-    window = settings.crop_window(*model.frame_shape, "This movie")
-    sizes = [binned_size(part.stop - part.start, settings.output_binning) for part in window]
-    outside = np.flatnonzero(((places < -0.5) | (places > [out - 0.5 for _, out in sizes])).any(axis=1))
+    sizes = _sizes(model, settings)
+    outside = np.flatnonzero(~inside(model, settings, y, x))
     if len(outside):
         at_y, at_x = places[outside[0]]
         raise SettingsError(
             f"Particle {outside[0] + 1} at x {at_x:g}, y {at_y:g} is outside the micrograph of {sizes[1][1]} x "
             f"{sizes[0][1]} pixels: give coordinates in pixels of the micrograph as it was written."
         )
+    window = settings.crop_window(*model.frame_shape, "This movie")
     # Binning crops the Fourier transform: the first pixels' centres stay on each other.
     whole = np.stack(
         [places[:, i] * (used / out) + part.start for i, ((used, out), part) in enumerate(zip(sizes, window))], axis=1
@@ -147,11 +166,16 @@ def _text_places(path: str, text: str) -> List[Tuple[float, float]]:
     return places
 
 
-def write_tracks(path: str, positions: np.ndarray, frames: range) -> None:
-    """Write the positions (n, n_frames, 2) as STAR or, if the name ends so, as CSV; particles and frames from 1."""
+def write_tracks(path: str, positions: np.ndarray, frames: range, particles: Sequence[int]) -> None:
+    """Write the positions (n, n_frames, 2) as STAR or, if the name ends so, as CSV.
+
+    Parameters
+    ----------
+    frames, particles : their numbers from 0; those in the file count from 1.
+    """
     rows = [
         (str(i + 1), str(t + 1), f"{x:.4f}", f"{y:.4f}")
-        for i, track in enumerate(positions)
+        for i, track in zip(particles, positions)
         for t, (y, x) in zip(frames, track)
     ]
     if path.lower().endswith(".csv"):

@@ -10,7 +10,7 @@ import numpy as np
 from .band import lowpass
 from .band_movie import BandMovie
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
-from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts, shift_errors
+from .refine import ALWAYS_USED_A, LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_shifts, shift_errors
 from .search import search_drift
 
 # Frames far apart may have drifted further than the bound on consecutive frames: up to this many times.
@@ -19,6 +19,10 @@ SECOND_SEARCH = 0.25  # of the bound: search radius around what the first soluti
 # With more pairs rejected than this the axes of the spectrum are tried as well, then a search over all pairs at once.
 POOR_REJECTION = 0.3
 CLEAR_SDS = 5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
+# A bound that may grow does so when any frame is lost: more than half of its pairs have no place in the solution.
+LOST_REJECTION = 0.5
+GROWTH = 4.0
+LARGEST_WINDOWS = 1e8  # samples of all pairs' correlations: 0.4 GB
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class GlobalAlignment:
     by_search : the pairs contradicted each other and the shifts come from the joint search.
     believed : False when the joint search found nothing either: the shifts are zero.
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None if not refined.
+    lost : number of frames that most of their pairs were rejected of.
+    max_shift_A : the bound on the shift between consecutive frames that was used.
     """
 
     shifts_px: np.ndarray
@@ -51,15 +57,52 @@ class GlobalAlignment:
     believed: bool = True
     frames_rejected: Optional[np.ndarray] = None
     shift_sigma_px: Optional[np.ndarray] = None
+    lost: int = 0
+    max_shift_A: float = 0.0
 
 
-def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float) -> GlobalAlignment:
+def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float, growing: bool = False) -> GlobalAlignment:
     """Shifts of all frames from the correlation of all pairs.
 
     Parameters
     ----------
     max_res_A : resolution of the comparison (half height of the low-pass).
     max_shift_A : bound on the shift between consecutive frames.
+    growing : take a larger bound where frames find no partner within this one.
+
+    Notes
+    -----
+    A larger bound finds more maxima of noise too, and they contradict each other less, as all is possible. So it is
+    taken only if shifts that were found with one half of the frequencies align the other half clearly better.
+    """
+    bound = max_shift_A / movie.band_pixel_A
+    found = replace(_align_within(movie, max_res_A, bound), max_shift_A=max_shift_A)
+    return _with_larger_bound(movie, max_res_A, bound, found) if growing and found.lost else found
+
+
+def _with_larger_bound(movie: BandMovie, max_res_A: float, bound: float, found: GlobalAlignment) -> GlobalAlignment:
+    """What a larger bound finds if it is better, or else what was found."""
+    n = movie.n
+    side = min(min(movie.band.size), np.sqrt(LARGEST_WINDOWS / (n * (n - 1) / 2)))
+    larger = min(GROWTH * bound, side / 2 / MAX_SEARCH)
+    if larger <= bound:
+        return found
+    weight = lowpass(movie.band, movie.pixel_size_A, max_res_A, found.axes) ** 2
+    seen, unseen = _halves(weight)
+    before, after = (
+        _clearness(movie, unseen, alignment.shifts_px / movie.band.scale)
+        for alignment in (found, _align_pairs(movie, seen, larger))
+    )
+    # Two alignments that differ in k frames have all other pairs in common, noise included: of the n^2 products of
+    # frames that make up the clearness, some 2 k n differ, in both.
+    if after < max(before, 0.0) + CLEAR_SDS * min(1.0, 2 * np.sqrt(found.lost / n)):
+        return found
+    grown = _align_pairs(movie, weight, larger)
+    return replace(grown, axes=found.axes, max_shift_A=larger * movie.band_pixel_A)
+
+
+def _align_within(movie: BandMovie, max_res_A: float, max_shift: float) -> GlobalAlignment:
+    """Shifts found with this bound on consecutive frames, in band pixels.
 
     Notes
     -----
@@ -69,7 +112,6 @@ def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float) -> Gl
     outcome is believed only if it holds in frequencies that the search did not use. Otherwise the shifts are zero:
     the frames are better summed as they are than moved by noise.
     """
-    max_shift = max_shift_A / movie.band_pixel_A
     found = _align_pairs(movie, lowpass(movie.band, movie.pixel_size_A, max_res_A) ** 2, max_shift)
     if found.rejected <= POOR_REJECTION:
         return found
@@ -96,7 +138,8 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     band = movie.band
     shifts = start.shifts_px / band.scale
     power = movie.backend.power(movie.spectra, band.size, shifts[None])
-    matched = matched_weight(band, power[0], power[1], movie.n, movie.pixel_size_A / LOW_CUT_A, start.axes)
+    low, always = movie.pixel_size_A / LOW_CUT_A, movie.pixel_size_A / ALWAYS_USED_A
+    matched = matched_weight(band, power[0], power[1], movie.n, low, start.axes, always=always)
     if not matched.weight.any():
         return start
     pairs = all_pairs(movie.n)
@@ -119,7 +162,7 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
     solution, _ = solve_peaks(movie.n, pairs, windows.peaks())
     predicted = solution.shifts[:, pairs[:, 1]] - solution.shifts[:, pairs[:, 0]]
     solution, peaks = solve_peaks(movie.n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
-    rejected = solution.weights[0] <= 0
+    rejected = np.bincount(pairs[solution.weights[0] == 0].ravel(), minlength=movie.n) / max(movie.n - 1, 1)
     found = GlobalAlignment(
         shifts_px=solution.shifts[0] * movie.band.scale,
         reference=0,
@@ -127,30 +170,35 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
         on_rim=float(peaks.on_rim.mean()),
         residual_px=float(solution.residual_sd[0] * movie.band.scale.mean()),
         significance=float(np.median(_significance(peaks))),
-        frames_rejected=np.bincount(pairs.ravel(), np.repeat(rejected, 2), movie.n) / max(movie.n - 1, 1),
+        lost=int(np.count_nonzero(rejected > LOST_REJECTION)),
+        frames_rejected=rejected,
     )
     return _from_reference(found, found.shifts_px)
 
 
 def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[float, np.ndarray]:
-    """Joint search on one half of the frequencies: how clearly the other half confirms it, in sds, and the shifts.
-
-    The halves are the colours of a checkerboard in Fourier space: their noise is independent.
-    """
+    """Joint search on one half of the frequencies: how clearly the other half confirms it, in sds, and the shifts."""
     n, size = movie.n, movie.band.size
-    black = np.indices(weight.shape).sum(axis=0) % 2 == 0
+    seen, unseen = _halves(weight)
     reach = min(MAX_SEARCH * max_shift, min(size) // 2 - 4)
-    windows = movie.backend.correlate(movie.spectra, size, np.where(black, weight, 0), all_pairs(n), reach + 3)
-    unseen = np.where(black, 0, weight)
-
-    def clearness(shifts: np.ndarray) -> float:
-        of_sum, of_each = movie.backend.power(movie.spectra, size, shifts[None])
-        # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
-        sd = np.sqrt(((unseen * of_each / n) ** 2).sum() * n * (n - 1))
-        return float((unseen * (of_sum - of_each)).sum() / max(sd, 1e-30))
-
+    windows = movie.backend.correlate(movie.spectra, size, seen, all_pairs(n), reach + 3)
     # The half that the search did not see also decides how freely the frames may move.
-    return max(((clearness(shifts), shifts) for shifts in search_drift(windows, n, reach)), key=lambda c: c[0])
+    found = ((_clearness(movie, unseen, shifts), shifts) for shifts in search_drift(windows, n, reach))
+    return max(found, key=lambda c: c[0])
+
+
+def _halves(weight: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The colours of a checkerboard in Fourier space: their noise is independent."""
+    black = np.indices(weight.shape).sum(axis=0) % 2 == 0
+    return np.where(black, weight, 0), np.where(black, 0, weight)
+
+
+def _clearness(movie: BandMovie, weight: np.ndarray, shifts: np.ndarray) -> float:
+    """By how many sds the weighted frequencies' common power, of frames moved by shifts (n, 2), exceeds noise."""
+    of_sum, of_each = movie.backend.power(movie.spectra, movie.band.size, shifts[None])
+    # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
+    sd = np.sqrt(((weight * of_each / movie.n) ** 2).sum() * movie.n * (movie.n - 1))
+    return float((weight * (of_sum - of_each)).sum() / max(sd, 1e-30))
 
 
 def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:

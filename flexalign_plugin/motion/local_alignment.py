@@ -17,7 +17,16 @@ from .evidence import field_variance, space_modes, spaces_to_try, time_modes, ti
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
-from .refine import LOW_CUT_A, WINDOW_A, WINDOW_STEP, matched_weight, refine_field, refine_shifts, shift_errors
+from .refine import (
+    ALWAYS_USED_A,
+    LOW_CUT_A,
+    WINDOW_A,
+    WINDOW_STEP,
+    matched_weight,
+    refine_field,
+    refine_shifts,
+    shift_errors,
+)
 from .spline_fit import field_basis, fit_field
 
 FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
@@ -177,7 +186,13 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
     for _ in range(MAX_ROUNDS):
         now = shifts + field
         matched = matched_weight(
-            band, *patches.power(now), n, patches.movie.pixel_size_A / LOW_CUT_A, patches.start.axes
+            band,
+            *patches.power(now),
+            n,
+            patches.movie.pixel_size_A / LOW_CUT_A,
+            patches.start.axes,
+            images=counted * n_patches,
+            always=patches.movie.pixel_size_A / ALWAYS_USED_A,
         )
         if not matched.weight.any():
             return _Joint(np.zeros((n, 2)), None, 0.0)

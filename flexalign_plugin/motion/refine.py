@@ -27,6 +27,8 @@ MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
 CURVATURE_STEP = 0.1  # band pixels
 WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
+RING_COST = 2.0  # squared sds by which a ring must show signal, on average over the last ones, to be used
+ALWAYS_USED_A = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Matched:
         squared band pixel and image: sum of W S (2 pi k)^2.
     signal, noise : (rings,) radial S and N of one frame.
     coefficients : (rings,) number of coefficients of the full spectrum that count.
+    end : the finest ring that shows signal; what lies beyond has no weight.
     """
 
     n: int
@@ -49,6 +52,7 @@ class Matched:
     signal: np.ndarray
     noise: np.ndarray
     coefficients: np.ndarray
+    end: int
 
     def information(self, strength: np.ndarray) -> np.ndarray:
         """(p,) information on the shifts in images with `strength` (p,) times the signal's power, relative to 1."""
@@ -75,7 +79,14 @@ class Matched:
 
 
 def matched_weight(
-    band: Band, power_of_sum: np.ndarray, sum_of_powers: np.ndarray, n: int, low_cut: float, axes: bool = False
+    band: Band,
+    power_of_sum: np.ndarray,
+    sum_of_powers: np.ndarray,
+    n: int,
+    low_cut: float,
+    axes: bool = False,
+    images: float = 1.0,
+    always: float = 0.0,
 ) -> Matched:
     """Weights from the spectra of n roughly aligned frames.
 
@@ -85,6 +96,8 @@ def matched_weight(
         is n^2 S + n N, the second n (S + N).
     low_cut : frequencies below, in cycles per image pixel, get no weight (illumination and ice gradients).
     axes : use the axes of the spectrum as well.
+    images : independent images that the powers are averaged over.
+    always : frequencies below, in cycles per image pixel, count even if they show no signal.
     """
     fy, fx = band.frequencies()
     radius = np.hypot(fy[:, None], fx[None, :])
@@ -95,9 +108,10 @@ def matched_weight(
     count = np.maximum(np.bincount(ring[usable], minlength=top + 1), 1)
     total = np.bincount(ring[usable], power_of_sum[usable], minlength=top + 1)
     single = np.bincount(ring[usable], sum_of_powers[usable], minlength=top + 1)
-    signal = _smooth((total - single) / count / (n * (n - 1)))
-    power = _smooth(single / count / n)
-    signal = np.clip(signal, 0, 0.95 * power)
+    raw = (total - single) / count / (n * (n - 1))
+    signal, power = _smooth(raw), _smooth(single / count / n)
+    end = max(_signal_end(raw, power, count * images, n), min(int(always / ring_width), top))
+    signal = np.where(np.arange(top + 1) <= end, np.clip(signal, 0, 0.95 * power), 0.0)
     noise = np.maximum(power - signal, 1e-30)
     profile = signal / (noise * (noise + n * signal))
     at = np.minimum(ring, top)
@@ -108,7 +122,18 @@ def matched_weight(
     ky, kx = np.fft.fftfreq(by)[:, None], np.arange(bx // 2 + 1)[None, :] / bx
     curvature = np.array([(information * (2 * np.pi * k) ** 2).sum() for k in (ky, kx)])
     coefficients = np.bincount(ring[usable], np.broadcast_to(_column_weight(band), ring.shape)[usable], top + 1)
-    return Matched(n, weight.astype(np.float32), curvature, signal, noise, coefficients)
+    return Matched(n, weight.astype(np.float32), curvature, signal, noise, coefficients, end)
+
+
+def _signal_end(signal: np.ndarray, power: np.ndarray, count: np.ndarray, n: int) -> int:
+    """The finest ring that shows signal beyond noise: as an information criterion sets the length of a series.
+
+    Where there is none, its estimate from `count` coefficients of n frames has the sd power / sqrt(n (n - 1) count).
+    Rings without signal would not only add nothing: noise taken for signal lends weight to noise, and makes the
+    expected errors too small.
+    """
+    sds = signal * np.sqrt(n * (n - 1) * count) / np.maximum(power, 1e-30)
+    return int(np.cumsum(np.where(power > 0, np.sign(sds) * sds**2 - RING_COST, 0.0)).argmax())
 
 
 @dataclass(frozen=True)

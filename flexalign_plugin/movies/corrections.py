@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import CorrectionError, MovieError
 from ..settings import Settings
-from .defect_lists import gain_defects, read_defect_file
+from .defect_lists import defect_text, gain_defects, read_defect_file
 from .movie import Movie
 from .reading import first_bytes, open_movie
 
@@ -84,6 +84,24 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
             f"defect file together, more than {MAX_DEFECT_FRACTION:.0%}: check these files."
         )
     return Corrections(dark, gain, defects if n_defects else None, notes, counts, plain)
+
+
+def check_files(settings: Settings) -> None:
+    """Read what all movies need, gain, dark and defects, so that a wrong name is told before the first movie.
+
+    Raises
+    ------
+    CorrectionError : a file can't be read or is no image. Whether its size is right depends on the movie.
+    """
+    for path, what in (
+        (settings.gain, "Gain reference"),
+        (settings.dark, "Dark reference"),
+        (settings.defect_map, "Defect map"),
+    ):
+        if path:
+            read_image(path, what)
+    if settings.defect_file:
+        defect_text(settings.defect_file)
 
 
 def _defect_file(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:

@@ -41,6 +41,19 @@ class DefectMap(NamedTuple):
     on_camera: bool
 
 
+def defect_text(path: str) -> str:
+    """Content of a defect file; CorrectionError if there is none, or if it is no text."""
+    try:
+        return first_bytes(path, MAX_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise CorrectionError(
+            f"Defect file {path}: is no text file: give lines of 'x y width height' or SerialEM's list of camera "
+            "defects; an image is given as defect map."
+        ) from error
+    except MovieError as error:
+        raise CorrectionError(f"Defect file {error}") from error
+
+
 def read_defect_file(path: str, shape: Tuple[int, int]) -> DefectMap:
     """Defects of a text file, whose kind is recognised by its content.
 
@@ -52,15 +65,7 @@ def read_defect_file(path: str, shape: Tuple[int, int]) -> DefectMap:
     ------
     CorrectionError : the file can't be read, or a line of it makes no sense.
     """
-    try:
-        text = first_bytes(path, MAX_BYTES).decode()
-    except UnicodeDecodeError as error:
-        raise CorrectionError(
-            f"Defect file {path}: is no text file: give lines of 'x y width height' or SerialEM's list of camera "
-            "defects; an image is given as defect map."
-        ) from error
-    except MovieError as error:
-        raise CorrectionError(f"Defect file {error}") from error
+    text = defect_text(path)
     if text.lstrip().startswith("<"):
         try:
             return DefectMap(defects_of_xml(text, shape), True)

@@ -54,7 +54,7 @@ def open_movie(path: str, settings: Settings) -> Movie:
         raise MovieError(
             f"{path}: its MRC header is truncated or damaged: copy the file again, or give a movie if it is none."
         )
-    raise MovieError(f"{path}: its content is neither {KINDS}: give a movie in one of these formats.")
+    raise MovieError(f"{path}: its content is neither {KINDS}: give a file in one of these formats.")
 
 
 def first_bytes(path: str, n: int) -> bytes:

@@ -4,8 +4,8 @@
 date during a run. The page itself is `page.html`, `style.css`, `charts.js` and `report.js`.
 """
 
-from .collect import Run, collect_run
+from .collect import Run, collect_run, holds_results
 from .live import LiveReport
 from .page import REPORT_NAME, write_report
 
-__all__ = ["REPORT_NAME", "LiveReport", "Run", "collect_run", "write_report"]
+__all__ = ["REPORT_NAME", "LiveReport", "Run", "collect_run", "holds_results", "write_report"]

@@ -90,6 +90,12 @@ def load_result(folder: str, root: str) -> Dict[str, Any]:
     return content
 
 
+def holds_results(folder: str) -> bool:
+    """Whether there is a result or a list of failures; SettingsError if the folder can't be read."""
+    stamps, _ = _listed(folder)
+    return bool(stamps) or os.path.exists(os.path.join(folder, FAILURES_NAME))
+
+
 def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]]]]:
     """Time and size of each movie's result, and each movie's files."""
     stamps: Dict[str, List[int]] = {}

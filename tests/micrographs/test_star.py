@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from emtable import Table
 
+from flexalign_plugin.cli import build_parser
+from flexalign_plugin.commands.phantom import made_phantom
 from flexalign_plugin.micrographs import star
 from flexalign_plugin.motion.bspline import basis
 from flexalign_plugin.motion.model import MotionModel
@@ -206,3 +208,19 @@ def test_a_polynomial_that_cannot_follow_is_told():
     (warning,) = star.residual_warning(fit, 1.5)
     assert f"it is {fit.rms_px * 1.5:.1f} A rms away" in warning and "The micrograph is not affected" in warning
     assert star.residual_warning(fit, 0.99 / fit.rms_px) == []
+
+
+@pytest.mark.parametrize("words, warns", [("", False), ("--local 6 --local-points 4", True)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_motion_as_smooth_as_in_real_movies_gives_no_warning(words, warns, seed):
+    """The phantoms of the command at 1 A: those it makes unless told otherwise, and rougher ones."""
+    args = build_parser().parse_args(["phantom", "--output", "o", "--size", "256", "256", *words.split()])
+    truth = made_phantom(args, seed).truth
+    n, (ny, nx) = truth.n_frames, truth.frame_shape
+    t, y, x = np.arange(n), np.linspace(0, ny - 1, 40), np.linspace(0, nx - 1, 40)
+    shift = np.stack(truth.shift(t[:, None, None], y[:, None], x[None, :]))
+    drift = shift.mean(axis=(2, 3))
+    inverses = [np.linalg.pinv(basis(9, length, at)) for length, at in ((n - 1, t), (ny - 1, y), (nx - 1, x))]
+    coefficients = np.einsum("atyx,lt,my,nx->almn", shift - drift[:, :, None, None], *inverses)
+    model = MotionModel((ny, nx), n, 0, drift.T, coefficients, truth.pixel_size_A)
+    assert bool(star.residual_warning(star.fit_polynomial(model), 1.0)) is warns

@@ -155,6 +155,25 @@ def test_places_outside_and_files_that_are_none(saved, tmp_path, capsys):
         frame_positions(model, Settings(bin_factor=2), [5, 10], [5, 300])
     (tmp_path / "p.txt").write_text("1 1")
     for motion, why in (("none.json", "can't be read"), ("p.txt", "is no result of FlexAlign")):
-        assert main(["trace", str(tmp_path / motion), "--coords", str(tmp_path / "p.txt")]) == 1
+        assert main(["trace", str(tmp_path / motion), "--coords", str(tmp_path / "p.txt")]) == 2
         assert why in capsys.readouterr().err
-    assert main(["trace", str(saved[0]), "--coords", str(tmp_path / "none.txt")]) == 1
+    assert main(["trace", str(saved[0]), "--coords", str(tmp_path / "none.txt")]) == 2
+
+
+def test_particles_outside_are_named_and_the_others_traced_with_their_numbers(saved, tmp_path, capsys):
+    motion, want = saved
+    picks, out = tmp_path / "p.txt", tmp_path / "t.csv"
+    words = ["trace", str(motion), "--coords", str(picks), "--output", str(out)]
+    picks.write_text("300 1\n30 10.5\n2 nan\n-1 5\n5 150\n40.25 20\n199.5 149.5\n")
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "3 particles in 6 frames" in told.out
+    assert f"{picks}: 4 of 7 particles are outside the micrograph of 200 x 150 pixels and left out" in told.err
+    assert "(particle 1 at x 300, y 1; 3 at x 2, y nan; 4 at x -1, y 5; ...)" in told.err
+    rows = np.loadtxt(out, delimiter=",", skiprows=1)
+    assert rows[:, 0].tolist() == [2] * 6 + [6] * 6 + [7] * 6
+    np.testing.assert_allclose(rows[:12, [3, 2]], want.reshape(12, 2), atol=1e-4)
+    out.unlink()
+    picks.write_text("300 1\n")
+    assert main(words) == 1 and not out.exists()
+    assert "1 of 1 particles" in capsys.readouterr().err

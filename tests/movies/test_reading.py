@@ -50,7 +50,7 @@ def test_empty_missing_link_folder(tmp_path, name):
 def test_neither_kind(tmp_path):
     (tmp_path / "m.txt").write_text("hello " * 500)
     with pytest.raises(
-        MovieError, match="m.txt: its content is neither MRC .*, TIFF or EER: give a movie in one of these"
+        MovieError, match="m.txt: its content is neither MRC .*, TIFF or EER: give a file in one of these"
     ):
         open_movie(str(tmp_path / "m.txt"), SETTINGS)
 

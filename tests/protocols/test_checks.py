@@ -26,7 +26,7 @@ REFUSED = [
     (dict(splitEvenOdd=True, useAlignToSum=False, sumFrame0=3, sumFrameN=3), "can't be split"),
     (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "320 x 256"),
     (dict(maxResForCorrelation=5.0), "finer than"),
-    (dict(maxShift=0.0), "above 0"),
+    (dict(maxShift=-1.0), "above 0"),
     (dict(groupNFrames=0), "at least 1"),
     (dict(minLocalRes=50.0), "too small"),
     (dict(autoControlPoints=False, controlPointX=2), "at least 3"),

@@ -31,9 +31,9 @@ XMIPP_DEFAULTS = dict(
     patchesY=7,
     minLocalRes=500.0,
     groupNFrames=3,
-    maxResForCorrelation=30.0,
+    maxResForCorrelation=0.0,  # here and for maxShift 0 is automatic; the original has 30 and 50
     doComputePSD=True,
-    maxShift=50.0,
+    maxShift=0.0,
     gainRot=0,
     gainFlip=0,
 )

@@ -138,3 +138,46 @@ def test_an_input_that_closes_without_movies_is_no_success(project, movies, tmp_
     protocol.inputMovies.setExtended("outputEmpty")
     run(project, protocol)
     assert protocol.isFailed()
+
+
+def test_behind_a_live_import_both_in_processes_of_their_own(project, movies, tmp_path):
+    """As the project window starts them; files come while both run, one of them slowly, one cut off."""
+    from pwem.protocols import ProtImportMovies
+
+    whole = open(f"{movies.folder}/movie_1.mrcs", "rb").read()
+    folder = tmp_path / "microscope"
+    folder.mkdir()
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 90
+        while not condition():
+            assert time.monotonic() < deadline, (imported.getStatus(), aligned.getStatus())
+            time.sleep(0.3)
+
+    def update(protocol):
+        project._updateProtocol(protocol)
+        return protocol
+
+    (folder / "m_1.mrcs").write_bytes(whole)
+    values = dict(filesPath=str(folder), filesPattern="*.mrcs", samplingRate=PIXEL_A, voltage=300)
+    imported = project.newProtocol(ProtImportMovies, dataStreaming=True, timeout=12, fileTimeout=2, **values)
+    aligned = new_alignment(project, imported, doLocalAlignment=False, doComputePSD=False, numberOfThreads=3)
+    project.launchProtocol(imported)
+    wait_for(lambda: hasattr(update(imported), "outputMovies"))
+    project.launchProtocol(aligned)
+    (folder / "m_2.mrcs").write_bytes(whole)
+    with open(folder / "m_3.mrcs", "wb") as slow:
+        for i in range(4):
+            slow.write(whole[i * len(whole) // 4 : (i + 1) * len(whole) // 4])
+            slow.flush()
+            time.sleep(1)
+    wait_for(lambda: hasattr(update(aligned), "outputMicrographs"))
+    assert imported.isActive()  # micrographs are there while the microscope goes on
+    for i in (4, 5, 6):
+        (folder / f"m_{i}.mrcs").write_bytes(whole if i != 5 else whole[:5000])
+    wait_for(lambda: not update(imported).isActive() and not update(aligned).isActive())
+    assert imported.isFinished() and aligned.isFinished(), aligned.getErrorMessage()
+    assert {os.path.basename(m.getFileName()) for m in aligned.outputMoviesFailed} == {"m_5.mrcs"}
+    assert {os.path.basename(m.getFileName()) for m in aligned.outputMovies} == {f"m_{i}.mrcs" for i in (1, 2, 3, 4, 6)}
+    for output in (aligned.outputMicrographs, aligned.outputMovies, aligned.outputMoviesFailed):
+        assert output.isStreamClosed()
