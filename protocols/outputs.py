@@ -149,9 +149,7 @@ class AlignedMovieSets(ProtAlignMovies):
 
     def _failed_movie(self, movie: emobj.Movie) -> emobj.Movie:
         output, record = movie.clone(), _loaded(self._getMovieDone(movie))
-        # Without the path before it: the table has the movie's name, and the cause must be in sight.
-        reason = record.error.replace(f"{record.movie}: ", "", 1)
-        setattr(output, REASON, pwobj.String(reason[:1].upper() + reason[1:]))
+        setattr(output, REASON, pwobj.String(summaries.reason(record)))
         return output
 
     def _getMovieShifts(self, movie: emobj.Movie) -> Any:

@@ -280,7 +280,7 @@ class ProtFlexAlign(AlignedMovieSets):
         return checks.hints(form.settings_values(self, first), (size[1], size[0])) if size else []
 
     def _summary(self) -> List[str]:
-        return [self.summaryVar.get("") or "No movie is finished yet."]
+        return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()
 
     def _methods(self) -> List[str]:
         return summaries.methods(self)
