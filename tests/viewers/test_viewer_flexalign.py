@@ -118,7 +118,7 @@ def test_a_movies_window_goes_to_its_neighbours(viewer, tmp_path):
 def test_the_runs_window_shows_every_movie(viewer, tmp_path):
     (window,) = viewer._getVisualizeDict()["showRun"]("showRun")
     motion, _, progress = window.getFigure().axes
-    assert motion.get_title() == "Motion of 2 movies, 1 failed"
+    assert motion.get_title(loc="left") == "Motion of 2 movies, 1 failed"
     assert len(motion.collections[0].get_offsets()) == 2
     assert list(progress.lines[0].get_ydata()) == [1, 2]
     window.getFigure().savefig(str(tmp_path / "run.png"))
