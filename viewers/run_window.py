@@ -27,7 +27,7 @@ MOTIONS = (
 )
 _NAMED = 8  # of the movies that stand out
 _NAME_LENGTH = 66  # characters
-_NEAR = 0.45, 0.06  # names whose points are nearer than this part of the axes would overlap
+_CHARACTER, _NEAR = 0.008, 0.06  # width of one and height of a name, as parts of the axes
 
 
 def run_window(run: Run) -> Plotter:
@@ -87,14 +87,16 @@ def _far(run: Run, name: str) -> List[int]:
 def _name_far(axes: Axes, run: Run, name: str) -> None:
     """Names of the movies that stand out, on the side that has room, neighbours' names below each other."""
     values, top, n = _values(run, name), axes.get_ylim()[1], max(len(run.rows), 2)
-    named: List[Tuple[float, float]] = []
+    named: List[Tuple[float, float, float]] = []  # left, right, height
     for i in _far(run, name)[:_NAMED]:
         x, y = i / n, values[i] / top
-        above = sum(abs(x - other[0]) < _NEAR[0] and abs(y - other[1]) < _NEAR[1] for other in named)
-        named.append((x, y))
         root = run.rows[i]["root"]
         if len(root) > _NAME_LENGTH:
             root = f"{root[: _NAME_LENGTH // 2]}…{root[-_NAME_LENGTH // 2 :]}"
+        width = _CHARACTER * len(root)
+        left, right = (x, x + width) if x < 0.5 else (x - width, x)
+        above = sum(left < other[1] and other[0] < right and abs(y - other[2]) < _NEAR for other in named)
+        named.append((left, right, y))
         axes.annotate(
             root,
             (i + 1, values[i]),
