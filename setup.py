@@ -73,6 +73,8 @@ setup(
         "cuda": ["pycuda>=2022.1"],
         "cuda12": ["pycuda>=2022.1", "nvidia-cufft-cu12"],
         "cuda13": ["pycuda>=2022.1", "nvidia-cufft"],
+        # The protocol for tilt series.
+        "tomo": ["scipion-em-tomo>=3.12"],
         # What `make test` runs. starfile reads our STAR files as users' scripts do; it has left Python 3.8 behind.
         "dev": ["pytest", "ruff", "mypy", "build", "starfile; python_version >= '3.9'"],
     },

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, cast
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar, cast
 
 import numpy as np
 
@@ -35,6 +35,7 @@ STACKS = {
 }
 ORDERS = ("tilt", "mdoc")
 Aligned = List[Tuple[Tilt, JobResult]]
+AnyTilt = TypeVar("AnyTilt")
 
 
 def align_tilt_series(
@@ -82,7 +83,7 @@ def align_tilt_series(
                 results.append((tilt, result))
     finally:
         report.close()
-    results = _of_one_size(results)
+    results = of_one_size(results)
     failed = [(tilt, result) for tilt, result in results if not result.ok]
     if failed:
         write_failures(failures_path, [(tilt.z, result.movie, result.error) for tilt, result in failed])
@@ -123,7 +124,7 @@ def _submitted(worker: Worker, job: Any, report: Report) -> Any:
     return job if isinstance(job, JobResult) else worker.submit(job, partial(report.stage, job.movie))
 
 
-def _of_one_size(results: Aligned) -> Aligned:
+def of_one_size(results: List[Tuple[AnyTilt, JobResult]]) -> List[Tuple[AnyTilt, JobResult]]:
     """Tilts of another size than most can't be in the same stack: they fail."""
     sizes = {i: _size(result) for i, (_, result) in enumerate(results) if result.ok and _stacked(result)}
     if len(set(sizes.values())) < 2:
@@ -169,6 +170,21 @@ class _Images:
                 yield np.array(image.frame(0))
 
 
+def stacks_of(results: Sequence[JobResult]) -> List[str]:
+    """Keys of the stacks that these tilts can make: of the micrographs that every tilt has."""
+    return [key for key in STACKS if all(key in result.files for result in results)]
+
+
+def write_stack(path: str, images: Sequence[str], settings: Settings, label: str) -> Tuple[int, int]:
+    """Write the micrographs in the files `images`, all of one size, as a stack; returns (nx, ny) of an image."""
+    data = _Images(images)
+    dtype = np.float16 if settings.save_float16 else np.float32
+    pixel_size = settings.pixel_size * settings.output_binning
+    # One image at a time is what the writer takes of an array.
+    write_mrc(path, cast(np.ndarray, data), pixel_size, [f"{label}, FlexAlign {__version__}"], dtype)
+    return data.shape[2], data.shape[1]
+
+
 def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
     """Stacks, angles and `.mdoc`, all or none of them; {what: path}."""
     pixel_size = settings.pixel_size * settings.output_binning
@@ -181,18 +197,13 @@ def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, setti
             with out.file(name) as path, open(path, "w", encoding="utf-8", newline="\n") as file:
                 file.write(content)
 
-        keys = [key for key in STACKS if all(key in result.files for _, result in good)]
-        for key in keys:
+        for key in stacks_of([result for _, result in good]):
             name = series + STACKS[key]
             files[key] = os.path.join(output_dir, name)
-            images = _Images([result.files[key] for _, result in good])
-            labels = [f"{len(good)} of {len(mdoc.tilts)} tilts of {series}, FlexAlign {__version__}"]
+            label = f"{len(good)} of {len(mdoc.tilts)} tilts of {series}"
             with out.file(name) as path:
-                # One image at a time is what the writer takes of an array.
-                dtype = np.float16 if settings.save_float16 else np.float32
-                write_mrc(path, cast(np.ndarray, images), pixel_size, labels, dtype)
+                size = write_stack(path, [result.files[key] for _, result in good], settings, label)
             tilts = [tilt for tilt, _ in good]
-            size = (images.shape[2], images.shape[1])
             text(f"{key}_mdoc", f"{name}.mdoc", mdoc_text(mdoc, tilts, name, pixel_size, size))
         text("raw_angles", f"{series}_stack.rawtlt", angles)
         text("angles", f"{series}_stack.tlt", angles)

@@ -55,13 +55,18 @@ def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
             "The dose per frame is not known, so no dose-weighted micrographs will be made: give it under "
             "*Dose weighting*, or turn the dose filter off."
         )
+    return found + room_hints(settings, shape)
+
+
+def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:
+    """What the size of the frames, (ny, nx), means for the local motion."""
     narrow = min(shape) * settings.pixel_size
-    if settings.do_local_alignment and narrow < ROOM_FOR_PATCHES * settings.min_local_res:
-        found.append(
-            f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so "
-            "local motion can't be measured, they will be aligned as whole frames."
-        )
-    return found
+    if not settings.do_local_alignment or narrow >= ROOM_FOR_PATCHES * settings.min_local_res:
+        return []
+    return [
+        f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so local motion "
+        "can't be measured, they will be aligned as whole frames."
+    ]
 
 
 def _first_readable(paths: List[str], settings: Settings) -> Movie:

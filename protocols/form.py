@@ -1,4 +1,4 @@
-"""The form of ProtFlexAlign, and the way from its values to `Settings`.
+"""The form of ProtFlexAlign, and the way from its values to `Settings`; `tilt_form` takes its parts from here.
 
 Defaults and help texts come from `Settings`, which also checks the values; here are labels, order and longer help.
 Parameter names are those of XmippProtFlexAlign, so that its workflows carry over.
@@ -18,17 +18,16 @@ from . import devices
 
 DEFAULT_THREADS = 4
 DENOISER_PAIRS = 200
-ONLY_EER = "inputMovies is not None and inputIsEer"
-ONLY_TIFF = "inputMovies is not None and inputIsTiff"
 
 # Every form parameter that is a field of Settings; `define_form` fills it.
 FORM_NAMES: List[str] = []
 
 
-def _add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
-    """Add the parameter of one Settings field; its type, default and first line of help are the field's."""
+def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
+    """Add the parameter of one Settings field; its type, first line of help and, unless given, default are the
+    field's."""
     field = Settings.__dataclass_fields__[snake_case(name)]
-    default, choices = field.default, field.metadata["choices"]
+    default, choices = kwargs.pop("default", field.default), field.metadata["choices"]
     help_text = field.metadata["help"] + ("\n" + more if more else "")
     kwargs.update(label=label, help=help_text)
     if choices is not None:
@@ -46,10 +45,14 @@ def _add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> No
 def define_form(form: Any) -> None:
     """All parameters but the input movies, which the base class has put into the section that is open."""
     devices.define_choice(form)
-    _define_frames(form)
-    _define_correction(form)
-    _define_alignment(form)
+    define_frames(form)
+    define_correction(form)
+    define_alignment(form)
     _define_output(form)
+    define_computing(form)
+
+
+def define_computing(form: Any) -> None:
     devices.define_details(form)
     form.addParallelSection(
         threads=1,
@@ -62,16 +65,18 @@ def define_form(form: Any) -> None:
     )
 
 
-def _define_frames(form: Any) -> None:
+def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Settings.n_frames) -> None:
+    """movies : name of the parameter that is the input; conditions are looked at again when it changes."""
+    only_eer, only_tiff = f"{movies} is not None and inputIsEer", f"{movies} is not None and inputIsTiff"
     group = form.addGroup("Frames")
     line = group.addLine(
         "Frames to ALIGN",
         help="First and last frame to align, counted from 1 in the movie's file. 0 as the last means: to the end. For "
         "EER movies these are the frames after grouping.",
     )
-    _add(line, "alignFrame0", "from")
-    _add(line, "alignFrameN", "to")
-    _add(
+    add(line, "alignFrame0", "from")
+    add(line, "alignFrameN", "to")
+    add(
         group,
         "useAlignToSum",
         "Use ALIGN frames range to SUM?",
@@ -84,28 +89,30 @@ def _define_frames(form: Any) -> None:
         help="First and last frame in the micrograph, counted from 1; they must lie inside the range to align. 0 as "
         "the last means: up to the last one aligned.",
     )
-    _add(line, "sumFrame0", "from")
-    _add(line, "sumFrameN", "to")
+    add(line, "sumFrame0", "from")
+    add(line, "sumFrameN", "to")
 
-    _add(
+    add(
         form,
         "flipTiff",
         "Turn TIFF movies upside down?",
         "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
         "other programs of Scipion are to read the same movies.",
-        condition=ONLY_TIFF,
+        condition=only_tiff,
         expertLevel=LEVEL_ADVANCED,
     )
-    group = form.addGroup("EER movies", condition=ONLY_EER)
-    _add(
+    group = form.addGroup("EER movies", condition=only_eer)
+    add(
         group,
         "nFrames",
         "Number of EER frames",
         "The camera stores hundreds of thin hardware frames; they are added up in equal groups. About 1 e/A^2 in each "
-        "group is a good choice. The dose per frame of the imported movies is taken as that of a hardware frame.",
-        condition=ONLY_EER,
+        "group is a good choice. The dose per frame of imported movies is taken as that of a hardware frame; of a "
+        "tilt, the dose of the whole tilt is known.",
+        condition=only_eer,
+        default=eer_frames,
     )
-    _add(
+    add(
         group,
         "eerSampling",
         "EER rendering",
@@ -113,14 +120,14 @@ def _define_frames(form: Any) -> None:
         "of the finer grid.",
         choices=["4K (physical pixels)", "8K", "16K"],
         display=params.EnumParam.DISPLAY_COMBO,
-        condition=ONLY_EER,
+        condition=only_eer,
     )
 
 
-def _define_correction(form: Any) -> None:
+def define_correction(form: Any) -> None:
     form.addSection(label="Gain and defects")
     group = form.addGroup("Gain reference (the one given when the movies were imported)")
-    _add(
+    add(
         group,
         "gainRot",
         "Rotate the gain",
@@ -128,14 +135,14 @@ def _define_correction(form: Any) -> None:
         choices=["no rotation", "90 degrees", "180 degrees", "270 degrees"],
         display=params.EnumParam.DISPLAY_COMBO,
     )
-    _add(
+    add(
         group,
         "gainFlip",
         "Flip the gain",
         choices=["no flip", "upside down", "left right"],
         display=params.EnumParam.DISPLAY_COMBO,
     )
-    _add(
+    add(
         group,
         "gainConvention",
         "Gain multiplies or divides",
@@ -143,7 +150,7 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
-    _add(
+    add(
         group,
         "gainRowOrder",
         "Order of the gain's rows",
@@ -152,7 +159,7 @@ def _define_correction(form: Any) -> None:
         display=params.EnumParam.DISPLAY_COMBO,
     )
     group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
-    _add(
+    add(
         group,
         "doMagCor",
         "Correct magnification distortion?",
@@ -161,26 +168,27 @@ def _define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
     )
     asked = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
-    _add(group, "scaleMaj", "Major scale factor", **asked)
-    _add(group, "scaleMin", "Minor scale factor", **asked)
-    _add(group, "angDist", "Distortion angle (deg)", **asked)
+    add(group, "scaleMaj", "Major scale factor", **asked)
+    add(group, "scaleMin", "Minor scale factor", **asked)
+    add(group, "angDist", "Distortion angle (deg)", **asked)
     group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
-    _add(group, "removeHotPixels", "Find hot and dead pixels?")
-    _add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
-    _add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
+    add(group, "removeHotPixels", "Find hot and dead pixels?")
+    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
+    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 
-def _define_alignment(form: Any) -> None:
+def define_alignment(form: Any, local: bool = True) -> None:
+    """local : whether local motion is measured by default."""
     form.addSection(label="Alignment")
     group = form.addGroup("Whole frames")
-    _add(
+    add(
         group,
         "maxShift",
         "Maximum shift (A), 0 = automatic",
         "How far the sample may move from one frame to the next; the whole drift may be many times longer. "
         "0: automatic, which starts with 50 A and goes beyond where frames find no partner within it.",
     )
-    _add(
+    add(
         group,
         "maxResForCorrelation",
         "Maximum resolution (A), 0 = automatic",
@@ -188,46 +196,47 @@ def _define_alignment(form: Any) -> None:
         "0: automatic, 30 A for a field of view of 4096 A, finer for smaller ones down to 20 A.",
     )
     group = form.addGroup("Local motion")
-    _add(
+    add(
         group,
         "doLocalAlignment",
         "Correct local motion?",
         "The beam makes the sample bend: different places of the image move differently. The motion is measured in "
         "patches and described by one smooth spline in space and time.",
+        default=local,
     )
     advanced = {"expertLevel": LEVEL_ADVANCED}
-    local = "doLocalAlignment"
-    _add(group, "autoPatches", "Choose patches automatically?", condition=local, **advanced)
-    _add(
+    if_local = "doLocalAlignment"
+    add(group, "autoPatches", "Choose patches automatically?", condition=if_local, **advanced)
+    add(
         group,
         "minLocalRes",
         "Min size of the patch (A)",
         "Smaller patches follow the motion more closely but are noisier.",
-        condition=local,
+        condition=if_local,
         **advanced,
     )
-    line = group.addLine("Number of patches", condition=f"{local} and not autoPatches", **advanced)
-    _add(line, "patchesX", "X")
-    _add(line, "patchesY", "Y")
-    _add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=local, **advanced)
-    _add(group, "autoControlPoints", "Choose control points automatically?", condition=local, **advanced)
+    line = group.addLine("Number of patches", condition=f"{if_local} and not autoPatches", **advanced)
+    add(line, "patchesX", "X")
+    add(line, "patchesY", "Y")
+    add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=if_local, **advanced)
+    add(group, "autoControlPoints", "Choose control points automatically?", condition=if_local, **advanced)
     line = group.addLine(
         "Control points (override knots)",
-        condition=f"{local} and not autoControlPoints",
+        condition=f"{if_local} and not autoControlPoints",
         help="Number of control points of the spline along the image's axes and in time, at least 3 each. More follow "
         "the motion more closely and are noisier.",
         **advanced,
     )
-    _add(line, "controlPointX", "X")
-    _add(line, "controlPointY", "Y")
-    _add(line, "controlPointT", "time")
-    _add(
+    add(line, "controlPointX", "X")
+    add(line, "controlPointY", "Y")
+    add(line, "controlPointT", "time")
+    add(
         group,
         "doRefinement",
         "Refine the whole motion together?",
         "Pairs of frames are compared first. With *Yes* the resulting motion is then adjusted so that the sum of all "
         "frames becomes as sharp as it can be; helps most with dim movies.",
-        condition=local,
+        condition=if_local,
         **advanced,
     )
 
@@ -236,37 +245,12 @@ def _define_output(form: Any) -> None:
     form.addSection(label="Output")
     _define_dose(form)
     group = form.addGroup("Micrographs")
-    _add(
-        group,
-        "binFactor",
-        "Binning factor",
-        "2 halves the number of pixels on each axis. The alignment itself always uses the full frames.",
-    )
-    _add(group, "fcropFactor", "F-crop factor", expertLevel=LEVEL_ADVANCED)
-    line = group.addLine("Crop offsets (px)", help="First column (X) and row (Y) that is written, in unbinned pixels.")
-    _add(line, "cropOffsetX", "X")
-    _add(line, "cropOffsetY", "Y")
-    line = group.addLine(
-        "Crop dimensions (px)", help="Width (X) and height (Y) that is written, in unbinned pixels. 0: up to the edge."
-    )
-    _add(line, "cropDimX", "X")
-    _add(line, "cropDimY", "Y")
-    _add(
-        group,
-        "saveFloat16",
-        "Write 16-bit floats?",
-        "Half the disk space, and precise enough. Some programs can't read this kind of MRC file (mode 12).",
-    )
-    _add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    add_image_parameters(group)
+    add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
     _define_halves(form)
     group = form.addGroup("Further results")
-    _add(
-        group,
-        "doComputePSD",
-        "Compute PSD (before/after)?",
-        "The picture shows, side by side, whether the correction brought the Thon rings out.",
-    )
-    _add(
+    add_psd(group)
+    add(
         group,
         "doSaveMovie",
         "Save movie",
@@ -274,7 +258,7 @@ def _define_output(form: Any) -> None:
         "them) instead of the input movies with their shifts.",
         expertLevel=LEVEL_ADVANCED,
     )
-    _add(
+    add(
         group,
         "doSavePs",
         "Save spectra for CTF programs?",
@@ -291,7 +275,44 @@ def _define_output(form: Any) -> None:
         help="Stop after the first so many movies, to try settings out. 0: all.",
         expertLevel=LEVEL_ADVANCED,
     )
-    _add(
+    add_low_memory(group)
+
+
+def add_image_parameters(group: Any) -> None:
+    add(
+        group,
+        "binFactor",
+        "Binning factor",
+        "2 halves the number of pixels on each axis. The alignment itself always uses the full frames.",
+    )
+    add(group, "fcropFactor", "F-crop factor", expertLevel=LEVEL_ADVANCED)
+    line = group.addLine("Crop offsets (px)", help="First column (X) and row (Y) that is written, in unbinned pixels.")
+    add(line, "cropOffsetX", "X")
+    add(line, "cropOffsetY", "Y")
+    line = group.addLine(
+        "Crop dimensions (px)", help="Width (X) and height (Y) that is written, in unbinned pixels. 0: up to the edge."
+    )
+    add(line, "cropDimX", "X")
+    add(line, "cropDimY", "Y")
+    add(
+        group,
+        "saveFloat16",
+        "Write 16-bit floats?",
+        "Half the disk space, and precise enough. Some programs can't read this kind of MRC file (mode 12).",
+    )
+
+
+def add_psd(group: Any) -> None:
+    add(
+        group,
+        "doComputePSD",
+        "Compute PSD (before/after)?",
+        "The picture shows, side by side, whether the correction brought the Thon rings out.",
+    )
+
+
+def add_low_memory(group: Any) -> None:
+    add(
         group,
         "lowMemory",
         "Low-memory mode?",
@@ -302,7 +323,7 @@ def _define_output(form: Any) -> None:
 
 def _define_dose(form: Any) -> None:
     group = form.addGroup("Dose weighting")
-    _add(
+    add(
         group,
         "doApplyDoseFilter",
         "Apply dose filter?",
@@ -310,7 +331,7 @@ def _define_dose(form: Any) -> None:
         "2015). The weighted micrographs are an output of their own. Use them for particles, the unweighted ones to "
         "find the CTF.",
     )
-    _add(
+    add(
         group,
         "doSaveUnweightedMic",
         "Save unweighted micrographs?",
@@ -338,7 +359,7 @@ def _define_dose(form: Any) -> None:
 
 def _define_halves(form: Any) -> None:
     group = form.addGroup("Even and odd frames")
-    _add(
+    add(
         group,
         "splitEvenOdd",
         "Sum even and odd frames apart?",
@@ -363,10 +384,10 @@ def _define_halves(form: Any) -> None:
     )
 
 
-def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
+def form_values(protocol: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values; those that the protocol's form leaves out keep their defaults."""
     values: Dict[str, Any] = {}
-    for name in FORM_NAMES:
+    for name in filter(protocol.hasAttribute, FORM_NAMES):
         field = Settings.__dataclass_fields__[snake_case(name)]
         value = getattr(protocol, name).get()
         choices = field.metadata["choices"]
@@ -375,6 +396,12 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         elif field.default is None:
             value = value or None
         values[snake_case(name)] = value
+    return values
+
+
+def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
+    values = form_values(protocol)
     movies = protocol.inputMovies.get()
     acquisition = movies.getAcquisition()
     dose = acquisition.getDosePerFrame() or 0.0
@@ -390,8 +417,8 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         voltage=acquisition.getVoltage(),
         dose_per_frame=dose if dose or not protocol.useMovieDose else None,
         pre_exposure=pre_exposure,
-        gain=_absolute(movies.getGain()),
-        dark=_absolute(movies.getDark()),
+        gain=absolute(movies.getGain()),
+        dark=absolute(movies.getDark()),
     )
     return values
 
@@ -410,5 +437,5 @@ def dropped_frames(movie: Any) -> int:
     return max(first - index_in_file, 0)
 
 
-def _absolute(path: Optional[str]) -> Optional[str]:
+def absolute(path: Optional[str]) -> Optional[str]:
     return os.path.abspath(path) if path else None

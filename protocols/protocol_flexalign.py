@@ -18,20 +18,19 @@ import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.jobs import Job, JobResult, unique_root
-from flexalign_plugin.kernels.toolkit import device_index
 from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
 from flexalign_plugin.micrographs.files import atomic_path
 from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker_pool import WorkerPool
 
-from . import checks, devices, form, queue_engine, summaries
-from .handover import Engine, HandOver
+from . import checks, devices, form, summaries
+from .computing import ComputesMovies
+from .handover import HandOver
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
 from .records import remove_unfit_set, save_record, sort_out
 
 
-class ProtFlexAlign(AlignedMovieSets):
+class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     """Corrects the motion of the sample during the exposure: frames are brought onto each other as a whole, then local
     motion is measured in patches and described by a smooth spline in space and time, and each frame is resampled once
     through the whole motion. Reads MRC, TIFF and EER movies and their gain and dark references.
@@ -60,26 +59,10 @@ class ProtFlexAlign(AlignedMovieSets):
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None
-        return movies.getFirstItem() if movies is not None and not movies.isEmpty() else None
-
-    def getGpuList(self) -> List[int]:
-        # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
-        return [] if devices.steps_go_to_queue(self) else [device_index(name) for name in devices.chosen(self)]
-
-    def getTotalThreads(self) -> int:
-        # pyworkflow takes one Scipion thread as the one that only waits; here it computes.
-        at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
-        return at_once * self.getBinThreads()
-
-    def getSubmitDict(self) -> Dict[str, Any]:
-        """What a job of a queue asks for, unless the queue's own form says it; the base class counts Scipion's threads
-        as cores."""
-        values: Dict[str, Any] = super().getSubmitDict()
-        cores = self.getTotalThreads()
-        if devices.steps_go_to_queue(self):
-            cores = self.getBinThreads() * max(len(devices.chosen(self)), 1)
-        asked = {"JOB_THREADS": cores, "JOB_CORES": cores, "GPU_COUNT": len(devices.chosen(self))}
-        return {**values, **asked, **self.getQueueParams()[1]}
+        if movies is None or movies.isEmpty():
+            return None
+        # To the query's end: one that is left open can keep a streaming import from writing.
+        return [movie.clone() for movie in movies.iterItems(limit=1)][0]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
@@ -160,11 +143,6 @@ class ProtFlexAlign(AlignedMovieSets):
         with self._lock:
             return len(self._roots) - self._n_done
 
-    def _make_engine(self) -> Engine:
-        if devices.steps_go_to_queue(self):
-            return queue_engine.engine_of(self)
-        return WorkerPool(devices.compute(self), log=self.info)
-
     def _job(self, movie: emobj.Movie) -> Job:
         settings = Settings(**form.settings_values(self, movie))
         if self._is_denoiser_pair(movie):
@@ -183,13 +161,6 @@ class ProtFlexAlign(AlignedMovieSets):
         with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
             f.writelines(f"{number}\n" for number in sorted(self._registered))
         return [self._getAllDone()]
-
-    def _runSteps(self, *args: Any) -> None:
-        try:
-            super()._runSteps(*args)
-        finally:
-            self._hand_over.close()
-            self._report.finish()
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
@@ -213,15 +184,6 @@ class ProtFlexAlign(AlignedMovieSets):
             # Those done by an earlier run that was asked for more stay in the outputs.
             if most <= 0 or i < most or movie.getObjId() in self._recorded:
                 yield movie
-
-    def _stepsCheck(self) -> None:
-        if self.isFailed():
-            # The executor calls this a last time and then waits for every thread; and whoever waits for our outputs
-            # must learn that no more will come.
-            self._hand_over.close()
-            self._closeOutputSet()
-            return
-        super()._stepsCheck()
 
     def _checkNewInput(self) -> None:
         """New movies of the input set become steps. Asks whether the file has changed, not whether it is newer than

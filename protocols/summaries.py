@@ -76,9 +76,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole} s" if minutes else f"{whole} s"
 
 
-def counted(movies: int) -> str:
+def counted(number: int, what: str = "movie") -> str:
     """`1 movie`, `2 movies`."""
-    return f"{movies} movie" + ("" if movies == 1 else "s")
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def motion_text(result: JobResult, pixel_size_A: float) -> str:
@@ -113,6 +113,12 @@ def summary(protocol: Any) -> str:
     return "\n".join(lines)
 
 
+def compared_to(protocol: Any) -> str:
+    """`, comparing frames to 30 A`; empty where that is automatic."""
+    resolution = protocol.maxResForCorrelation.get()
+    return f", comparing frames to {resolution:g} A" if resolution else ""
+
+
 def methods(protocol: Any) -> List[str]:
     if not hasattr(protocol, "outputMovies"):
         return []
@@ -133,9 +139,7 @@ def methods(protocol: Any) -> List[str]:
     if first > 1 or last > 0:
         frames = f" Frames {first} to {last or 'the last'} were used."
     binning = f" Micrographs were binned by {protocol.binFactor.get():g}." if protocol.binFactor.get() > 1 else ""
-    resolution = protocol.maxResForCorrelation.get()
-    compared = f", comparing frames to {resolution:g} A" if resolution else ""
     return [
         f"{counted(protocol.outputMovies.getSize())} corrected for sample motion with FlexAlign "
-        f"[strelak2020flexalign]{compared}.{frames}{local}{weighted}{binning}"
+        f"[strelak2020flexalign]{compared_to(protocol)}.{frames}{local}{weighted}{binning}"
     ]

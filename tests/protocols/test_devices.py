@@ -93,7 +93,7 @@ def test_a_gpu_that_can_not_be_used_is_refused_with_what_is_missing(monkeypatch)
 
 
 def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, tmp_path, monkeypatch):
-    from flexalign_plugin.protocols import outputs, protocol_flexalign
+    from flexalign_plugin.protocols import computing, outputs
 
     (tmp_path / "fake_gpu.py").write_text(textwrap.dedent(RUNNER))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
@@ -106,7 +106,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
 
     from flexalign_plugin.worker_pool import WorkerPool
 
-    monkeypatch.setattr(protocol_flexalign, "WorkerPool", fake_pool)
+    monkeypatch.setattr(computing, "WorkerPool", fake_pool)
     monkeypatch.setattr(Compute, "check", lambda self: None)
     folder = tmp_path / "movies"
     folder.mkdir()
