@@ -49,10 +49,21 @@ def define_form(form: Any) -> None:
     define_correction(form)
     define_alignment(form)
     _define_output(form)
-    define_computing(form)
+    define_computing(form, can_stop_early=True)
 
 
-def define_computing(form: Any) -> None:
+def define_computing(form: Any, can_stop_early: bool = False) -> None:
+    form.addSection(label="Computing")
+    group = form.addGroup("The run")
+    if can_stop_early:
+        group.addParam(
+            "onlyProcess",
+            params.IntParam,
+            default=0,
+            label="Only process N movies",
+            help="Stop after the first so many movies, to try settings out. 0: all.",
+        )
+    add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit otherwise. The results are the same.")
     devices.define_details(form)
     form.addParallelSection(
         threads=1,
@@ -92,8 +103,9 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
     add(line, "sumFrame0", "from")
     add(line, "sumFrameN", "to")
 
+    group = form.addGroup("TIFF movies", condition=only_tiff, expertLevel=LEVEL_ADVANCED)
     add(
-        form,
+        group,
         "flipTiff",
         "Turn TIFF movies upside down?",
         "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
@@ -158,6 +170,10 @@ def define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
+    add(group, "removeHotPixels", "Find hot and dead pixels?")
+    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
+    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
     group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
     add(
         group,
@@ -171,10 +187,6 @@ def define_correction(form: Any) -> None:
     add(group, "scaleMaj", "Major scale factor", **asked)
     add(group, "scaleMin", "Minor scale factor", **asked)
     add(group, "angDist", "Distortion angle (deg)", **asked)
-    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
-    add(group, "removeHotPixels", "Find hot and dead pixels?")
-    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
-    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 
 def define_alignment(form: Any, local: bool = True) -> None:
@@ -246,14 +258,14 @@ def _define_output(form: Any) -> None:
     _define_dose(form)
     group = form.addGroup("Micrographs")
     add_image_parameters(group)
-    add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    add(group, "doSaveAveMic", "Save aligned micrographs?", expertLevel=LEVEL_ADVANCED)
     _define_halves(form)
     group = form.addGroup("Further results")
     add_psd(group)
     add(
         group,
         "doSaveMovie",
-        "Save movie",
+        "Save aligned movies?",
         "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
         "them) instead of the input movies with their shifts.",
         expertLevel=LEVEL_ADVANCED,
@@ -266,16 +278,6 @@ def _define_output(form: Any) -> None:
         "written (_PS.mrc, 512 x 512). Thon rings are clearer there than in the spectrum of the micrograph.",
         expertLevel=LEVEL_ADVANCED,
     )
-    group = form.addGroup("The run", expertLevel=LEVEL_ADVANCED)
-    group.addParam(
-        "onlyProcess",
-        params.IntParam,
-        default=0,
-        label="Only process N movies",
-        help="Stop after the first so many movies, to try settings out. 0: all.",
-        expertLevel=LEVEL_ADVANCED,
-    )
-    add_low_memory(group)
 
 
 def add_image_parameters(group: Any) -> None:
@@ -308,16 +310,6 @@ def add_psd(group: Any) -> None:
         "doComputePSD",
         "Compute PSD (before/after)?",
         "The picture shows, side by side, whether the correction brought the Thon rings out.",
-    )
-
-
-def add_low_memory(group: Any) -> None:
-    add(
-        group,
-        "lowMemory",
-        "Low-memory mode?",
-        "For movies that do not fit otherwise. The results are the same.",
-        expertLevel=LEVEL_ADVANCED,
     )
 
 
@@ -391,7 +383,9 @@ def form_values(protocol: Any) -> Dict[str, Any]:
         field = Settings.__dataclass_fields__[snake_case(name)]
         value = getattr(protocol, name).get()
         choices = field.metadata["choices"]
-        if choices is not None:
+        if value is None and field.default is not None:
+            value = field.default  # an emptied field that does not apply; of others `empty_numbers` tells
+        elif choices is not None:
             value = choices[value]
         elif field.default is None:
             value = value or None
@@ -421,6 +415,17 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
         dark=absolute(movies.getDark()),
     )
     return values
+
+
+def empty_numbers(protocol: Any) -> List[str]:
+    """Labels of those fields for numbers that apply, but are empty or hold something else."""
+    return [
+        param.label.get()
+        for name, param in protocol.getDefinition().iterParams()
+        if isinstance(param, (params.IntParam, params.FloatParam))
+        and getattr(protocol, name).get() is None
+        and protocol.evalParamCondition(name)
+    ]
 
 
 def is_eer(movie: Any) -> bool:

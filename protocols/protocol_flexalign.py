@@ -223,6 +223,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
+        if form.empty_numbers(self):
+            return []  # Scipion has named each; nothing can be said of the rest
         errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
             errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")

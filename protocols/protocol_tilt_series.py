@@ -273,6 +273,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
+        if form.empty_numbers(self):
+            return []  # Scipion has named each; nothing can be said of the rest
         errors = devices.problems(self)
         if self.getBinThreads() < 1:
             errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Dict
 
 import pyworkflow.protocol.params as params
-from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
 from . import devices, form
 
@@ -58,8 +57,6 @@ def _define_output(where: Any) -> None:
     )
     group = where.addGroup("Further results")
     form.add_psd(group)
-    group = where.addGroup("The run", expertLevel=LEVEL_ADVANCED)
-    form.add_low_memory(group)
 
 
 def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .band import Band, lowpass
 from .band_movie import BandMovie
-from .evidence import field_variance, space_modes, spaces_to_try, time_modes, times_to_try
+from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
@@ -135,9 +135,9 @@ def align_locally(
     found: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
     if refinement:
         del patches, windows
-        finer = _finer(movie, layout, start)
-        measured = field_basis(control_points, n, movie.frame_shape, finer.centres_px).field(coefficients)
-        joint = _refine(Patches(movie, finer, start, pairs), control_points, choose_points, measured)
+        smaller = _finer(movie, layout, start)
+        measured = field_basis(control_points, n, movie.frame_shape, smaller.centres_px).field(coefficients)
+        joint = _refine(Patches(movie, smaller, start, pairs), control_points, choose_points, measured)
         shifts_px = shifts_px + joint.shifts * scale
         found = joint.coefficients
     return LocalAlignment(
@@ -151,6 +151,15 @@ def align_locally(
         shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
         field_sigma_px=joint.field_sigma_px if joint else None,
     )
+
+
+def finest_control_points(
+    points: Tuple[int, int, int], patches: Tuple[int, int], n_frames: int
+) -> Tuple[int, int, int]:
+    """(KT, KY, KX) that the refinement takes at most, starting from these, for (n_y, n_x) patches."""
+    factor = max(FINER_SPANS)
+    ky, kx = (finer(k, factor, math.ceil(FINER * count)) for k, count in zip(points[1:], patches))
+    return finer(points[0], factor, n_frames), ky, kx
 
 
 def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> PatchLayout:

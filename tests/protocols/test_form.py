@@ -111,3 +111,18 @@ def test_the_gpu_list_makes_no_slots_on_the_cpu_and_a_queue_is_asked_for_the_cor
     protocol = protocol_class()(binThreads=8)
     assert protocol.getGpuList() == []
     assert protocol.getTotalThreads() == 8
+
+
+def test_an_emptied_number_is_named_and_one_that_does_not_apply_is_no_matter(project, movies):
+    """Scipion names it itself; no traceback follows. Hidden, it has its default."""
+    from flexalign_plugin.protocols import form
+
+    protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A))
+    protocol.minLocalRes.set(None)
+    protocol.moviesPerJob.set(None)
+    problems = protocol.validate()
+    assert len(problems) == 2 and all("should be" in problem for problem in problems), problems
+    protocol.moviesPerJob.set(1)
+    protocol.doLocalAlignment.set(False)
+    assert protocol.validate() == []
+    assert form.settings_values(protocol, protocol.inputMovies.get().getFirstItem())["min_local_res"] == 500
