@@ -244,7 +244,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         return checks.hints(form_values.settings_values(self, first), (size[1], size[0])) if size else []
 
     def _summary(self) -> List[str]:
-        return [self.summaryVar.get("") or "No movie is finished yet."]
+        return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()
 
     def _methods(self) -> List[str]:
         return summaries.methods(self)

@@ -35,6 +35,7 @@ class GlobalAlignment:
     reference : index of the reference frame within the aligned ones.
     axes : whether the spectrum's axes were used (`band.unusable`).
     rejected : fraction of pairs that the solution contradicts.
+    frames_rejected : (n,) the same of each frame's pairs; None where it is not known.
     on_rim : fraction of pairs without a maximum inside the search radius.
     residual_px : standard deviation of the pairs' residuals.
     significance : median over the pairs of peak height / noise.
@@ -54,6 +55,7 @@ class GlobalAlignment:
     axes: bool = False
     by_search: bool = False
     believed: bool = True
+    frames_rejected: Optional[np.ndarray] = None
     shift_sigma_px: Optional[np.ndarray] = None
     lost: int = 0
     max_shift_A: float = 0.0
@@ -160,6 +162,7 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
     solution, _ = solve_peaks(movie.n, pairs, windows.peaks())
     predicted = solution.shifts[:, pairs[:, 1]] - solution.shifts[:, pairs[:, 0]]
     solution, peaks = solve_peaks(movie.n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
+    rejected = np.bincount(pairs[solution.weights[0] == 0].ravel(), minlength=movie.n) / max(movie.n - 1, 1)
     found = GlobalAlignment(
         shifts_px=solution.shifts[0] * movie.band.scale,
         reference=0,
@@ -167,7 +170,8 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
         on_rim=float(peaks.on_rim.mean()),
         residual_px=float(solution.residual_sd[0] * movie.band.scale.mean()),
         significance=float(np.median(_significance(peaks))),
-        lost=_lost(movie.n, pairs, solution.weights[0] == 0),
+        lost=int(np.count_nonzero(rejected > LOST_REJECTION)),
+        frames_rejected=rejected,
     )
     return _from_reference(found, found.shifts_px)
 
@@ -195,11 +199,6 @@ def _clearness(movie: BandMovie, weight: np.ndarray, shifts: np.ndarray) -> floa
     # Without common signal |sum F|^2 - sum |F|^2 has mean 0 and variance n (n - 1) N^2 in every coefficient.
     sd = np.sqrt(((weight * of_each / movie.n) ** 2).sum() * movie.n * (movie.n - 1))
     return float((weight * (of_sum - of_each)).sum() / max(sd, 1e-30))
-
-
-def _lost(n: int, pairs: np.ndarray, rejected: np.ndarray) -> int:
-    """Number of frames that most of their pairs were rejected of."""
-    return int(np.count_nonzero(np.bincount(pairs[rejected].ravel(), minlength=n) > LOST_REJECTION * (n - 1)))
 
 
 def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:

@@ -47,6 +47,7 @@ class LocalAlignment:
     layout : the patches.
     patch_shifts_px : (p, n, 2) shifts as measured patch by patch, global shift included, zero mean over frames.
     rejected : fraction of the pair equations of the patches that were rejected.
+    patches_rejected : (p,) the same of each patch.
     log_evidence : how much more probable the data are with the field than without; 0 without refinement.
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
     field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
@@ -58,6 +59,7 @@ class LocalAlignment:
     layout: PatchLayout
     patch_shifts_px: np.ndarray
     rejected: float
+    patches_rejected: np.ndarray
     log_evidence: float
     shift_sigma_px: Optional[np.ndarray] = None
     field_sigma_px: Optional[np.ndarray] = None
@@ -144,6 +146,7 @@ def align_locally(
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
         rejected=float(solution.rejected.mean()),
+        patches_rejected=solution.rejected,
         log_evidence=joint.log_evidence if joint else 0.0,
         shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
         field_sigma_px=joint.field_sigma_px if joint else None,
