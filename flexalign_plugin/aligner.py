@@ -320,12 +320,17 @@ def _defects(corrections: Corrections, source: FrameSource) -> Dict[str, Any]:
     return {"pixels_replaced": replaced, "defects": {**corrections.counts, "hot_or_dead": replaced - known}}
 
 
+def _rounded(fractions: Optional[np.ndarray]) -> Optional[List[float]]:
+    return None if fractions is None else np.round(fractions, 3).tolist()
+
+
 def _quality(overall: GlobalAlignment, local: Optional[LocalAlignment], model: MotionModel) -> Dict[str, Any]:
     """Figures of the fit, documented in docs/outputs.md."""
     border = _border(model)
     figures: Dict[str, Any] = {
         "reference_frame": overall.reference + model.first_frame + 1,
         "pairs_rejected": overall.rejected,
+        "frame_pairs_rejected": _rounded(overall.frames_rejected),
         "pairs_on_rim": overall.on_rim,
         "pair_residual_px": overall.residual_px,
         "pair_significance": overall.significance,
@@ -339,6 +344,7 @@ def _quality(overall: GlobalAlignment, local: Optional[LocalAlignment], model: M
             patch_centres_px=np.round(local.layout.centres_px, 2).tolist(),
             patch_shifts_px=np.round(local.patch_shifts_px, 3).tolist(),
             patch_pairs_rejected=local.rejected,
+            patches_rejected=_rounded(local.patches_rejected),
             control_points=None if local.coefficients_px is None else list(local.coefficients_px.shape[1:]),
             local_log_evidence=local.log_evidence,
         )

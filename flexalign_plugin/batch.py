@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 from .devices import Compute, device_names
 from .errors import FlexAlignError, SettingsError
 from .jobs import Job, JobResult
-from .micrographs.files import atomic_path
+from .micrographs.files import atomic_path, output_error
 from .settings import Settings
 from .worker_pool import WorkerPool
 
@@ -103,6 +103,7 @@ def run_request(path: str, log: Callable[[str], None], runner: Optional[str] = N
     Raises
     ------
     SettingsError : the request can't be read.
+    OutputError : the answer can't be written.
     """
     jobs, device, compute = _read_request(path)
     # A result that tells of a failure stays, too: trying again is for the one who asked.
@@ -171,7 +172,10 @@ def _say_result(path: str, i: int, result: JobResult) -> None:
 def _say(path: str, **event: Any) -> None:
     # A line that was cut off by a kill must not spoil the next one. Figures of the fit may be numpy's own numbers.
     line = "\n" + json.dumps({**event, "time": time.time()}, default=lambda value: value.item()) + "\n"
-    with open(answer_path(path), "a", encoding="utf-8") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(answer_path(path), "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise output_error(answer_path(path), error) from error

@@ -1,4 +1,4 @@
-"""The wands in the form of ProtFlexAlign: frame range, orientation of the gain, patches drawn over the movie.
+"""The wands in the form of ProtFlexAlign: frame range, orientation of the gain, patches and control points.
 
 What they find out is computed by functions that need no window; the wizards show it and set the form's values.
 """
@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, List, Tuple
+import textwrap
+from dataclasses import dataclass
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
+from matplotlib.patches import Rectangle
 from pyworkflow.gui.dialog import askYesNo, showError, showInfo
 from pyworkflow.gui.plotter import Plotter
 from pyworkflow.wizard import Wizard
 
 from .errors import FlexAlignError, SettingsError
+from .motion.bspline import places
+from .motion.local_alignment import finest_control_points
+from .motion.patches import MIN_PATCHES, MIN_ROOM
+from .motion.spline_fit import automatic_control_points
 from .movies import open_movie
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
-from .protocols.form import settings_values
+from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 
 SHOWN_FITS = 8
+DIALOG_WIDTH = 76  # characters; Scipion makes its dialogs as high as the text has lines, however long
 PREVIEW_PIXELS = 800
 PREVIEW_FRAMES = 10  # enough to see what the patches cover
+PATCH_COLOUR, POINT_COLOUR = "#29b6f6", "#ffd54f"
+TEXT_WIDTH = 104  # characters
 
 
 def first_movie(protocol: Any) -> Tuple[str, Settings]:
@@ -36,6 +46,9 @@ def first_movie(protocol: Any) -> Tuple[str, Settings]:
     movie = protocol._first_movie()
     if movie is None:
         raise SettingsError("Choose the input movies first.")
+    empty = empty_numbers(protocol)
+    if empty:
+        raise SettingsError(f"*{empty[0]}* is empty or no number: write one.")
     return os.path.abspath(movie.getFileName()), Settings(**settings_values(protocol, movie))
 
 
@@ -56,12 +69,16 @@ def gain_verdict(protocol: Any) -> Verdict:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    lines = ["Part of the gain's fine detail that is found in the frames of the first movie:", ""]
+    explained = (
+        "How much of the gain's fine detail is found in the frames of the first movie: near 100 % where the gain lies "
+        "as they do, near 0 elsewhere; below 0 it multiplies where it should divide, or the other way round."
+    )
+    lines = [textwrap.fill(explained, DIALOG_WIDTH), ""]
     for fit in verdict.fits[:SHOWN_FITS]:
-        lines.append(
-            f"{fit.slope:6.1%} +- {fit.error:.1%}   rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
-        )
-    lines += ["", f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"]
+        turned = f"rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
+        lines.append(f"{turned}: {100 * fit.slope:.1f} +- {100 * fit.error:.1f} %")
+    question = f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"
+    lines += ["", textwrap.fill(question, DIALOG_WIDTH)]
     return "\n".join(lines)
 
 
@@ -70,24 +87,90 @@ def patch_edges(length_px: int, patch_px: float, count: int) -> List[float]:
     return [float(at) for at in np.linspace(0, max(length_px - patch_px, 0), count)]
 
 
-def preview(protocol: Any) -> Tuple[np.ndarray, float, Tuple[List[float], List[float]], float]:
-    """Mean of some frames of the first movie, (ny, nx) float32, made smaller by a factor; that factor; the first pixels
-    of the patches along y and x and their size, in pixels of the frame."""
+@dataclass(frozen=True)
+class Preview:
+    """Where the local motion of the first movie will be measured, and how freely its field may bend.
+
+    Attributes
+    ----------
+    image : (ny, nx) float32 mean of some frames, each pixel `step` pixels of the frame wide.
+    edges : first pixels of the patches along y and x, pixels of the frame.
+    patch_px : their size.
+    control_points : (KT, KY, KX) of the spline.
+    at_most : the same as far as the refinement may raise them, or None when these are final.
+    n_frames : frames to align.
+    enough_room : whether the frame is large enough for such patches.
+    """
+
+    image: np.ndarray
+    step: float
+    edges: Tuple[List[float], List[float]]
+    patch_px: float
+    control_points: Tuple[int, int, int]
+    at_most: Optional[Tuple[int, int, int]]
+    n_frames: int
+    automatic: bool
+    enough_room: bool
+
+
+def preview(protocol: Any) -> Preview:
+    """Patches and control points that the form's values give for the first movie."""
     path, settings = first_movie(protocol)
     with open_movie(path, settings) as movie:
-        n = min(movie.n_frames, PREVIEW_FRAMES)
+        aligned, _ = settings.frame_ranges(movie.n_frames, path)
+        shown = aligned[:PREVIEW_FRAMES]
         mean = np.zeros(movie.shape[1:], np.float32)
-        for i in range(n):
+        for i in shown:
             mean += movie.frame(i)
     ny, nx = mean.shape
     step = max(max(ny, nx) // PREVIEW_PIXELS, 1)
     small = mean[: ny // step * step, : nx // step * step]
-    small = small.reshape(ny // step, step, nx // step, step).mean(axis=(1, 3)) / n
+    small = small.reshape(ny // step, step, nx // step, step).mean(axis=(1, 3)) / len(shown)
     patch = settings.min_local_res / settings.pixel_size
     counts = (settings.patches_y, settings.patches_x)
     if settings.auto_patches:
         counts = math.ceil(ny / patch), math.ceil(nx / patch)
-    return small, float(step), (patch_edges(ny, patch, counts[0]), patch_edges(nx, patch, counts[1])), patch
+    points = (settings.control_point_t, settings.control_point_y, settings.control_point_x)
+    if settings.auto_control_points:
+        points = automatic_control_points((ny, nx), settings.pixel_size, len(aligned))
+    return Preview(
+        small,
+        float(step),
+        (patch_edges(ny, patch, counts[0]), patch_edges(nx, patch, counts[1])),
+        patch,
+        points,
+        finest_control_points(points, counts, len(aligned))
+        if settings.auto_control_points and settings.do_refinement
+        else None,
+        len(aligned),
+        settings.auto_control_points,
+        min(counts) >= MIN_PATCHES and min(ny, nx) >= MIN_ROOM * patch,
+    )
+
+
+def preview_text(shown: Preview) -> str:
+    """What the control points mean, and where their numbers come from."""
+    kt, ky, kx = shown.control_points
+    if not shown.enough_room:
+        return (
+            f"The frame has no room for two patches of {shown.patch_px:.0f} px on each axis: local motion will not be "
+            "corrected. Make the patches smaller."
+        )
+    text = (
+        "The motion of each patch is measured in every frame; one smooth spline describes that of the whole image over "
+        f"time. Each control point holds {kt} shifts, spread over the {shown.n_frames} frames, that the field near it "
+        "follows: more points let it bend more, and follow more noise. "
+    )
+    if shown.at_most is not None:
+        most_t, most_y, most_x = shown.at_most
+        return text + (
+            "These numbers come from the size of the image and the number of frames. Each movie starts from them; its "
+            f"refinement takes more, up to {most_x} x {most_y} and {most_t} in time, if the movie's own motion needs "
+            "them, which nobody knows before."
+        )
+    if shown.automatic:
+        return text + "These numbers come from the size of the image and the number of frames."
+    return text + "These numbers are the form's, for every movie."
 
 
 class _FlexAlignWizard(Wizard):
@@ -141,27 +224,64 @@ class GainOrientationWizard(_FlexAlignWizard):
 
 
 class PatchesWizard(_FlexAlignWizard):
-    """Draws the patches over the first movie."""
+    """Draws patches and control points over the first movie."""
 
-    _targets = [(ProtFlexAlign, ["minLocalRes", "patchesX", "patchesY"])]
+    _targets = [
+        (
+            ProtFlexAlign,
+            [
+                "minLocalRes",
+                "patchesX",
+                "patchesY",
+                "autoControlPoints",
+                "controlPointX",
+                "controlPointY",
+                "controlPointT",
+            ],
+        )
+    ]
 
     def _show(self, form: Any) -> None:
-        patches_window(*preview(form.protocol)).show()
+        patches_window(preview(form.protocol)).show()
 
 
-def patches_window(image: np.ndarray, step: float, edges: Tuple[List[float], List[float]], patch: float) -> Plotter:
-    plotter = Plotter(1, 1, figsize=(7.5, 7.5), windowTitle="Patches")
-    axes = plotter.createSubPlot(
-        f"{len(edges[1])} x {len(edges[0])} patches of {patch:.0f} px, each in its own colour", "x (px)", "y (px)"
+def patches_window(shown: Preview) -> Plotter:
+    plotter = Plotter(1, 1, figsize=(7.5, 8.8), windowTitle="FlexAlign: patches and control points")
+    plotter.tightLayoutOn = False
+    figure = plotter.getFigure()
+    axes = figure.add_axes((0.1, 0.24, 0.86, 0.71))
+    low, high = np.percentile(shown.image, (1, 99))
+    height, width = (n * shown.step for n in shown.image.shape)
+    axes.imshow(shown.image, cmap="gray", vmin=low, vmax=high, extent=(0, width, height, 0))
+    rows, columns = (len(edges) for edges in shown.edges)
+    kt, ky, kx = shown.control_points
+    axes.set_title(f"{columns} x {rows} patches, {kx} x {ky} control points, {kt} in time", fontsize=12)
+    axes.set_xlabel("x (px)")
+    axes.set_ylabel("y (px)")
+    _draw_patches(axes, shown)
+    x, y = np.meshgrid(places(kx, width), places(ky, height))
+    axes.plot(
+        x.ravel(), y.ravel(), "D", color=POINT_COLOUR, markeredgecolor="black", clip_on=False, label="control point"
     )
-    low, high = np.percentile(image, (1, 99))
-    height, width = image.shape[0] * step, image.shape[1] * step
-    axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=(0, width, height, 0))
-    from matplotlib.patches import Rectangle
-
-    for row, y in enumerate(edges[0]):
-        for column, x in enumerate(edges[1]):
-            colour = f"C{(row * len(edges[1]) + column) % 10}"
-            axes.add_patch(Rectangle((x, y), patch, patch, fill=False, edgecolor=colour, linewidth=1.2, alpha=0.8))
-            axes.plot(x + patch / 2, y + patch / 2, ".", color=colour)
+    axes.set(xlim=(0, width), ylim=(height, 0), anchor="S")  # as points on the edges would widen it
+    axes.legend(loc="upper center", bbox_to_anchor=(0.53, 0.19), bbox_transform=figure.transFigure, ncol=3, fontsize=10)
+    text = textwrap.fill(preview_text(shown), TEXT_WIDTH)
+    figure.text(0.04, 0.135, text, fontsize=9, va="top", color="black" if shown.enough_room else "#b3261e")
     return plotter
+
+
+def _draw_patches(axes: Any, shown: Preview) -> None:
+    """All outlines thin; they overlap, so that one patch is drawn whole."""
+    size = shown.patch_px
+    corners = [(x, y) for y in shown.edges[0] for x in shown.edges[1]]
+    for corner in corners:
+        axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=PATCH_COLOUR, linewidth=1, alpha=0.8))
+    middle = corners[(len(shown.edges[0]) // 2) * len(shown.edges[1]) + len(shown.edges[1]) // 2]
+    axes.add_patch(Rectangle(middle, size, size, facecolor=PATCH_COLOUR, alpha=0.25))
+    axes.add_patch(
+        Rectangle(
+            middle, size, size, fill=False, edgecolor=PATCH_COLOUR, linewidth=2.2, label=f"one patch, {size:.0f} px"
+        )
+    )
+    centres = np.array(corners) + size / 2
+    axes.plot(*centres.T, "o", markersize=4, color=PATCH_COLOUR, label="centre of a patch")

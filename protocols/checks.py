@@ -6,11 +6,11 @@ import math
 from typing import Any, Dict, List, Tuple
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
+from flexalign_plugin.motion.patches import MIN_ROOM
 from flexalign_plugin.movies import Movie, load_corrections, open_movie
 from flexalign_plugin.settings import Settings
 
 MOVIES_TRIED = 5
-ROOM_FOR_PATCHES = 1.25  # width in patches that `motion.patches` asks for
 
 
 def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
@@ -61,7 +61,7 @@ def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:
     """What the size of the frames, (ny, nx), means for the local motion."""
     narrow = min(shape) * settings.pixel_size
-    if not settings.do_local_alignment or narrow >= ROOM_FOR_PATCHES * settings.min_local_res:
+    if not settings.do_local_alignment or narrow >= MIN_ROOM * settings.min_local_res:
         return []
     return [
         f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so local motion "

@@ -1,4 +1,4 @@
-"""The form of ProtFlexAlign, and the way from its values to `Settings`; `tilt_form` takes its parts from here.
+"""The form of ProtFlexAlign; `tilt_form` takes its parts from here.
 
 Defaults and help texts come from `Settings`, which also checks the values; here are labels, order and longer help.
 Parameter names are those of XmippProtFlexAlign, so that its workflows carry over.
@@ -6,8 +6,7 @@ Parameter names are those of XmippProtFlexAlign, so that its workflows carry ove
 
 from __future__ import annotations
 
-import os
-from typing import Any, Dict, List, Optional
+from typing import Any, List
 
 import pyworkflow.protocol.params as params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
@@ -49,10 +48,21 @@ def define_form(form: Any) -> None:
     define_correction(form)
     define_alignment(form)
     _define_output(form)
-    define_computing(form)
+    define_computing(form, can_stop_early=True)
 
 
-def define_computing(form: Any) -> None:
+def define_computing(form: Any, can_stop_early: bool = False) -> None:
+    form.addSection(label="Computing")
+    group = form.addGroup("The run")
+    if can_stop_early:
+        group.addParam(
+            "onlyProcess",
+            params.IntParam,
+            default=0,
+            label="Only process N movies",
+            help="Stop after the first so many movies, to try settings out. 0: all.",
+        )
+    add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit otherwise. The results are the same.")
     devices.define_details(form)
     form.addParallelSection(
         threads=1,
@@ -92,8 +102,9 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
     add(line, "sumFrame0", "from")
     add(line, "sumFrameN", "to")
 
+    group = form.addGroup("TIFF movies", condition=only_tiff, expertLevel=LEVEL_ADVANCED)
     add(
-        form,
+        group,
         "flipTiff",
         "Turn TIFF movies upside down?",
         "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
@@ -158,6 +169,10 @@ def define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
+    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
+    add(group, "removeHotPixels", "Find hot and dead pixels?")
+    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
+    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
     group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
     add(
         group,
@@ -171,10 +186,6 @@ def define_correction(form: Any) -> None:
     add(group, "scaleMaj", "Major scale factor", **asked)
     add(group, "scaleMin", "Minor scale factor", **asked)
     add(group, "angDist", "Distortion angle (deg)", **asked)
-    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
-    add(group, "removeHotPixels", "Find hot and dead pixels?")
-    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
-    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
 
 
 def define_alignment(form: Any, local: bool = True) -> None:
@@ -246,14 +257,14 @@ def _define_output(form: Any) -> None:
     _define_dose(form)
     group = form.addGroup("Micrographs")
     add_image_parameters(group)
-    add(group, "doSaveAveMic", "Save aligned micrograph", expertLevel=LEVEL_ADVANCED)
+    add(group, "doSaveAveMic", "Save aligned micrographs?", expertLevel=LEVEL_ADVANCED)
     _define_halves(form)
     group = form.addGroup("Further results")
     add_psd(group)
     add(
         group,
         "doSaveMovie",
-        "Save movie",
+        "Save aligned movies?",
         "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
         "them) instead of the input movies with their shifts.",
         expertLevel=LEVEL_ADVANCED,
@@ -266,16 +277,6 @@ def _define_output(form: Any) -> None:
         "written (_PS.mrc, 512 x 512). Thon rings are clearer there than in the spectrum of the micrograph.",
         expertLevel=LEVEL_ADVANCED,
     )
-    group = form.addGroup("The run", expertLevel=LEVEL_ADVANCED)
-    group.addParam(
-        "onlyProcess",
-        params.IntParam,
-        default=0,
-        label="Only process N movies",
-        help="Stop after the first so many movies, to try settings out. 0: all.",
-        expertLevel=LEVEL_ADVANCED,
-    )
-    add_low_memory(group)
 
 
 def add_image_parameters(group: Any) -> None:
@@ -308,16 +309,6 @@ def add_psd(group: Any) -> None:
         "doComputePSD",
         "Compute PSD (before/after)?",
         "The picture shows, side by side, whether the correction brought the Thon rings out.",
-    )
-
-
-def add_low_memory(group: Any) -> None:
-    add(
-        group,
-        "lowMemory",
-        "Low-memory mode?",
-        "For movies that do not fit otherwise. The results are the same.",
-        expertLevel=LEVEL_ADVANCED,
     )
 
 
@@ -382,60 +373,3 @@ def _define_halves(form: Any) -> None:
         help="200 are enough to train a denoiser.",
         condition="denoiserPairs and not splitEvenOdd",
     )
-
-
-def form_values(protocol: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values; those that the protocol's form leaves out keep their defaults."""
-    values: Dict[str, Any] = {}
-    for name in filter(protocol.hasAttribute, FORM_NAMES):
-        field = Settings.__dataclass_fields__[snake_case(name)]
-        value = getattr(protocol, name).get()
-        choices = field.metadata["choices"]
-        if choices is not None:
-            value = choices[value]
-        elif field.default is None:
-            value = value or None
-        values[snake_case(name)] = value
-    return values
-
-
-def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
-    values = form_values(protocol)
-    movies = protocol.inputMovies.get()
-    acquisition = movies.getAcquisition()
-    dose = acquisition.getDosePerFrame() or 0.0
-    pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
-    if is_eer(movie):
-        # Scipion counts hardware frames, and so is their dose given.
-        first, last, _ = movie.getFramesRange()
-        dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
-    if not protocol.useMovieDose:
-        dose, pre_exposure = protocol.dosePerFrame.get(), protocol.preExposure.get()
-    values.update(
-        pixel_size=movies.getSamplingRate(),
-        voltage=acquisition.getVoltage(),
-        dose_per_frame=dose if dose or not protocol.useMovieDose else None,
-        pre_exposure=pre_exposure,
-        gain=absolute(movies.getGain()),
-        dark=absolute(movies.getDark()),
-    )
-    return values
-
-
-def is_eer(movie: Any) -> bool:
-    return movie.getFileName().lower().endswith(".eer")
-
-
-def is_tiff(movie: Any) -> bool:
-    return movie.getFileName().lower().endswith((".tif", ".tiff"))
-
-
-def dropped_frames(movie: Any) -> int:
-    """Frames of the original movie that come before the first one of the stored file."""
-    first, _, index_in_file = movie.getFramesRange()
-    return max(first - index_in_file, 0)
-
-
-def absolute(path: Optional[str]) -> Optional[str]:
-    return os.path.abspath(path) if path else None

@@ -16,10 +16,11 @@ from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS
 
 from flexalign_plugin.jobs import JobResult, unique_root, write_failures
 
-from . import form, summaries
+from . import form_values, summaries
 from .records import load_record, numbers_in_set
 
 OUT_FAILED = "outputMoviesFailed"
+REASON = "reason"  # of a failed movie: its attribute and column
 MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
 HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
 MICROGRAPH_TABLES = {
@@ -102,7 +103,7 @@ class AlignedMovieSets(ProtAlignMovies):
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
         movies = self._missing_in(file_name, movies)
-        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else m.clone() for m in movies]
+        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else self._failed_movie(m) for m in movies]
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
         if movie_set.isEmpty() and movies:
             # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
@@ -131,7 +132,7 @@ class AlignedMovieSets(ProtAlignMovies):
         record = _loaded(self._getMovieDone(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
-        first = first_in_file + form.dropped_frames(movie)
+        first = first_in_file + form_values.dropped_frames(movie)
         shifts = {
             "xshifts": [float(s[1]) for s in record.shifts_px],
             "yshifts": [float(s[0]) for s in record.shifts_px],
@@ -144,6 +145,11 @@ class AlignedMovieSets(ProtAlignMovies):
         alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
         alignment.setRoi([getattr(self, f"crop{what}").get() for what in ("OffsetX", "OffsetY", "DimX", "DimY")])
         output.setAlignment(alignment)
+        return output
+
+    def _failed_movie(self, movie: emobj.Movie) -> emobj.Movie:
+        output, record = movie.clone(), _loaded(self._getMovieDone(movie))
+        setattr(output, REASON, pwobj.String(summaries.reason(record)))
         return output
 
     def _getMovieShifts(self, movie: emobj.Movie) -> Any:

@@ -23,7 +23,7 @@ from flexalign_plugin.micrographs.files import atomic_path
 from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 
-from . import checks, devices, form, summaries
+from . import checks, devices, form, form_values, summaries
 from .computing import ComputesMovies
 from .handover import HandOver
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
@@ -49,12 +49,12 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def inputIsEer(self) -> pwobj.Boolean:
         """For conditions of the form, which read it like a parameter."""
         first = self._first_movie()
-        return pwobj.Boolean(first is not None and form.is_eer(first))
+        return pwobj.Boolean(first is not None and form_values.is_eer(first))
 
     @property
     def inputIsTiff(self) -> pwobj.Boolean:
         first = self._first_movie()
-        return pwobj.Boolean(first is not None and form.is_tiff(first))
+        return pwobj.Boolean(first is not None and form_values.is_tiff(first))
 
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
@@ -144,7 +144,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
             return len(self._roots) - self._n_done
 
     def _job(self, movie: emobj.Movie) -> Job:
-        settings = Settings(**form.settings_values(self, movie))
+        settings = Settings(**form_values.settings_values(self, movie))
         if self._is_denoiser_pair(movie):
             settings = dataclasses.replace(settings, split_even_odd=True)
         path, folder = os.path.abspath(movie.getFileName()), os.path.abspath(self._getExtraPath())
@@ -223,6 +223,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
+        if form_values.empty_numbers(self):
+            return []  # Scipion has named each; nothing can be said of the rest
         errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
             errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")
@@ -234,15 +236,15 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         if first is None:  # nothing chosen, which the form says itself, or a stream that has not begun
             return errors
         paths = [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
-        return errors + checks.problems(form.settings_values(self, first), paths)
+        return errors + checks.problems(form_values.settings_values(self, first), paths)
 
     def _warnings(self) -> List[str]:
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
-        return checks.hints(form.settings_values(self, first), (size[1], size[0])) if size else []
+        return checks.hints(form_values.settings_values(self, first), (size[1], size[0])) if size else []
 
     def _summary(self) -> List[str]:
-        return [self.summaryVar.get("") or "No movie is finished yet."]
+        return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()
 
     def _methods(self) -> List[str]:
         return summaries.methods(self)

@@ -25,7 +25,7 @@ from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.tilt_series import STACKS, of_one_size, stacks_of, write_stack
 
-from . import checks, devices, form, summaries, tilt_form
+from . import checks, devices, form_values, summaries, tilt_form
 from .computing import ComputesMovies
 from .handover import HandOver
 from .records import load_record, save_record, sort_out
@@ -53,12 +53,12 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     def inputIsEer(self) -> pwobj.Boolean:
         """For conditions of the form, which read it like a parameter."""
         first = self._first_tilt()
-        return pwobj.Boolean(first is not None and form.is_eer(first))
+        return pwobj.Boolean(first is not None and form_values.is_eer(first))
 
     @property
     def inputIsTiff(self) -> pwobj.Boolean:
         first = self._first_tilt()
-        return pwobj.Boolean(first is not None and form.is_tiff(first))
+        return pwobj.Boolean(first is not None and form_values.is_tiff(first))
 
     def _first_tilt(self) -> Any:
         tilts = self._first_tilts(1)
@@ -273,6 +273,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
 
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
+        if form_values.empty_numbers(self):
+            return []  # Scipion has named each; nothing can be said of the rest
         errors = devices.problems(self)
         if self.getBinThreads() < 1:
             errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")

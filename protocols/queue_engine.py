@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from typing import Any, Callable, Deque, List, Optional
 import flexalign_plugin
 from flexalign_plugin.batch import REQUEST_ENDING, Answer, answer_path, read_answer, write_request
 from flexalign_plugin.devices import Compute
+from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.jobs import Job, JobResult
 from flexalign_plugin.worker import given_up
 
@@ -129,32 +131,40 @@ class QueueEngine:
     def close(self) -> None:
         """Cancel what is in the queue; movies that are not finished fail. May be called more than once."""
         with self._lock:
-            again, self._closed = self._closed, True
+            self._closed = True
         self._wake.set()
         self._watcher.join()
-        if again:
-            return
+
+    def _watch(self) -> None:
+        reason = ""
+        try:
+            while not self._closed:
+                for job in list(self._jobs):
+                    self._look_at(job)
+                self._send_jobs()
+                self._wake.wait(self._poll_s)
+                self._wake.clear()
+        except Exception as error:  # else nobody would ever give the movies their results
+            traceback.print_exc()
+            reason = f"the jobs could not be watched any longer ({type(error).__name__}: {error}). Continue aligns it."
+        with self._lock:
+            self._closed = True
         # Also ends a job that gets into the queue at this very moment.
         shutil.rmtree(self._folder, ignore_errors=True)
         left = [item for job in self._jobs for item in job.open_items()]
         if left:
             self._cancel()
         for item in [*left, *self._waiting, *self._again]:
-            item.future.set_result(given_up(item.job))
-
-    def _watch(self) -> None:
-        while not self._closed:
-            for job in list(self._jobs):
-                self._look_at(job)
-            self._send_jobs()
-            self._wake.wait(self._poll_s)
-            self._wake.clear()
+            _fail([item], reason) if reason else item.future.set_result(given_up(item.job))
 
     def _look_at(self, job: _QueueJob) -> None:
         in_queue = job.thread is not None and job.thread.is_alive()
         if not in_queue and job.left_at is None:
             job.left_at = time.monotonic()
-        answer = read_answer(job.request)
+        try:
+            answer = read_answer(job.request)
+        except OSError:  # of a shared disk that is away for a moment: next time
+            answer = Answer()
         if answer.begun and not job.announced:
             job.announced = True
             gpus = f", GPU {answer.gpus}" if answer.gpus else ""
@@ -219,7 +229,7 @@ class QueueEngine:
         _fail(
             [item for item in suspects if item.attempts >= ATTEMPTS],
             f"{ATTEMPTS} jobs that aligned it were killed, the last one on {answer.machine}: was there too little "
-            f"memory? See {self._logs_of(job.number)}*.",
+            f"memory or disk? See {self._logs_of(job.number)}*.",
         )
         again = [item for item in suspects if item.attempts < ATTEMPTS]
         if again:
@@ -241,7 +251,11 @@ class QueueEngine:
                 request = os.path.join(self._folder, f"job_{self._sent:06d}{REQUEST_ENDING}")
                 job = _QueueJob(self._sent, request, items)
                 self._jobs.append(job)
-            write_request(request, [item.job for item in items], self._device, self._compute)
+            try:
+                write_request(request, [item.job for item in items], self._device, self._compute)
+            except (OSError, FlexAlignError) as error:
+                job.error = str(error)
+                continue
             job.thread = _Waiting(lambda job=job: self._run(job), job.number)  # type: ignore[misc]
             job.thread.start()
 

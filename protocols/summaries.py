@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from typing import Any, Callable, Deque, List, Tuple
 
-from flexalign_plugin.worker import JobResult
+from flexalign_plugin.jobs import JobResult
+from flexalign_plugin.report_pages import REPORT_NAME
 
 SHOWN_FAILURES = 3
 RECENT_MOVIES = 30  # of which the pace is taken
@@ -85,22 +87,29 @@ def motion_text(result: JobResult, pixel_size_A: float) -> str:
     return f"moved {path:.1f} px ({path * pixel_size_A:.1f} A)"
 
 
+def reason(record: JobResult) -> str:
+    """Why a movie failed, without the path that errors begin with: whoever shows it has the name of the movie."""
+    text = record.error.replace(f"{record.movie}: ", "", 1)
+    return text[:1].upper() + text[1:]
+
+
 def summary(protocol: Any) -> str:
-    aligned = getattr(protocol, "outputMovies", None)
-    lines = [f"{counted(aligned.getSize() if aligned is not None else 0)} aligned."]
-    micrographs = getattr(protocol, "outputMicrographs", None)
-    if micrographs is not None:
-        lines.append(f"Micrographs of {micrographs.getSamplingRate():.4g} A/px.")
-    if getattr(protocol, "outputMicrographsDoseWeighted", None) is not None:
-        lines.append("Dose-weighted micrographs are in outputMicrographsDoseWeighted.")
-    failures = protocol._failures
+    """First what a look at the project window is for; what the outputs are stands above it in that window."""
+    aligned, failures = getattr(protocol, "outputMovies", None), protocol._failures
+    waiting, running = protocol._n_waiting(), not protocol.finished
+    counts = [f"{counted(aligned.getSize() if aligned is not None else 0)} aligned"]
+    counts += [f"*{len(failures)} failed*"] if failures else []
+    counts += [f"{waiting} waiting"] if waiting or running else []
+    lines = [", ".join(counts) + "."]
+    if running or protocol._pace.per_hour():
+        pace = protocol._pace.text(waiting, running and not protocol.streamClosed)
+        lines.append(f"{pace[:1].upper()}{pace[1:]}.")
+    lines.append(f"All movies at a glance: [[{protocol._getExtraPath(REPORT_NAME)}][extra/{REPORT_NAME}]]")
     if failures:
-        lines.append(f"*{counted(len(failures))} failed*, listed in outputMoviesFailed and extra/failed.tsv:")
-        lines += [f"  {record.error}" for record in list(failures.values())[:SHOWN_FAILURES]]
-        lines.append("Continue tries them again.")
-    waiting = protocol._n_waiting()
-    if waiting or not protocol.finished:
-        lines.append(f"{counted(waiting)} waiting; {protocol._pace.text(waiting, not protocol.streamClosed)}.")
+        lines.append("Failed (all in outputMoviesFailed and extra/failed.tsv; Continue tries them again):")
+        shown = list(failures.values())[:SHOWN_FAILURES]
+        lines += [f"  {os.path.basename(record.movie)}: {reason(record)}" for record in shown]
+        lines += [f"  and {len(failures) - len(shown)} more."] if len(failures) > len(shown) else []
     return "\n".join(lines)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any, Dict
 
 import pyworkflow.protocol.params as params
-from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
-from . import devices, form
+from . import devices, form, form_values
 
 INPUT = "inputTiltSeriesM"
 EER_FRAMES = 6
@@ -58,8 +57,6 @@ def _define_output(where: Any) -> None:
     )
     group = where.addGroup("Further results")
     form.add_psd(group)
-    group = where.addGroup("The run", expertLevel=LEVEL_ADVANCED)
-    form.add_low_memory(group)
 
 
 def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
@@ -73,13 +70,13 @@ def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
     tilts = getattr(protocol, INPUT).get()
     acquisition = tilt.getAcquisition() or tilts.getAcquisition()
     dose = acquisition.getDosePerFrame()
-    values = form.form_values(protocol)
+    values = form_values.form_values(protocol)
     values.update(
         pixel_size=tilts.getSamplingRate(),
         voltage=acquisition.getVoltage() or 0.0,  # which Settings refuse in words
         dose_per_frame=dose / n_frames if dose else None,
         pre_exposure=acquisition.getDoseInitial() or 0.0,
-        gain=form.absolute(tilts.getGain()),
-        dark=form.absolute(tilts.getDark()),
+        gain=form_values.absolute(tilts.getGain()),
+        dark=form_values.absolute(tilts.getDark()),
     )
     return values

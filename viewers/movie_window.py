@@ -1,29 +1,28 @@
-"""A window with all that is known of one movie, and buttons to its neighbours."""
+"""A window with all that is known of one movie, its local motion as an animation, and buttons to its neighbours."""
 
 from __future__ import annotations
 
 import os
 import textwrap
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from matplotlib.axes import Axes
-from matplotlib.image import imread
-from matplotlib.widgets import Button
+from matplotlib.widgets import Button, Slider
 from pyworkflow.gui.plotter import Plotter
 
+from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.report_pages import Run
+from flexalign_plugin.report_pages.details import details
 from flexalign_plugin.report_pages.figures import FIGURES, described, in_words, median
 
-# File endings of a movie's pictures and what they show, with the place (left, bottom, width, height) in the window.
-PICTURES = (
-    ("_thumbnail.png", "Micrograph", (0.01, 0.50, 0.28, 0.42)),
-    ("_plot_psd.png", "Power spectrum before and after", (0.30, 0.50, 0.28, 0.45)),
-    ("_plot_global.png", "Motion of the whole frame", (0.01, 0.02, 0.28, 0.43)),
-    ("_plot_local.png", "Local motion", (0.30, 0.02, 0.30, 0.43)),
-)
-_TEXT_LEFT, _COLUMN_RUN, _COLUMN_VALUE = 0.625, 0.985, 0.89
-_TEXT_WIDTH = 62  # characters
-_LINE = 0.031  # of the window's height
+from . import movie_charts as charts
+
+_LEFTS, _WIDTH = (0.012, 0.225, 0.445), 0.185  # three columns of charts
+_UPPER, _LOWER, _HEIGHT = 0.575, 0.105, 0.36
+_TEXT_LEFT, _COLUMN_RUN, _COLUMN_VALUE = 0.66, 0.988, 0.9
+_TEXT_WIDTH = 60  # characters
+_LINE = 0.03  # of the window's height
+_PLAYED_MS = 2500  # whole animation
 _ALARM = "#b3261e"
 
 
@@ -31,10 +30,11 @@ class MovieWindow(Plotter):
     """One movie of a run; `roots` are those that the buttons go through, in order."""
 
     def __init__(self, run: Run, roots: Sequence[str], root: str) -> None:
-        super().__init__(1, 1, figsize=(15, 8.6), windowTitle="FlexAlign: one movie")
+        super().__init__(1, 1, figsize=(16, 9), windowTitle="FlexAlign: one movie")
         self.tightLayoutOn = False
+        self._timer: Any = None
+        self.getFigure().canvas.mpl_connect("close_event", lambda _: self._stop())
         self._run, self._roots, self._at = run, list(roots), list(roots).index(root)
-        self._buttons: List[Any] = []
         self.draw_movie()
 
     @property
@@ -49,30 +49,97 @@ class MovieWindow(Plotter):
             self.getCanvas().draw_idle()
 
     def draw_movie(self) -> None:
-        figure = self.getFigure()
-        figure.clear()
-        for ending, title, place in PICTURES:
-            path = os.path.join(self._run.folder, self.root + ending)
-            axes = figure.add_axes(place)
-            axes.axis("off")
-            if os.path.exists(path):
-                axes.imshow(imread(path), cmap="gray", interpolation="antialiased")
-                if ending == "_thumbnail.png":  # the plots have titles of their own
-                    axes.set_title(title, fontsize=10)
-            else:
-                axes.text(0.5, 0.5, f"{title}:\nnot written", ha="center", va="center", color="0.5")
-        row = next((row for row in self._run.rows if row["root"] == self.root), None)
-        self._write_text(row)
-        # Kept, because matplotlib forgets buttons that nobody holds.
-        self._buttons = [self._button("Previous", 0.625, -1), self._button("Next", 0.725, 1)]
+        self._stop()
+        self.getFigure().clear()
+        self._draw_charts()
+        self._write_text(next((row for row in self._run.rows if row["root"] == self.root), None))
+        # Kept as attributes, because matplotlib forgets buttons that nobody holds.
+        self.previous = self._button("Previous", (_TEXT_LEFT, 0.02, 0.09, 0.045), lambda: self.step(-1))
+        self.following = self._button("Next", (_TEXT_LEFT + 0.1, 0.02, 0.09, 0.045), lambda: self.step(1))
+        for button, possible in ((self.previous, self._at > 0), (self.following, self._at + 1 < len(self._roots))):
+            button.set_active(possible)
+            button.label.set_color("black" if possible else "0.7")
 
-    def _button(self, label: str, left: float, by: int) -> Button:
-        axes: Axes = self.getFigure().add_axes((left, 0.02, 0.09, 0.045))
-        button = Button(axes, label)
-        possible = 0 <= self._at + by < len(self._roots)
-        button.set_active(possible)
-        button.label.set_color("black" if possible else "0.7")
-        button.on_clicked(lambda _: self.step(by))
+    def _draw_charts(self) -> None:
+        try:
+            shown = details(self._run.folder, self.root)
+        except (OSError, ValueError, TypeError, KeyError, IndexError, SettingsError) as error:
+            charts.missing(self._axes(0, _UPPER), self.root, "\n".join(textwrap.wrap(f"Can't be shown: {error}", 45)))
+            return
+        thumbnail, spectrum = (
+            os.path.join(self._run.folder, self.root + end) for end in ("_thumbnail.png", "_psd.png")
+        )
+        charts.picture(self._axes(0, _UPPER), thumbnail, "Micrograph")
+        if "profile" in shown:
+            charts.picture(
+                self._axes(1, _UPPER + 0.12, _HEIGHT - 0.12), spectrum, "Power spectrum: corrected | uncorrected"
+            )
+            charts.radial_averages(self._axes(1, _UPPER, 0.1), shown["profile"])
+        else:
+            charts.missing(self._axes(1, _UPPER), "Power spectrum", "not written")
+        self._chart(2, _UPPER, "shifts", "Motion of the whole frame", charts.trajectory, shown)
+        self._local_motion(shown, thumbnail)
+        self._chart(1, _LOWER, "patches", "Patches", charts.residuals, shown)
+        height = (_HEIGHT - 0.1) / 2 if "frc" in shown else _HEIGHT
+        rejected = self._axes(2, _LOWER + _HEIGHT - height, height)
+        if "frame_rejected" in shown:
+            charts.rejected_pairs(rejected, shown)
+        else:
+            charts.missing(rejected, "Rejected pairs", "not known of this result")
+        if "frc" in shown:
+            charts.halves(self._axes(2, _LOWER, height), shown["frc"])
+
+    def _axes(self, column: int, bottom: float, height: float = _HEIGHT) -> Axes:
+        return self.getFigure().add_axes((_LEFTS[column], bottom, _WIDTH, height))
+
+    def _chart(self, column: int, bottom: float, key: str, title: str, draw: Any, shown: Dict[str, Any]) -> None:
+        axes = self._axes(column, bottom)
+        if key in shown:
+            draw(axes, shown)
+        else:
+            charts.missing(axes, title, "not measured")
+
+    def _local_motion(self, shown: Dict[str, Any], thumbnail: str) -> None:
+        axes = self._axes(0, _LOWER)
+        if "field" not in shown:
+            return charts.missing(axes, "Local motion", "none: shifts of the whole frame only")
+        motion = charts.LocalMotion(axes, shown, thumbnail)
+        last = len(motion.frames) - 1
+        place = self.getFigure().add_axes((_LEFTS[0] + 0.075, 0.025, 0.075, 0.03))
+        self.slider = Slider(place, "", 0, last, valinit=last, valstep=1)
+        self.slider.valtext.set_fontsize(9)
+        self.slider.valtext.set_position((1.12, 0.5))
+
+        def show(_: Any = None) -> None:
+            i = int(self.slider.val)
+            self.slider.valtext.set_text(f"frame {motion.frames[i]}")
+            motion.draw(i)
+            self.getCanvas().draw_idle()
+
+        self.slider.on_changed(show)
+        self.play = self._button("Play", (_LEFTS[0], 0.02, 0.06, 0.04), self._play_or_stop)
+        show()
+
+    def _play_or_stop(self) -> None:
+        if self._timer is not None:
+            return self._stop()
+        self.play.label.set_text("Stop")
+        last = int(self.slider.valmax)
+        self.slider.set_val(0)
+        self._timer = self.getCanvas().new_timer(interval=_PLAYED_MS // (last + 1))
+        self._timer.add_callback(lambda: self.slider.set_val((int(self.slider.val) + 1) % (last + 1)))
+        self._timer.start()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+            self.play.label.set_text("Play")
+            self.getCanvas().draw_idle()
+
+    def _button(self, label: str, place: Tuple[float, float, float, float], do: Callable[[], None]) -> Button:
+        button = Button(self.getFigure().add_axes(place), label)
+        button.on_clicked(lambda _: do())
         return button
 
     def _write_text(self, row: Optional[Any]) -> None:

@@ -1,8 +1,12 @@
-"""A window about the whole run: motion of the movies in their order, with those that stand out, and throughput."""
+"""A window about the whole run: motion of the movies in their order, with those that stand out, and throughput.
+
+A click on a movie's point opens the movie's own window.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, List, Tuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +17,17 @@ from pyworkflow.gui.plotter import Plotter
 from flexalign_plugin.report_pages import Run
 from flexalign_plugin.report_pages.figures import described
 
+from .movie_window import MovieWindow
+
+LOCAL = "local_motion_max_px"
 MOTIONS = (
     ("accumulated_motion_total_A", "#0b6e4f"),
     ("accumulated_motion_early_A", "#2b6cb0"),
     ("accumulated_motion_late_A", "#b7791f"),
 )
 _NAMED = 8  # of the movies that stand out
+_NAME_LENGTH = 66  # characters
+_CHARACTER, _NEAR = 0.008, 0.06  # width of one and height of a name, as parts of the axes
 
 
 def run_window(run: Run) -> Plotter:
@@ -30,38 +39,70 @@ def run_window(run: Run) -> Plotter:
     order = "acquisition" if run.order == "acquired" else "the results' writing"
     for name, colour in MOTIONS:
         _dots(motion, run, name, colour)
-    motion.legend(fontsize=9, loc="upper right")
-    motion.set_title(f"Motion of {len(run.rows)} movies, {len(run.failed)} failed", fontsize=11)
+    motion.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.005, 0.99), ncol=len(MOTIONS), frameon=False)
+    motion.set_title(f"Motion of {len(run.rows)} movies, {len(run.failed)} failed", fontsize=11, loc="left")
     motion.set_ylabel("motion (Å)")
-    _dots(local, run, "local_motion_max_px", "#5b4b8a")
+    _dots(local, run, LOCAL, "#5b4b8a")
     local.set_ylabel("largest local motion (px)")
-    for axes in (motion, local):
-        axes.set_xlabel(f"movie, in order of {order}")
+    for axes, name in ((motion, MOTIONS[0][0]), (local, LOCAL)):
+        axes.set_xlabel(f"movie, in order of {order} (click a point to open it)")
         axes.set_xlim(0.5, max(len(run.rows), 2) + 0.5)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, color="0.92")
+        _name_far(axes, run, name)
     _throughput(progress, run)
+    roots = [row["root"] for row in run.rows]
+    clicks: List[Any] = []
+
+    def open_movie(event: Any) -> None:
+        if event.mouseevent not in clicks:  # told once for each of the points that lie there
+            clicks[:] = [event.mouseevent]
+            MovieWindow(run, roots, roots[int(event.ind[0])]).show()
+
+    plotter.getCanvas().mpl_connect("pick_event", open_movie)
     return plotter
 
 
 def _dots(axes: Axes, run: Run, name: str, colour: str) -> None:
-    label = described(name).label
-    values = np.array([row["values"].get(name, np.nan) for row in run.rows], float)
+    values = _values(run, name)
     if np.isnan(values).all():
         return
-    at = np.arange(1, len(values) + 1)
-    axes.scatter(at, values, s=16, color=colour, label=label)
-    far = [i for i, row in enumerate(run.rows) if any(text.startswith(label) for text in row["concerns"])]
-    axes.scatter(at[far], values[far], s=70, facecolors="none", edgecolors="#c62828", linewidths=1.6)
-    for i in far[:_NAMED]:
+    axes.scatter(np.arange(1, len(values) + 1), values, s=16, color=colour, label=described(name).label, picker=4)
+    far = _far(run, name)
+    rings = np.array(far, int)
+    axes.scatter(rings + 1, values[rings], s=70, facecolors="none", edgecolors="#c62828", linewidths=1.6)
+
+
+def _values(run: Run, name: str) -> np.ndarray:
+    return np.array([row["values"].get(name, np.nan) for row in run.rows], float)
+
+
+def _far(run: Run, name: str) -> List[int]:
+    label = described(name).label
+    return [i for i, row in enumerate(run.rows) if any(text.startswith(label) for text in row["concerns"])]
+
+
+def _name_far(axes: Axes, run: Run, name: str) -> None:
+    """Names of the movies that stand out, on the side that has room, neighbours' names below each other."""
+    values, top, n = _values(run, name), axes.get_ylim()[1], max(len(run.rows), 2)
+    named: List[Tuple[float, float, float]] = []  # left, right, height
+    for i in _far(run, name)[:_NAMED]:
+        x, y = i / n, values[i] / top
+        root = run.rows[i]["root"]
+        if len(root) > _NAME_LENGTH:
+            root = f"{root[: _NAME_LENGTH // 2]}…{root[-_NAME_LENGTH // 2 :]}"
+        width = _CHARACTER * len(root)
+        left, right = (x, x + width) if x < 0.5 else (x - width, x)
+        above = sum(left < other[1] and other[0] < right and abs(y - other[2]) < _NEAR for other in named)
+        named.append((left, right, y))
         axes.annotate(
-            run.rows[i]["root"],
-            (at[i], values[i]),
-            xytext=(-8, -3),
+            root,
+            (i + 1, values[i]),
+            xytext=(9 if x < 0.5 else -9, -3 - 11 * above),
             textcoords="offset points",
-            ha="right",
+            ha="left" if x < 0.5 else "right",
             fontsize=8,
             parse_math=False,
         )
@@ -77,7 +118,7 @@ def _throughput(axes: Axes, run: Run) -> None:
     )
     hours = (times[-1] - times[0]) / 3600
     pace = f", {(len(times) - 1) / hours:.0f} movies per hour" if hours > 0 else ""
-    axes.set_title(f"Throughput{pace}", fontsize=11)
+    axes.set_title(f"Throughput{pace}", fontsize=11, loc="left")
     axes.set_ylabel("movies done")
     axes.set_ylim(0, len(times) * 1.08)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))

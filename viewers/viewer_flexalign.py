@@ -7,10 +7,9 @@ import os
 import textwrap
 import webbrowser
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import pyworkflow.protocol.params as params
-from pwem.viewers.mdviewer.viewer import MDView
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer, View
 
 from flexalign_plugin.protocols.protocol_flexalign import ProtFlexAlign
@@ -19,19 +18,9 @@ from flexalign_plugin.report_pages import REPORT_NAME, Run, collect_run, write_r
 
 from .movie_window import MovieWindow
 from .run_window import run_window
+from .tables import OutputTable
 
 NOTHING_YET = "There is nothing yet: no movie is finished, or the run does not make it."
-
-
-class MicrographsView(MDView):
-    """Scipion's table of micrographs, with the picture of the local motion next to its usual ones."""
-
-    def getVisibleAndOrderLabels(self) -> Tuple[str, str, str]:
-        usual = "plotGlobal._filename"
-        visible, order, render = (
-            s.replace(usual, f"{usual} plotLocal._filename") for s in super().getVisibleAndOrderLabels()
-        )
-        return visible, order, render
 
 
 class FlexAlignViewer(ProtocolViewer):
@@ -47,7 +36,8 @@ class FlexAlignViewer(ProtocolViewer):
             "showMicrographs",
             params.LabelParam,
             label="Micrographs",
-            help="Table of the corrected micrographs with thumbnail, motion and power spectrum.",
+            help="Table of the corrected micrographs with thumbnail, power spectrum (left half corrected, right not), "
+            "motion of the whole frame, local motion, and the length of the motion in Å.",
         )
         form.addParam(
             "showWeighted",
@@ -59,7 +49,7 @@ class FlexAlignViewer(ProtocolViewer):
             "showMovies",
             params.LabelParam,
             label="Movies",
-            help="Table of the movies, with the shifts of their frames.",
+            help="Table of the movies, with the frames that were aligned and their shifts in x and y (px).",
         )
         form.addParam(
             "showFailed",
@@ -97,20 +87,20 @@ class FlexAlignViewer(ProtocolViewer):
 
     def _getVisualizeDict(self) -> Dict[str, Callable[..., List[View]]]:
         return {
-            "showMicrographs": lambda _: self._table("outputMicrographs", MicrographsView),
-            "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted", MicrographsView),
-            "showMovies": lambda _: self._table("outputMovies", MDView),
+            "showMicrographs": lambda _: self._table("outputMicrographs"),
+            "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted"),
+            "showMovies": lambda _: self._table("outputMovies"),
             "showFailed": lambda _: self._failures(),
             "showRun": lambda _: self._whole_run(),
             "showReport": lambda _: self._report(),
             "showMovie": lambda _: self._movie(),
         }
 
-    def _table(self, name: str, view: Any) -> List[View]:
+    def _table(self, name: str) -> List[View]:
         output = getattr(self.protocol, name, None)
         if output is None:
             return [self.infoMessage(NOTHING_YET, "FlexAlign")]
-        return [view(output, self.protocol, self._project.port)]
+        return [OutputTable(output, self.protocol, self._project.port)]
 
     def _failures(self) -> List[View]:
         failed = self._run().failed

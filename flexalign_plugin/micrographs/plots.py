@@ -117,11 +117,13 @@ def local_field(path: str, model: MotionModel, settings: Settings, background: n
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
     largest = motion_figures(model, settings)["local_motion_max_px"] or 0.0  # up to the edges, where it often is
-    axes.set_title(
+    title = (
         f"Local shifts relative to frame {first} (circles)\n"
-        f"drawn {magnification:g} times larger; at most {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å",
-        fontsize=11,
+        f"drawn {magnification:g} times larger; at most {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å"
     )
+    if not model.is_local:
+        title = "No local motion:\nshifts of the whole frame only"
+    axes.set_title(title, fontsize=11)
     _save(figure, path)
 
 

@@ -85,7 +85,7 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
                 pictures.write_png(path, small)
             with new("plot_global", "_plot_global.png") as path:
                 plots.global_trajectory(path, model, settings)
-            if model.is_local:
+            if model.is_local or settings.do_local_alignment:  # also where none was found: tables have a column of it
                 with new("plot_local", "_plot_local.png") as path:
                     plots.local_field(path, model, settings, small)
             if settings.do_compute_psd:

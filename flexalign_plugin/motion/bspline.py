@@ -42,6 +42,15 @@ def basis(n_points: int, length: float, at: np.ndarray) -> np.ndarray:
     return BSpline.design_matrix(at, knot_vector(n_points, length), degree).toarray()
 
 
+def places(n_points: int, length: float) -> np.ndarray:
+    """(n_points,) where on [0, length] each control point pulls most: the mean of the knots that its basis function
+    depends on (Greville's abscissae). A spline whose coefficients are these is the position itself."""
+    degree = min(DEGREE, n_points - 1)
+    if degree < 1:
+        return np.full(n_points, length / 2)
+    return np.lib.stride_tricks.sliding_window_view(knot_vector(n_points, length)[1:-1], degree).mean(axis=1)
+
+
 def gram(n_points: int, derivative: int = 0) -> np.ndarray:
     """Integrals of the products of all basis functions' derivatives, (n_points, n_points) float64.
 

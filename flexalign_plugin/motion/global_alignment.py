@@ -45,6 +45,7 @@ class GlobalAlignment:
     reference : index of the reference frame within the aligned ones.
     axes : whether the spectrum's axes were used (`band.unusable`).
     rejected : fraction of pairs that the solution contradicts.
+    frames_rejected : (n,) fraction of rejected pairs of each frame; None where it is not known.
     on_rim : fraction of pairs without a maximum inside the search radius.
     residual_px : standard deviation of the pairs' residuals.
     significance : median over the pairs of peak height / noise.
@@ -64,6 +65,7 @@ class GlobalAlignment:
     axes: bool = False
     by_search: bool = False
     believed: bool = True
+    frames_rejected: Optional[np.ndarray] = None
     shift_sigma_px: Optional[np.ndarray] = None
     lost: int = 0
     max_shift_A: float = 0.0
@@ -181,6 +183,7 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
     solution, _ = solve_peaks(movie.n, pairs, windows.peaks())
     predicted = solution.shifts[:, pairs[:, 1]] - solution.shifts[:, pairs[:, 0]]
     solution, peaks = solve_peaks(movie.n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
+    rejected = np.bincount(pairs[solution.weights[0] == 0].ravel(), minlength=movie.n) / max(movie.n - 1, 1)
     found = GlobalAlignment(
         shifts_px=solution.shifts[0] * movie.band.scale,
         reference=0,
@@ -189,6 +192,7 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
         residual_px=float(solution.residual_sd[0] * movie.band.scale.mean()),
         significance=float(np.median(_significance(peaks))),
         lost=_lost(movie.n, pairs, solution.shifts[0], peaks),
+        frames_rejected=rejected,
     )
     return _from_reference(found, found.shifts_px)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .band import Band, halves, lowpass
 from .band_movie import BandMovie
-from .evidence import field_variance, space_modes, spaces_to_try, time_modes, times_to_try
+from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
@@ -49,6 +49,7 @@ class LocalAlignment:
     layout : the patches.
     patch_shifts_px : (p, n, 2) shifts as measured patch by patch, global shift included, zero mean over frames.
     rejected : fraction of the pair equations of the patches that were rejected.
+    patches_rejected : (p,) the same of each patch.
     log_evidence : how much more probable the data are with the field than without; 0 without refinement.
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
     field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
@@ -61,6 +62,7 @@ class LocalAlignment:
     layout: PatchLayout
     patch_shifts_px: np.ndarray
     rejected: float
+    patches_rejected: np.ndarray
     log_evidence: float
     shift_sigma_px: Optional[np.ndarray] = None
     field_sigma_px: Optional[np.ndarray] = None
@@ -137,9 +139,9 @@ def align_locally(
     found: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
     if refinement:
         del patches, windows
-        finer = _finer(movie, layout, start)
-        measured = field_basis(control_points, n, movie.frame_shape, finer.centres_px).field(coefficients)
-        joint = _refine(Patches(movie, finer, start, pairs), control_points, choose_points, measured)
+        smaller = _finer(movie, layout, start)
+        measured = field_basis(control_points, n, movie.frame_shape, smaller.centres_px).field(coefficients)
+        joint = _refine(Patches(movie, smaller, start, pairs), control_points, choose_points, measured)
         shifts_px = shifts_px + joint.shifts * scale
         found = joint.coefficients
     return LocalAlignment(
@@ -148,11 +150,21 @@ def align_locally(
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
         rejected=float(solution.rejected.mean()),
+        patches_rejected=solution.rejected,
         log_evidence=joint.log_evidence if joint else 0.0,
         shift_sigma_px=joint.shift_sigma * scale if joint and joint.shift_sigma is not None else None,
         field_sigma_px=joint.field_sigma_px if joint else None,
         misfit_px=joint.misfit_px if joint else 0.0,
     )
+
+
+def finest_control_points(
+    points: Tuple[int, int, int], patches: Tuple[int, int], n_frames: int
+) -> Tuple[int, int, int]:
+    """(KT, KY, KX) that the refinement takes at most, starting from these, for (n_y, n_x) patches."""
+    factor = max(FINER_SPANS)
+    ky, kx = (finer(k, factor, math.ceil(FINER * count)) for k, count in zip(points[1:], patches))
+    return finer(points[0], factor, n_frames), ky, kx
 
 
 def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> PatchLayout:

@@ -12,6 +12,7 @@ from .band import fft_size_above
 from .band_movie import BandMovie
 
 MIN_PATCHES = 2
+MIN_ROOM = 1.25  # patches; less than that is one place measured twice
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def lay_patches(
         high = band.size[axis] + min(0, math.floor(shifts_px[:, axis].min() / scale))
         size = fft_size_above(patch_A / movie.pixel_size_A / scale)
         number = counts[axis] if counts else math.ceil(band.full[axis] * movie.pixel_size_A / patch_A)
-        if number < MIN_PATCHES or high - low < size * 1.25:
+        if number < MIN_PATCHES or high - low < size * MIN_ROOM:
             return None
         firsts.append(np.round(np.linspace(low, high - size, number)).astype(int))
         sizes.append(size)

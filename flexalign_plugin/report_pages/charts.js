@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#0b6e4f", "#2b6cb0", "#b7791f"], ALARM = "#c62828";
+const MANY_REJECTED = 0.5; // of the pairs of a frame or patch: drawn all red
 
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -68,6 +69,12 @@ function axes(width, height, x, y, square = false) {
   return { svg, px, py };
 }
 
+// From blue to red as the share goes from 0 to 1.
+function blend(share) {
+  const t = Math.min(share || 0, 1), mixed = [[43, 198], [108, 40], [176, 40]].map(([a, b]) => Math.round(a + t * (b - a)));
+  return `rgb(${mixed.join(", ")})`;
+}
+
 const plain = (low, high, n) => ticks(low, high, n).map((v) => [v, String(v)]);
 
 // Values of the movies in their order. series: [{label, values}]; marked: for each movie true if it is an outlier.
@@ -94,9 +101,10 @@ function ordered(series, names, marked, unit, onPick) {
 function progress(times) {
   const first = times[0], last = Math.max(times[times.length - 1], first + 60);
   const days = last - first > 36 * 3600;
-  const text = (t) => new Date(t * 1000).toLocaleString([], days ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" });
+  const seconds = last - first < 600 ? { second: "2-digit" } : {};
+  const text = (t) => new Date(t * 1000).toLocaleString([], days ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit", ...seconds });
   return chart(200, (width, height) => {
-    const n = Math.max(2, Math.floor(width / (days ? 130 : 90)));
+    const n = Math.max(2, Math.floor(width / (days ? 130 : 110)));
     const at = Array.from({ length: n }, (_, i) => first + ((last - first) * (i + 0.5)) / n).map((t) => [t, text(t)]);
     const { svg, px, py } = axes(width, height, { low: first, high: last, label: "time", ticks: at },
       { low: 0, high: times.length * 1.05, label: "movies done", ticks: plain(0, times.length * 1.05, 4).filter(([v]) => v === Math.round(v)) });

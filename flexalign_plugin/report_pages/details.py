@@ -28,9 +28,10 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     Returns
     -------
     Keys, each only where it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
-    pixel_size_A, field (see `_field`), patches ([y, x, residual px]), window ([x0, y0, x1, y1] of the micrograph in
-    the frame, px), frc ({"curve": [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected",
-    "uncorrected", "nyquist_A"}), thumbnail, psd and plot_psd (data URLs).
+    pixel_size_A, field (see `_field`), patches (see `_patches`), frame_rejected (fraction of each aligned frame's pairs
+    that were rejected), window ([x0, y0, x1, y1] of the micrograph in the frame, px), frc ({"curve":
+    [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected", "uncorrected", "nyquist_A"}), thumbnail, psd and
+    plot_psd (data URLs).
     """
     content = load_result(folder, root)
     found: Dict[str, Any] = {}
@@ -51,6 +52,9 @@ def details(folder: str, root: str) -> Dict[str, Any]:
         patches = _patches(model, content["quality"])
         if patches is not None:
             found["patches"] = patches
+        rejected = content["quality"].get("frame_pairs_rejected")
+        if rejected and len(rejected) == model.n_aligned:
+            found["frame_rejected"] = rejected
         profile = content["quality"].get("psd_profile")
         if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
             found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
@@ -98,8 +102,9 @@ def _mesh(length: int, spacing: float) -> np.ndarray:
     return (np.arange(n) + 0.5) * length / n
 
 
-def _patches(model: MotionModel, quality: Dict[str, Any]) -> Optional[List[List[float]]]:
-    """[y, x, rms over frames of (measured less smooth shift)] of each patch, pixels."""
+def _patches(model: MotionModel, quality: Dict[str, Any]) -> Optional[List[List[Optional[float]]]]:
+    """[y, x, rms over frames of (measured less smooth shift), rejected] of each patch: pixels, and the fraction of its
+    frame pairs that were rejected, None in results that don't have it."""
     centres, measured = (np.array(quality.get(f"patch_{what}_px", ()), float) for what in ("centres", "shifts"))
     if centres.ndim != 2 or measured.shape != (len(centres), model.n_aligned, 2):
         return None
@@ -107,7 +112,10 @@ def _patches(model: MotionModel, quality: Dict[str, Any]) -> Optional[List[List[
     smooth = np.stack(model.shift(t[None, :], centres[:, :1], centres[:, 1:]), -1)
     difference = measured - (smooth - smooth.mean(axis=1, keepdims=True))
     rms = np.sqrt(np.mean(np.sum(difference**2, axis=2), axis=1))
-    return [[round(y), round(x), round(r, 3)] for (y, x), r in zip(centres.tolist(), rms.tolist())]
+    rejected = quality.get("patches_rejected")
+    if rejected is None or len(rejected) != len(centres):
+        rejected = [None] * len(centres)
+    return [[round(y), round(x), round(r, 3), f] for (y, x), r, f in zip(centres.tolist(), rms.tolist(), rejected)]
 
 
 def _window(settings: Dict[str, Any], ny: int, nx: int) -> List[int]:

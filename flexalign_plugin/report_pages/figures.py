@@ -9,8 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 OUTLIER_DISTANCE = 3.5  # robust standard deviations; Iglewicz and Hoaglin's limit
 MIN_MOVIES_FOR_OUTLIERS = 8
 MIN_SPREAD = 0.1  # of the logarithm: in a run where all movies are alike, a movie 10 % off is still like them
-# Figures that grow when a movie goes wrong.
-WATCHED = ("accumulated_motion_total_A", "local_motion_max_px", "pair_residual_px")
+# Figures that grow when a movie goes wrong, and up to which value they do no harm, whatever the others have.
+WATCHED = {"accumulated_motion_total_A": 5.0, "local_motion_max_px": 1.0, "pair_residual_px": 0.2}
 
 
 class Figure(NamedTuple):
@@ -36,7 +36,15 @@ FIGURES: Dict[str, Figure] = {
     "pair_residual_px": Figure("Residual of pairs", "px", "How far the pairs that were kept scatter about the motion."),
     "pair_significance": Figure("Strength of the matches", "", "Height of a pair's match over the noise around it."),
     "patch_pairs_rejected": Figure("Rejected pairs of patches", "%", "As above, mean over the patches.", 0.5),
-    "local_log_likelihood_gain": Figure(
+    "expected_error_px": Figure("Expected error", "px", "Of the motion, rms over the frame and all frames."),
+    "confidence": Figure("Confidence", "%", "Part of the finest signal (at Nyquist) that the expected error leaves."),
+    "motion_over_error": Figure(
+        "Motion over its error", "", "How many times larger the motion is than its expected error."
+    ),
+    "late_drift_A_per_dose": Figure(
+        "Late drift", "Å per e/Å²", "How fast the specimen still moves late: blurs frames."
+    ),
+    "local_log_evidence": Figure(
         "Evidence for local motion", "", "How much better the field explains the movie than whole-frame shifts alone."
     ),
     "frc_0143_A": Figure("Halves agree to (0.143)", "Å", "Finest resolution at which even and odd frames agree."),
@@ -81,7 +89,7 @@ def numbers(quality: Dict[str, Any], prefix: str = "") -> Dict[str, float]:
 def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
     """For each movie of a run, a sentence for each figure that is far from the others' or above its limit."""
     found: List[List[str]] = [[] for _ in values]
-    for name in WATCHED:
+    for name, harmless in WATCHED.items():
         known = [v[name] for v in values if v.get(name, 0) > 0]
         if len(known) < MIN_MOVIES_FOR_OUTLIERS:
             continue
@@ -89,7 +97,7 @@ def concerns(values: List[Dict[str, float]]) -> List[List[str]]:
         middle = statistics.median(logs)
         spread = max(1.4826 * statistics.median(abs(v - middle) for v in logs), MIN_SPREAD)
         for sentences, v in zip(found, values):
-            if v.get(name, 0) > 0 and (math.log(v[name]) - middle) / spread > OUTLIER_DISTANCE:
+            if v.get(name, 0) > harmless and (math.log(v[name]) - middle) / spread > OUTLIER_DISTANCE:
                 figure = described(name)
                 times = v[name] / math.exp(middle)
                 sentences.append(f"{figure.label} {in_words(name, v[name])}, {times:.1f} times the run's median.")

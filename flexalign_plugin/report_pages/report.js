@@ -16,7 +16,7 @@ const inWords = (name, value) => {
   const unit = data.figures[name] ? data.figures[name].unit : "";
   return value == null ? "–" : `${unit === "%" ? nice(100 * value) : nice(value)} ${unit}`.trim();
 };
-const median = (values) => { const v = values.filter((x) => x != null).sort((a, b) => a - b); return v.length ? v[Math.floor(v.length / 2)] : null; };
+const median = (values) => { const v = values.filter((x) => x != null).sort((a, b) => a - b); return v.length ? (v[(v.length - 1) >> 1] + v[v.length >> 1]) / 2 : null; };
 const column = (name) => movies.map((movie) => movie.values[name] ?? null);
 const when = (seconds) => new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 const counted = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
@@ -164,7 +164,8 @@ function moviePage(movie) {
   } else {
     grid.append(card("Pictures", h("p", {}, "The pictures of this movie are not inside this page, to keep it small. Where this file lies beside the results, these open them:"), fileList(movie, /\.png$/)));
   }
-  grid.append(figuresCard(movie), h("div", { class: "stack" }, d && d.frc ? halvesCard(d.frc) : null, d && d.patches ? patchesCard(d) : null, settingsCard(movie), card("Files", fileList(movie, /./))));
+  grid.append(h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, d && d.frame_rejected ? framesCard(d, movie) : null, d && d.frc ? halvesCard(d.frc) : null, settingsCard(movie)),
+    figuresCard(movie), card("Files", fileList(movie, /./)));
   page.append(footer());
   window.scrollTo(0, 0);
 }
@@ -224,12 +225,28 @@ function patchesCard(d) {
     const w = Math.min(width, 460), k = w / nx, spacing = Math.min(nx, ny) / Math.sqrt(d.patches.length);
     const svg = s("svg", { width, height, viewBox: `${-(width - w) / 2} 0 ${width} ${height}`, role: "img", "aria-label": "residuals of the patches" });
     svg.append(s("rect", { x: 0.5, y: 0.5, width: w - 1, height: ny * k - 1, fill: "#f7f9fb", stroke: "#aab4bf" }));
-    for (const [y, x, r] of d.patches) {
-      svg.append(s("circle", { cx: x * k, cy: y * k, r: Math.max(0.45 * spacing * k * Math.sqrt(r / largest), 2), fill: "rgba(43, 108, 176, 0.35)", stroke: "#2b6cb0" }, s("title", {}, `${nice(r)} px`)));
-      if (d.patches.length <= 64) svg.append(s("text", { x: x * k, y: y * k + 4, "text-anchor": "middle" }, nice(+r.toFixed(2))));
+    for (const [y, x, r, rejected] of d.patches) {
+      const colour = blend(rejected / MANY_REJECTED), share = rejected == null ? "" : `${Math.round(100 * rejected)} %`;
+      svg.append(s("circle", { cx: x * k, cy: y * k, r: Math.max(0.45 * spacing * k * Math.sqrt(r / largest), 2), fill: colour, "fill-opacity": 0.35, stroke: colour },
+        s("title", {}, `${nice(r)} px${share && `, ${share} of the pairs rejected`}`)));
+      if (d.patches.length > 64) continue;
+      svg.append(s("text", { x: x * k, y: y * k + (share ? -2 : 4), "text-anchor": "middle" }, nice(+r.toPrecision(2))));
+      if (share) svg.append(s("text", { x: x * k, y: y * k + 11, "text-anchor": "middle" }, share));
     }
     return svg;
-  }), h("p", { class: "soft" }, `Distance between the shifts that each of ${d.patches.length} patches showed alone and the smooth field, in pixels (rms over the frames); larger circles fit worse. One patch far above the others: something moves there by itself, or it holds no signal.`));
+  }), h("p", { class: "soft" }, `Distance between the shifts that each of ${d.patches.length} patches showed alone and the smooth field, in pixels (rms over the frames); larger circles fit worse. ${d.patches[0][3] == null ? "" : "Below it, and redder: the part of its frame pairs that was rejected. "}One patch far above the others: something moves there by itself, or it holds no signal.`));
+}
+
+// Which frames contradict the others: an empty frame, or one that moves while it is exposed.
+function framesCard(d, movie) {
+  const shares = d.frame_rejected.map((v) => 100 * v), last = d.first_frame + shares.length - 1, high = Math.max(10, ...shares);
+  return card("Rejected pairs of each frame", chart(150, (width, height) => {
+    const { svg, px, py } = axes(width, height, { low: d.first_frame - 0.5, high: last + 0.5, label: "frame", ticks: plain(d.first_frame, last, 6).filter(([v]) => Number.isInteger(v)) },
+      { low: 0, high, label: "%", ticks: plain(0, high, 3) });
+    shares.forEach((v, i) => svg.append(s("rect", { x: px(d.first_frame + i - 0.42), width: px(0.84) - px(0), y: py(v), height: py(0) - py(v), fill: blend(v / 100 / MANY_REJECTED) },
+      s("title", {}, `frame ${d.first_frame + i}: ${nice(v)} %`))));
+    return svg;
+  }), h("p", { class: "soft" }, `${inWords("pairs_rejected", movie.values.pairs_rejected)} of all pairs contradict the motion of the whole frame and were left out. A frame far above the others shows little, or jumped.`));
 }
 
 function figuresCard(movie) {

@@ -76,9 +76,12 @@ def test_only_what_was_asked_for(tmp_path):
         assert mrc.get_labels()[1].strip() == "frames 1 to 4 of movie_01.mrc"
 
 
-def test_global_model_has_no_local_plot(tmp_path):
-    files = write_result(movie_result(motion_model((256, 256), n_frames=4, local_px=0)), str(tmp_path), "m")
+def test_without_local_alignment_there_is_no_local_plot(tmp_path):
+    model = motion_model((256, 256), n_frames=4, local_px=0)
+    files = write_result(movie_result(model, do_local_alignment=False), str(tmp_path), "a")
     assert sorted(files) == sorted(set(ENDINGS) - {"plot_local"})
+    files = write_result(movie_result(model), str(tmp_path), "b")
+    assert sorted(files) == sorted(ENDINGS)
 
 
 def test_failure_keeps_the_earlier_result(result, tmp_path, monkeypatch):

@@ -125,6 +125,28 @@ def test_local_motion_of_5_px(bending, refinement, limit):
     assert local.rejected < 0.1
 
 
+def test_the_frame_and_the_patch_without_signal_are_named():
+    """One frame is noise, and in one corner all frames are: their pairs are the rejected ones."""
+    ph = phantom(local_px=2.0)
+    frames = np.stack(list(ph.frames())).astype(np.float32)
+    noise = np.random.default_rng(3)
+    frames[4] = noise.normal(frames[4].mean(), frames[4].std(), frames[4].shape)
+    found = align_globally(band_movie(frames), 30.0, 50.0)
+    assert found.frames_rejected.argmax() == 4
+    assert found.frames_rejected[4] > 0.7 > 0.2 > np.median(found.frames_rejected)
+
+    frames = np.stack(list(ph.frames())).astype(np.float32)
+    corner = frames[:, : NY // 2, : NX // 2]
+    corner[:] = noise.normal(frames.mean(), frames.std(), corner.shape)
+    movie = band_movie(frames)
+    start = align_globally(movie, 30.0, 50.0)
+    layout = lay_patches(movie, start.shifts_px, 300.0)
+    local = align_locally(movie, layout, start, 30.0, 50.0, 3, (4, 4, 4), False)
+    assert local.patches_rejected.shape == (len(layout.centres_px),)
+    assert (layout.centres_px[local.patches_rejected.argmax()] < (NY / 2, NX / 2)).all()
+    assert local.patches_rejected.mean() == pytest.approx(local.rejected)
+
+
 def test_a_field_finer_than_the_published_rule():
     """Motion through 6 x 6 random values, of which the rule's 3 x 4 control points leave most: the evidence takes more,
     with less than half the error; as published keeps the rule."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.motion.bspline import basis, gram
+from flexalign_plugin.motion.bspline import basis, gram, places
 
 
 @pytest.mark.parametrize("n_points", range(1, 12))
@@ -27,6 +27,12 @@ def test_polynomials_are_reproduced_up_to_the_degree(n_points, power):
     error = np.abs(values @ np.linalg.lstsq(values, wanted, rcond=None)[0] - wanted).max()
     if power <= min(3, n_points - 1):
         assert error < 1e-10
+
+
+@pytest.mark.parametrize("n_points", range(2, 12))
+def test_coefficients_that_are_their_places_give_the_position(n_points):
+    at = np.linspace(0, 50, 101)
+    np.testing.assert_allclose(basis(n_points, 50.0, at) @ places(n_points, 50.0), at, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_points", [2, 3, 4, 7, 10])

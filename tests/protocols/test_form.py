@@ -79,7 +79,7 @@ def test_every_parameter_is_explained_in_the_docs():
 
 
 def test_settings_take_the_form_the_movies_and_their_acquisition(project, movies):
-    from flexalign_plugin.protocols import form
+    from flexalign_plugin.protocols import form_values
 
     imported = import_movies(
         project,
@@ -91,7 +91,7 @@ def test_settings_take_the_form_the_movies_and_their_acquisition(project, movies
         gainFile=f"{movies.folder}/gain.mrc",
     )
     protocol = new_alignment(project, imported, nFrames=SHAPE[0], gainRot=1, gainFlip=2, eerSampling=1)
-    settings = Settings(**form.settings_values(protocol, imported.outputMovies.getFirstItem()))
+    settings = Settings(**form_values.settings_values(protocol, imported.outputMovies.getFirstItem()))
     assert (settings.gain_rot, settings.gain_flip, settings.eer_sampling) == ("90", "left-right", 2)
     assert settings.pixel_size == PIXEL_A and settings.voltage == 300 and settings.pre_exposure == 2.0
     assert settings.dose_per_frame == pytest.approx(0.1 * HARDWARE_FRAMES / SHAPE[0])
@@ -111,3 +111,18 @@ def test_the_gpu_list_makes_no_slots_on_the_cpu_and_a_queue_is_asked_for_the_cor
     protocol = protocol_class()(binThreads=8)
     assert protocol.getGpuList() == []
     assert protocol.getTotalThreads() == 8
+
+
+def test_an_emptied_number_is_named_and_one_that_does_not_apply_is_no_matter(project, movies):
+    """Scipion names it itself; no traceback follows. Hidden, it has its default."""
+    from flexalign_plugin.protocols import form_values
+
+    protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A))
+    protocol.minLocalRes.set(None)
+    protocol.moviesPerJob.set(None)
+    problems = protocol.validate()
+    assert len(problems) == 2 and all("should be" in problem for problem in problems), problems
+    protocol.moviesPerJob.set(1)
+    protocol.doLocalAlignment.set(False)
+    assert protocol.validate() == []
+    assert form_values.settings_values(protocol, protocol.inputMovies.get().getFirstItem())["min_local_res"] == 500

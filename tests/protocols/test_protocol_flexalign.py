@@ -53,7 +53,7 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
     model = MotionModel.load(micrograph.getFileName().replace("_aligned_mic.mrc", "_motion.json"))
     assert model.n_aligned == SHAPE[0]
     assert not protocol.outputMicrographs.isStreamOpen() and not protocol.outputMovies.isStreamOpen()
-    assert "1 movie aligned" in protocol.summary()[0]
+    assert protocol.summary()[0] == "1 movie aligned."
 
 
 def _copies(movies, folder, n):
@@ -77,7 +77,11 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     with open(protocol._getExtraPath("failed.tsv")) as f:
         header, line = f.read().splitlines()
     assert header == "id\tmovie\treason" and "bad_0.mrcs" in line
-    assert "1 movie failed" in protocol.summary()[0]
+    counts, _, report, _, reason = protocol.summary()
+    assert counts == "2 movies aligned, *1 failed*."
+    assert f"[[{protocol._getExtraPath('report.html')}][" in report
+    assert reason.startswith("  bad_0.mrcs: Truncated") and "copy the file again" in reason
+    assert protocol.outputMoviesFailed.getFirstItem().reason.get() in reason
     with open(protocol._getExtraPath("report.html"), encoding="utf-8") as f:
         report = f.read()
     assert "bad_0.mrcs" in report and '"root":"good_1"' in report
@@ -159,7 +163,6 @@ def test_weighted_micrographs_halves_and_pairs_are_sets_of_their_own(project, mo
             with mrcfile.open(micrograph.getFileName()) as mrc:
                 assert mrc.data.dtype == np.float16 and mrc.data.shape == (SHAPE[1] // 2, SHAPE[2] // 2)
     assert sizes == {"": 2, "DoseWeighted": 2, "Even": 1, "Odd": 1} and protocol.outputMovies.getSize() == 2
-    assert "outputMicrographsDoseWeighted" in protocol.summary()[0]
     with open(protocol._getExtraPath("good_1_motion.json")) as f:
         assert json.load(f)["settings"]["dose_per_frame"] == 2.0
 

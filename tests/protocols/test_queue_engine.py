@@ -11,6 +11,7 @@ import pytest
 
 from flexalign_plugin import batch
 from flexalign_plugin.devices import Compute
+from flexalign_plugin.errors import OutputError
 from flexalign_plugin.jobs import Job, JobResult
 from flexalign_plugin.protocols import queue_engine
 from flexalign_plugin.protocols.queue_engine import QueueEngine
@@ -187,3 +188,43 @@ def test_closing_cancels_what_is_in_the_queue_and_fails_the_rest(engine_of, queu
     assert "the run was stopped" in results(submit(engine, "ok-3"))[0].error
     engine.close()
     assert len(queue.cancelled) == 1 and queue.sent == [["held-1"]]
+
+
+def test_a_fault_of_the_watcher_hangs_nothing(engine_of, queue, monkeypatch):
+    engine = engine_of(1, 1)
+    held = submit(engine, "held-1", "ok-2")
+
+    def broken(request):
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(queue_engine, "read_answer", broken)
+    for result in results(held):
+        assert not result.ok and "could not be watched any longer (ValueError: out of order)" in result.error
+    assert len(queue.cancelled) == 1 and "the run was stopped" in results(submit(engine, "ok-3"))[0].error
+
+
+def test_a_shared_disk_may_be_away_for_a_moment(engine_of, queue, monkeypatch):
+    engine, read, looks = engine_of(1, 2), batch.read_answer, []
+
+    def stale(request):
+        looks.append(request)
+        if len(looks) < 5:
+            raise OSError(116, "Stale file handle")
+        return read(request)
+
+    monkeypatch.setattr(queue_engine, "read_answer", stale)
+    assert all(r.ok for r in results(submit(engine, "ok-1", "ok-2"))) and len(queue.sent) == 1
+
+
+def test_a_request_that_can_not_be_written_is_tried_again(engine_of, queue, monkeypatch):
+    engine, write, tries = engine_of(1, 2), batch.write_request, []
+
+    def full(*args):
+        tries.append(args)
+        if len(tries) < 3:
+            raise OutputError("the disk is full")
+        write(*args)
+
+    monkeypatch.setattr(queue_engine, "write_request", full)
+    assert all(r.ok for r in results(submit(engine, "ok-1", "ok-2"))) and len(queue.sent) == 1
+    assert "could not be sent and is tried again: the disk is full" in queue.said[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flexalign_plugin.protocols.summaries import Pace, duration
+from flexalign_plugin.jobs import JobResult
+from flexalign_plugin.protocols.summaries import Pace, duration, summary
 
 
 class Clock:
@@ -63,3 +64,32 @@ def test_what_was_there_at_the_start_is_no_pace_of_the_microscope():
 def test_time_left_counts_what_waits():
     assert paced(10**6, 60).text(30, more_come=False) == "60 movies per hour, about 30 min 0 s left"
     assert duration(3700) == "1 h 1 min"
+
+
+class _Run:
+    """What the summary reads of a protocol: 3 of 10 movies aligned, 5 failed, 2 waiting."""
+
+    def __init__(self, pace, finished, waiting):
+        self._pace, self.finished, self.streamClosed, self._waiting = pace, finished, finished, waiting
+        self.outputMovies = type("Movies", (), {"getSize": lambda _: 3})()
+        self._failures = {i: JobResult(f"/data/m{i}.tif", False, error=f"/data/m{i}.tif: is empty.") for i in range(5)}
+
+    def _n_waiting(self):
+        return self._waiting
+
+    def _getExtraPath(self, name):
+        return f"Runs/1/extra/{name}"
+
+
+def test_the_summary_begins_with_what_is_asked_first():
+    lines = summary(_Run(paced(arrive_every=40, finish_every=60), False, 30)).splitlines()
+    assert lines[0] == "3 movies aligned, *5 failed*, 30 waiting."
+    assert lines[1].startswith("60 movies per hour, falls behind by 3") and "left for those that are here." in lines[1]
+    assert lines[2] == "All movies at a glance: [[Runs/1/extra/report.html][extra/report.html]]"
+    assert lines[4:] == ["  m0.tif: Is empty.", "  m1.tif: Is empty.", "  m2.tif: Is empty.", "  and 2 more."]
+
+
+def test_the_summary_of_a_finished_run_speaks_of_no_future():
+    lines = summary(_Run(paced(arrive_every=40, finish_every=60), True, 0)).splitlines()
+    assert lines[:2] == ["3 movies aligned, *5 failed*.", "60 movies per hour."]
+    assert "All movies" in summary(_Run(Pace(), True, 0)).splitlines()[1]

@@ -63,7 +63,8 @@ def test_the_gain_is_set_as_it_fits(wizards, project, movies, tmp_path):
     form = Form(new_alignment(project, imported))
     wizards.GainOrientationWizard().show(form)
     assert form.values == {"gainRot": 3, "gainFlip": 0, "gainConvention": 1}, wizards.said
-    assert "rotation 270, flip none, multiply" in wizards.said[0].splitlines()[2]
+    ranked = [line for line in wizards.said[0].splitlines() if line.startswith("rotation")]
+    assert ranked[0].startswith("rotation 270, flip none, multiply: ") and len(ranked) == 8
 
 
 def test_without_movies_or_gain_they_say_so(wizards, project, movies):
@@ -78,9 +79,45 @@ def test_without_movies_or_gain_they_say_so(wizards, project, movies):
 
 def test_patches_cover_the_frame(wizards, project, movies):
     protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A), minLocalRes=500.0)
-    image, step, (along_y, along_x), patch = wizards.preview(protocol)
-    assert image.shape == SHAPE[1:] and step == 1 and patch == 125
-    assert (along_y[0], along_x[0]) == (0, 0) and (along_y[-1] + patch, along_x[-1] + patch) == SHAPE[1:]
+    shown = wizards.preview(protocol)
+    along_y, along_x = shown.edges
+    assert shown.image.shape == SHAPE[1:] and shown.step == 1 and shown.patch_px == 125 and shown.enough_room
+    assert (along_y[0], along_x[0]) == (0, 0) and (along_y[-1] + 125, along_x[-1] + 125) == SHAPE[1:]
     assert len(along_y) == 3 and len(along_x) == 3  # 256 / 125 and 320 / 125, rounded up
-    figure = wizards.patches_window(image, step, (along_y, along_x), patch).getFigure()
-    assert len(figure.axes[0].patches) == 9
+    axes = wizards.patches_window(shown).getFigure().axes[0]
+    assert len({patch.get_xy() for patch in axes.patches}) == 9
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["one patch, 125 px", "centre of a patch", "control point"]
+    protocol.minLocalRes.set(1100.0)
+    assert "Make the patches smaller" in wizards.preview_text(wizards.preview(protocol))
+
+
+@pytest.mark.parametrize("refinement, automatic", [(True, True), (False, True), (False, False)])
+def test_control_points_are_those_of_the_aligner(wizards, project, movies, refinement, automatic):
+    """What is shown is what an alignment with these values says it took; with the refinement, its bounds."""
+    from flexalign_plugin.aligner import align
+    from flexalign_plugin.kernels import select_backend
+    from flexalign_plugin.movies import open_movie
+
+    values = dict(doRefinement=refinement, autoControlPoints=automatic, minLocalRes=500.0, alignFrameN=7)
+    values.update(controlPointX=4, controlPointY=3, controlPointT=3)
+    protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A), **values)
+    shown = wizards.preview(protocol)
+    path, settings = wizards.first_movie(protocol)
+    with open_movie(path, settings) as movie:
+        taken = align(movie, settings, select_backend("cpu", threads=1)).quality["control_points"]
+    text = wizards.preview_text(shown)
+    if refinement:
+        assert shown.at_most == (5, 5, 5) and "up to 5 x 5 and 5 in time" in text
+        if taken is not None:  # a field that explains no more than noise is dropped
+            assert all(low <= k <= high for low, k, high in zip(shown.control_points, taken, shown.at_most))
+    else:
+        assert shown.at_most is None and tuple(taken) == shown.control_points
+        assert ("the form's" in text) != automatic
+    axes = wizards.patches_window(shown).getFigure().axes[0]
+    (points,) = [line for line in axes.lines if line.get_label() == "control point"]
+    x, y = points.get_data()
+    _, ky, kx = shown.control_points
+    assert (len(set(x)), len(set(y)), len(x)) == (kx, ky, kx * ky)
+    # The outermost ones lie on the frame's edges.
+    assert (x.min(), x.max(), y.min(), y.max()) == (0, SHAPE[2], 0, SHAPE[1])

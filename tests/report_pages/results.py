@@ -21,6 +21,8 @@ def make_results(folder, n_copies=0):
     result.quality.update(
         patch_centres_px=[[64.0, 64.0], [192.0, 192.0]],
         patch_shifts_px=[[[0.0, 0.0]] * 8] * 2,
+        patches_rejected=[0.1, 0.83],
+        frame_pairs_rejected=[0.0, 0.0, 0.75, 0.0, 0.0, 0.0, 0.0, 0.25],
         frc=[0.9, 0.4, 0.1],
         frc_frequency_per_A=[0.1, 0.3, 0.5],
         unheard_of_figure=12.5,

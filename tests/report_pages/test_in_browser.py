@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium: ap
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    folder = make_results(tmp_path_factory.mktemp("pages") / "results", 10)
+    folder = make_results(tmp_path_factory.mktemp("pages") / ("results_" + 80 * "x"), 10)
     rename_to_hostile(folder, HOSTILE.split("/")[0])  # no file is named with a slash
     write_report(str(folder))
     return folder / "report.html"
@@ -43,10 +43,14 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
         "A warning about <b>this</b> movie.",
         "Power spectrum",
         "Residuals of the patches",
+        "83 %",
+        "Rejected pairs of each frame",
         "Even against odd",
         "Unheard of figure",
     ):
         assert words in text
+    bars = browser.run("[...document.querySelectorAll('rect title')].map((t) => t.textContent).join('; ')")
+    assert "frame 3: 75 %; frame 4: 0 %" in bars
     assert browser.run("document.documentElement.scrollWidth") <= width
     before = browser.run("document.querySelector('canvas').toDataURL()")
     browser.run(

@@ -133,6 +133,9 @@ def test_outliers_need_a_run_to_stand_out_of():
     motion = [{"accumulated_motion_total_A": v} for v in [10, 11, 9, 10, 12, 10, 9, 60]]
     assert [bool(found) for found in concerns(motion)] == [False] * 7 + [True]
     assert not any(concerns(motion[-3:]))
+    # Far from the others, and harmless all the same.
+    assert not any(concerns([{"pair_residual_px": 0.01}] * 8 + [{"pair_residual_px": 0.1}]))
+    assert any(concerns([{"pair_residual_px": 0.01}] * 8 + [{"pair_residual_px": 1.0}]))
     assert concerns([{"pairs_rejected": 0.42}]) == [["Rejected pairs: 42 %."]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 
 import pytest
 from matplotlib.backend_bases import MouseButton, MouseEvent
@@ -41,15 +42,52 @@ def test_it_is_the_viewer_of_the_protocol(viewer):
     assert type(viewer) in pwem.Domain.findViewers(viewer.protocol, "tkinter")
 
 
+def _columns(table):
+    """Columns that the table's process would show in this order, and those of them that would be drawn as pictures."""
+    with sqlite3.connect(table._emSet.getFileName()) as database:
+        known = {"id", "enabled", *(name for (name,) in database.execute("SELECT label_property FROM Classes"))}
+    visible, order, render = (labels.split(" ") for labels in table.getVisibleAndOrderLabels())
+    assert visible == order and known >= set(visible)
+    # Drawing these opens raw data for writing and changes its time.
+    assert "_filename" not in visible and "stack" not in render
+    return visible, [name for name in visible if name in render]
+
+
 def test_tables_show_the_outputs(viewer):
     views = viewer._getVisualizeDict()
     (table,) = views["showMicrographs"]("showMicrographs")
     assert table._emSet is viewer.protocol.outputMicrographs
-    visible, order, render = table.getVisibleAndOrderLabels()
-    for picture in ("thumbnail", "psdCorr", "plotGlobal", "plotLocal"):
-        assert f"{picture}._filename" in visible and f"{picture}._filename" in order and picture in render
+    visible, pictures = _columns(table)
+    assert pictures == [f"{name}._filename" for name in ("thumbnail", "psdCorr", "plotGlobal", "plotLocal")]
+    assert "_rlnAccumMotionTotal" in visible and visible[-1] == "_micName"
+    (micrograph, *_) = viewer.protocol.outputMicrographs
+    assert all(os.path.exists(getattr(micrograph, name[: -len("._filename")]).getFileName()) for name in pictures)
     (table,) = views["showMovies"]("showMovies")
     assert table._emSet is viewer.protocol.outputMovies
+    visible, pictures = _columns(table)
+    assert {"_alignment._xshifts", "_alignment._yshifts", "_micName"} <= set(visible) and not pictures
+
+
+def test_an_output_opens_in_the_same_table(viewer):
+    import pwem
+
+    from flexalign_plugin.viewers.tables import AlignedSetViewer
+
+    for name in ("outputMicrographs", "outputMovies", "outputMoviesFailed"):
+        output = getattr(viewer.protocol, name)
+        first = pwem.Domain.findViewers(output, "tkinter")[0]
+        assert first is AlignedSetViewer
+        (table,) = first(project=viewer.getProject())._visualize(output)
+        visible, _ = _columns(table)
+    assert visible == ["id", "_micName", "reason"]
+    imported = viewer.protocol.inputMovies.get()
+    assert AlignedSetViewer not in pwem.Domain.findViewers(imported, "tkinter")
+
+
+def test_a_failed_movie_has_its_reason_without_the_path(viewer):
+    (failed,) = viewer.protocol.outputMoviesFailed
+    reason = failed.reason.get()
+    assert reason.startswith("Truncated") and "copy the file again" in reason and os.sep not in reason
 
 
 def test_failures_are_shown_with_their_reasons(viewer):
@@ -63,13 +101,13 @@ def test_a_movies_window_goes_to_its_neighbours(viewer, tmp_path):
     (window,) = viewer._getVisualizeDict()["showMovie"]("showMovie")
     figure = window.getFigure()
     assert window.root == "a"
-    assert sum(bool(axes.images) for axes in figure.axes) >= 3
+    assert sum(bool(axes.images) for axes in figure.axes) >= 2
     words = [text.get_text() for text in figure.texts]
     assert "Total motion" in words and "Rejected pairs" in words and any(w.endswith(" Å") for w in words)
     window.step(-1)
     assert window.root == "a"
-    canvas, (_, following) = figure.canvas, window._buttons
-    x, y = following.ax.transAxes.transform((0.5, 0.5))
+    canvas = figure.canvas
+    x, y = window.following.ax.transAxes.transform((0.5, 0.5))
     for name in ("button_press_event", "button_release_event"):
         canvas.callbacks.process(name, MouseEvent(name, canvas, x, y, MouseButton.LEFT))
     assert window.root == "c"
@@ -80,7 +118,7 @@ def test_a_movies_window_goes_to_its_neighbours(viewer, tmp_path):
 def test_the_runs_window_shows_every_movie(viewer, tmp_path):
     (window,) = viewer._getVisualizeDict()["showRun"]("showRun")
     motion, _, progress = window.getFigure().axes
-    assert motion.get_title() == "Motion of 2 movies, 1 failed"
+    assert motion.get_title(loc="left") == "Motion of 2 movies, 1 failed"
     assert len(motion.collections[0].get_offsets()) == 2
     assert list(progress.lines[0].get_ydata()) == [1, 2]
     window.getFigure().savefig(str(tmp_path / "run.png"))

@@ -1,0 +1,82 @@
+"""What the form's values are as settings: with the movies' properties, and for the frames and the kind of a movie."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+import pyworkflow.protocol.params as params
+
+from flexalign_plugin.settings import Settings, snake_case
+
+from .form import FORM_NAMES
+
+
+def form_values(protocol: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values; those that the protocol's form leaves out keep their defaults."""
+    values: Dict[str, Any] = {}
+    for name in filter(protocol.hasAttribute, FORM_NAMES):
+        field = Settings.__dataclass_fields__[snake_case(name)]
+        value = getattr(protocol, name).get()
+        choices = field.metadata["choices"]
+        if value is None and field.default is not None:
+            value = field.default  # an emptied field that does not apply; of others `empty_numbers` tells
+        elif choices is not None:
+            value = choices[value]
+        elif field.default is None:
+            value = value or None
+        values[snake_case(name)] = value
+    return values
+
+
+def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
+    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
+    values = form_values(protocol)
+    movies = protocol.inputMovies.get()
+    acquisition = movies.getAcquisition()
+    dose = acquisition.getDosePerFrame() or 0.0
+    pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
+    if is_eer(movie):
+        # Scipion counts hardware frames, and so is their dose given.
+        first, last, _ = movie.getFramesRange()
+        dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
+    if not protocol.useMovieDose:
+        dose, pre_exposure = protocol.dosePerFrame.get(), protocol.preExposure.get()
+    values.update(
+        pixel_size=movies.getSamplingRate(),
+        voltage=acquisition.getVoltage(),
+        dose_per_frame=dose if dose or not protocol.useMovieDose else None,
+        pre_exposure=pre_exposure,
+        gain=absolute(movies.getGain()),
+        dark=absolute(movies.getDark()),
+    )
+    return values
+
+
+def empty_numbers(protocol: Any) -> List[str]:
+    """Labels of those fields for numbers that apply, but are empty or hold something else."""
+    return [
+        param.label.get()
+        for name, param in protocol.getDefinition().iterParams()
+        if isinstance(param, (params.IntParam, params.FloatParam))
+        and getattr(protocol, name).get() is None
+        and protocol.evalParamCondition(name)
+    ]
+
+
+def is_eer(movie: Any) -> bool:
+    return movie.getFileName().lower().endswith(".eer")
+
+
+def is_tiff(movie: Any) -> bool:
+    return movie.getFileName().lower().endswith((".tif", ".tiff"))
+
+
+def dropped_frames(movie: Any) -> int:
+    """Frames of the original movie that come before the first one of the stored file."""
+    first, _, index_in_file = movie.getFramesRange()
+    return max(first - index_in_file, 0)
+
+
+def absolute(path: Optional[str]) -> Optional[str]:
+    return os.path.abspath(path) if path else None

@@ -1,0 +1,193 @@
+"""The charts of one movie, drawn from what `flexalign_plugin.report_pages.details` knows of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.image import imread
+from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+CORRECTED, UNCORRECTED, ALARM, PLAIN = "#0b6e4f", "#b0413e", "#b3261e", "#2b6cb0"
+_TIME = colormaps["viridis"]
+_RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3, 2.5, 2, 1.7, 1.5, 1.2, 1, 0.8, 0.6)
+_NUMBERED_PATCHES = 64  # more have no room for their figures
+_MANY_REJECTED = 0.5
+_SMALL, _TINY = 8, 7  # font sizes
+
+
+def prepare(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(labelsize=_TINY)
+
+
+def missing(axes: Axes, title: str, why: str) -> None:
+    """A chart that this movie has nothing for."""
+    axes.axis("off")
+    prepare(axes, title)
+    axes.text(0.5, 0.5, why, ha="center", va="center", color="0.45", fontsize=_SMALL, transform=axes.transAxes)
+
+
+def picture(axes: Axes, path: str, title: str) -> None:
+    if not os.path.exists(path):
+        return missing(axes, title, "not written")
+    axes.axis("off")
+    prepare(axes, title)
+    axes.imshow(imread(path), cmap="gray", interpolation="antialiased")
+
+
+def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
+    """Path of the whole frame, dark is early; the ring is the first aligned frame."""
+    prepare(axes, "Motion of the whole frame (px)")
+    y, x = np.array(shown["shifts"]).T
+    colours = _TIME(np.linspace(0, 0.92, len(x)))
+    points = np.column_stack([x, y])
+    axes.add_collection(LineCollection(np.stack([points[:-1], points[1:]], 1), colors=colours[1:], linewidths=1.6))
+    axes.scatter(x, y, s=14, c=colours, zorder=3)
+    axes.scatter(x[:1], y[:1], s=70, facecolors="none", edgecolors="crimson", linewidths=1.5, zorder=4)
+    half = max(0.6 * np.ptp(x), 0.6 * np.ptp(y), 0.5)
+    axes.set_xlim((x.max() + x.min()) / 2 - half, (x.max() + x.min()) / 2 + half)
+    axes.set_ylim((y.max() + y.min()) / 2 + half, (y.max() + y.min()) / 2 - half)
+    axes.set_aspect("equal")
+    axes.grid(True, color="0.92")
+    first = shown["first_frame"]
+    axes.set_xlabel(f"frame {first} (ring) to {first + len(x) - 1}; y is down", fontsize=_SMALL)
+
+
+def radial_averages(axes: Axes, profile: Dict[str, Any]) -> None:
+    """Radial averages of the spectra; the lowest frequencies, where they are steep, are left out."""
+    for name, colour in (("uncorrected", UNCORRECTED), ("corrected", CORRECTED)):
+        values = np.array(profile[name], float)
+        start = max(3, len(values) // 32)
+        frequency = np.arange(len(values)) / (len(values) * profile["nyquist_A"])
+        axes.plot(frequency[start:], values[start:], color=colour, linewidth=1.2, label=name)
+    _over_resolution(axes, profile["nyquist_A"])
+    axes.set_xlabel("resolution (Å); log power, less its background", fontsize=_SMALL)
+    axes.tick_params(labelsize=_TINY)
+    axes.legend(fontsize=_TINY, frameon=False, loc="upper right")
+
+
+class LocalMotion:
+    """Local motion on a mesh over the frame, drawn larger, up to one of its frames."""
+
+    def __init__(self, axes: Axes, shown: Dict[str, Any], background: str) -> None:
+        field = shown["field"]
+        (ny, nx), y, x = shown["shape"], np.array(field["y"]), np.array(field["x"])
+        moved = np.array(field["motion"], float).reshape(-1, len(y), len(x), 2) * field["step_px"]
+        self.frames: List[int] = field["frames"]
+        largest = float(np.hypot(moved[..., 0], moved[..., 1]).max())
+        spacing = max(ny, nx) / max(len(y), len(x))
+        times = _round(0.8 * spacing / max(largest, 1e-3))
+        self._at = np.stack([x[None, None, :] + times * moved[..., 1], y[None, :, None] + times * moved[..., 0]], -1)
+        prepare(axes, "Local motion")
+        if os.path.exists(background):
+            x0, y0, x1, y1 = shown["window"]
+            axes.imshow(imread(background), cmap="gray", alpha=0.25, extent=(x0, x1, y1, y0), aspect="equal")
+        axes.add_patch(Rectangle((0, 0), nx, ny, fill=False, edgecolor="0.6"))
+        axes.set_xlim(-0.3 * spacing, nx + 0.3 * spacing)
+        axes.set_ylim(ny + 0.3 * spacing, -0.3 * spacing)
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel(
+            f"relative to frame {shown['first_frame']}, {times:g} times larger; at most\n"
+            f"{largest:.2f} px = {largest * shown['pixel_size_A']:.2f} Å on this mesh",
+            fontsize=_SMALL,
+        )
+        self._mesh = LineCollection([], colors=PLAIN, alpha=0.4, linewidths=0.8)
+        self._paths = LineCollection(
+            [], cmap=_TIME, norm=Normalize(0, len(self.frames)), linewidths=1.8, capstyle="round"
+        )
+        axes.add_collection(self._mesh)
+        axes.add_collection(self._paths)
+        self.points = axes.scatter([], [], s=9, color=ALARM, zorder=3)
+
+    def draw(self, i: int) -> None:
+        """Up to the `i`-th of `frames`."""
+        at = self._at[i]
+        across, down = np.stack([at[:, :-1], at[:, 1:]], 2), np.stack([at[:-1], at[1:]], 2)
+        self._mesh.set_segments(list(across.reshape(-1, 2, 2)) + list(down.reshape(-1, 2, 2)))
+        paths = self._at[: i + 1].reshape(i + 1, -1, 2)
+        self._paths.set_segments(list(np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)))
+        self._paths.set_array(np.repeat(np.arange(1, i + 1), paths.shape[1]))
+        self.points.set_offsets(at.reshape(-1, 2))
+
+
+def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
+    """Where the patches lie: larger circles fit worse, redder ones had more of their frame pairs rejected."""
+    prepare(axes, "Patches: residual (px) and rejected pairs")
+    (ny, nx), patches = shown["shape"], shown["patches"]
+    largest = max(max(patch[2] for patch in patches), 1e-6)
+    spacing = min(ny, nx) / len(patches) ** 0.5
+    for y, x, residual, rejected in patches:
+        share = 0.0 if rejected is None else rejected
+        radius = max(0.45 * spacing * (residual / largest) ** 0.5, 0.01 * nx)
+        # Circles of the map's own unit, so that they keep their size against each other when the window is resized.
+        axes.add_patch(_circle(x, y, radius, share))
+        if len(patches) <= _NUMBERED_PATCHES:
+            text = f"{residual:.2g}" if rejected is None else f"{residual:.2g}\n{100 * share:.0f} %"
+            axes.text(x, y, text, ha="center", va="center", fontsize=_TINY if len(patches) <= 25 else 5)
+    axes.set_xlim(0, nx)
+    axes.set_ylim(ny, 0)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(
+        "larger: further from the smooth field (rms);\nredder: more of its frame pairs rejected", fontsize=_SMALL
+    )
+
+
+def _circle(x: float, y: float, radius: float, share: float) -> Circle:
+    red = min(share / _MANY_REJECTED, 1.0)
+    colour = tuple((1 - red) * np.array(to_rgb(PLAIN)) + red * np.array(to_rgb(ALARM)))
+    return Circle((x, y), radius, facecolor=(*colour, 0.35), edgecolor=colour, linewidth=1.2)
+
+
+def rejected_pairs(axes: Axes, shown: Dict[str, Any]) -> None:
+    """Of each frame's pairs with the others, how many contradict the motion of the whole frame."""
+    prepare(axes, "Rejected pairs of each frame (%)")
+    shares = 100 * np.array(shown["frame_rejected"], float)
+    frames = shown["first_frame"] + np.arange(len(shares))
+    axes.bar(frames, shares, width=0.85, color=[ALARM if s > 100 * _MANY_REJECTED else PLAIN for s in shares])
+    axes.set_ylim(0, max(10.0, 1.1 * shares.max()))
+    axes.set_xlim(frames[0] - 0.7, frames[-1] + 0.7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("frame", fontsize=_SMALL)
+    axes.grid(True, axis="y", color="0.92")
+    axes.set_axisbelow(True)
+
+
+def halves(axes: Axes, frc: Dict[str, Any]) -> None:
+    """Agreement of the even with the odd frames over resolution."""
+    prepare(axes, "Even against odd frames (FRC)")
+    frequency, values = np.array(frc["curve"], float).T
+    axes.plot(frequency, values, color=CORRECTED, linewidth=1.3)
+    for level in (0.143, 0.5):
+        axes.axhline(level, color=ALARM, linewidth=0.8, linestyle="--")
+    _over_resolution(axes, frc["nyquist_A"])
+    axes.set_ylim(min(0.0, float(values.min())), 1.02)
+
+
+def _over_resolution(axes: Axes, nyquist_A: float) -> None:
+    """A horizontal axis of frequencies up to Nyquist, with resolutions written where there is room."""
+    limit = 1 / nyquist_A
+    ticks: List[float] = []
+    for resolution in _RESOLUTIONS_A:
+        if 1 / resolution <= 1.001 * limit and (not ticks or 1 / resolution - 1 / ticks[-1] > 0.1 * limit):
+            ticks.append(resolution)
+    axes.set_xlim(0, limit)
+    axes.set_xticks([1 / resolution for resolution in ticks], [f"{resolution:g}" for resolution in ticks])
+    axes.set_xlabel("resolution (Å)", fontsize=_SMALL)
+    axes.grid(True, color="0.92")
+
+
+def _round(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))

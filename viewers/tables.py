@@ -1,0 +1,51 @@
+"""The tables of the output sets: which columns they show and in which order, and which of them are pictures.
+
+Micrographs and movies themselves are never drawn in a table: the table's reader opens MRC files for writing, which
+changes the time of the raw data, and reads whole movies for one small picture. The thumbnails show the same.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, List, Tuple
+
+from pwem.objects import SetOfMicrographs, SetOfMovies
+from pwem.viewers.mdviewer.viewer import MDView
+from pyworkflow.viewer import DESKTOP_TKINTER, View, Viewer
+
+from flexalign_plugin.protocols.outputs import FAILED_TABLE, REASON
+from flexalign_plugin.protocols.protocol_flexalign import ProtFlexAlign
+
+PICTURES = [f"{name}._filename" for name in ("thumbnail", "psdCorr", "plotGlobal", "plotLocal")]
+_MOTION = [f"_rlnAccumMotion{when}" for when in ("Total", "Early", "Late")]
+_MICROGRAPHS = ["id", "enabled", *PICTURES, *_MOTION, "_micName"]
+_MOVIES = ["id", "enabled", "_micName", "_alignment._first", "_alignment._last", "_samplingRate"]
+_MOVIES += ["_acquisition._dosePerFrame", "_alignment._xshifts", "_alignment._yshifts"]
+_FAILED = ["id", "_micName", REASON]
+
+
+class OutputTable(MDView):
+    """The table of an output set of FlexAlign."""
+
+    def getVisibleAndOrderLabels(self) -> Tuple[str, str, str]:
+        columns = _MICROGRAPHS
+        if isinstance(self._emSet, SetOfMovies):
+            columns = _FAILED if os.path.basename(self._emSet.getFileName()) == FAILED_TABLE else _MOVIES
+        labels = " ".join(columns)
+        return labels, labels, " ".join(PICTURES)
+
+
+class AlignedSetViewer(Viewer):
+    """The same tables for a double click on an output."""
+
+    _label = "FlexAlign table"
+    _targets = [SetOfMicrographs, SetOfMovies]
+    _environments = [DESKTOP_TKINTER]
+
+    @classmethod
+    def can_handle_this_instance(cls, instance: Any) -> bool:
+        run = os.path.basename(os.path.dirname(instance.getFileName() or ""))
+        return run.endswith(f"_{ProtFlexAlign.__name__}")
+
+    def _visualize(self, obj: Any, **kwargs: Any) -> List[View]:
+        return [OutputTable(obj, self.protocol, self._project.port)]
