@@ -13,7 +13,7 @@ from functools import partial
 from typing import Dict, Generator, List, Optional, Sequence, Set, Tuple
 
 from .devices import Compute
-from .jobs import Job, JobResult, run_job, unique_root, write_failures
+from .jobs import Job, JobResult, read_failures, run_job, unique_root, write_failures
 from .micrographs.corrected_star import write_corrected_micrographs
 from .micrographs.files import prepare_folder
 from .report import Report
@@ -49,8 +49,6 @@ def align_movies(
     prepare_folder(output_dir)
     jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
     failures_path = os.path.join(output_dir, FAILURES_NAME)
-    if os.path.exists(failures_path):
-        os.remove(failures_path)  # an earlier run's
     failed: List[JobResult] = []
     failures: List[Tuple[int, str, str]] = []
     report.start(len(jobs))
@@ -67,13 +65,22 @@ def align_movies(
                     failures.append((number, result.movie, result.error))
     finally:
         report.close()
-        if failures:
-            write_failures(failures_path, failures)
+        _list_failures(failures_path, jobs, failures)
     if optics is not None:
         for problem in write_corrected_micrographs(output_dir, *optics):
             report.log(problem)
     report.end(failed, failures_path)
     return failed
+
+
+def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, str]]) -> None:
+    """Write the table, with what it says of movies that are not this run's; without any failure there is none."""
+    ours = {os.path.abspath(job.movie) for job in jobs}
+    others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in ours]
+    if others or failures:
+        write_failures(path, [*others, *failures])
+    elif os.path.exists(path):
+        os.remove(path)
 
 
 def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:

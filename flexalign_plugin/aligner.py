@@ -219,7 +219,7 @@ def _local(
     if layout is None:
         notes.append(
             f"No local alignment: the area that all frames share has no room for two patches of "
-            f"{settings.min_local_res:g} A on each axis."
+            f"{settings.min_local_res:g} A on each axis; smaller ones need a strong signal (--min-local-res)."
         )
         return None
     if settings.auto_control_points:
@@ -303,7 +303,8 @@ def _doubts(overall: GlobalAlignment, n: int, settings: Settings) -> List[str]:
     if n > 2 and steps.max() > usual:
         what = f"the maximum shift of {usual:g} A" if settings.max_shift else f"the usual {usual:g} A at most"
         doubts.append(
-            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {what}."
+            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {what}: "
+            "see its plot, and leave jumping frames at the beginning out."
         )
     return doubts
 

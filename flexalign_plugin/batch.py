@@ -37,6 +37,8 @@ class Answer:
     begun : whether the command was started; `machine` and `gpus` say where the last time.
     taken : movies that were begun then, or read ahead.
     ended : why it stopped before the last movie, if it was asked to.
+    unfit : why this machine can't compute, if it can't.
+    said : number of its lines.
     """
 
     results: Dict[int, JobResult] = field(default_factory=dict)
@@ -45,6 +47,8 @@ class Answer:
     machine: str = ""
     gpus: str = ""
     ended: str = ""
+    unfit: str = ""
+    said: int = 0
 
 
 def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute) -> None:
@@ -59,6 +63,9 @@ def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute)
     request = {"device": device, "compute": asdict(compute), "jobs": [asdict(job) for job in jobs]}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(request, file)
+    # There before the job is: on shared disks a name that was looked for in vain may stay unseen for a minute.
+    with open(answer_path(path), "w", encoding="utf-8"):
+        pass
 
 
 def answer_path(request_path: str) -> str:
@@ -75,9 +82,12 @@ def read_answer(request_path: str) -> Answer:
         return answer
     for line in lines:
         event = _whole(line)
+        answer.said += bool(event)
         if "begun" in event:
-            answer.begun, answer.ended, answer.taken = True, "", set()
+            answer.begun, answer.ended, answer.unfit, answer.taken = True, "", "", set()
             answer.machine, answer.gpus = event["begun"]["machine"], event["begun"]["gpus"]
+        elif "unfit" in event:
+            answer.unfit = event["unfit"]
         elif "taken" in event:
             answer.taken.add(event["taken"])
         elif "ended" in event:
@@ -102,7 +112,7 @@ def run_request(path: str, log: Callable[[str], None], runner: Optional[str] = N
 
     Raises
     ------
-    SettingsError : the request can't be read.
+    SettingsError : the request can't be read, or this machine can't compute as asked.
     OutputError : the answer can't be written.
     """
     jobs, device, compute = _read_request(path)
@@ -115,8 +125,8 @@ def run_request(path: str, log: Callable[[str], None], runner: Optional[str] = N
             compute = replace(compute, devices=device_names(device))
             compute.check()
         except FlexAlignError as error:
-            for i in todo:
-                _say_result(path, i, JobResult(movie=jobs[i].movie, ok=False, error=f"{jobs[i].movie}: {error}"))
+            _say(path, unfit=str(error))
+            raise
         else:
             _align(path, jobs, todo, compute, log, runner)
     except KeyboardInterrupt:

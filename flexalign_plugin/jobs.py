@@ -167,11 +167,21 @@ def _numbered(root: str, number: int) -> Iterator[str]:
     yield from (f"{root}_{number:06d}_{again}" for again in itertools.count(2))
 
 
-def write_failures(path: str, failures: Iterable[Tuple[int, str, str]]) -> None:
+def read_failures(path: str) -> List[Tuple[str, str, str]]:
+    """Lines of such a table; none where there is no table."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as f:
+            lines = [line.rstrip("\n").split("\t") for line in f][1:]
+    except OSError:
+        return []
+    return [(line[0], line[1], line[2]) for line in lines if len(line) >= 3]
+
+
+def write_failures(path: str, failures: Iterable[Tuple[Any, str, str]]) -> None:
     """Table of (number, movie, reason) for people and scripts, tab separated."""
     from .micrographs.files import atomic_path
 
     lines = ["id\tmovie\treason"]
     lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as f:
         f.write("\n".join(lines) + "\n")

@@ -6,6 +6,7 @@ That is concluded from what the job has said:
 
 - begun, not finished, not a word of the end: it was killed (a node died, memory ran out). The movies that it worked on
   are tried once more, each in a job of its own, so that a movie that kills its job takes no other along.
+- it said that the machine can't compute (a broken driver): likewise, all its movies.
 - it said that it was ended (a user or the queue cancelled it), or it never began: its movies fail, and for a while
   nothing is sent. Who stops a run cancels the jobs first, and the run itself only then.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -31,7 +33,7 @@ import flexalign_plugin
 from flexalign_plugin.batch import REQUEST_ENDING, Answer, answer_path, read_answer, write_request
 from flexalign_plugin.devices import Compute
 from flexalign_plugin.errors import FlexAlignError
-from flexalign_plugin.jobs import Job, JobResult
+from flexalign_plugin.jobs import DEVICE_FAILED, Job, JobResult
 from flexalign_plugin.worker import given_up
 
 from . import devices
@@ -39,6 +41,10 @@ from . import devices
 ATTEMPTS = 2  # of a movie whose job was killed
 SUBMISSIONS = 4  # of a job that the queue does not take
 RESUBMIT_S = 15.0  # pause after the first refusal, twice as long after the next
+CANCEL_S = 60.0  # longest time for the command that cancels a job
+# In units of the time after which files written elsewhere can be seen:
+UNREADABLE = 10.0  # so long an answer may be unreadable once its job has left the queue
+SILENCE = 10.0  # so long a job may say nothing that the queue can't be asked about
 
 
 @dataclass(eq=False)
@@ -58,6 +64,8 @@ class _QueueJob:
     error: str = ""  # why it did not get into the queue
     announced: bool = False
     left_at: Optional[float] = None  # when the queue no longer had it
+    said: int = 0  # how many things its answer tells
+    heard_at: float = field(default_factory=time.monotonic)  # when that was more than before
 
     def open_items(self) -> List[_Item]:
         return [item for item in self.items if not item.future.done()]
@@ -79,7 +87,7 @@ class QueueEngine:
         say: Callable[[str], None],
         poll_s: float = 2.0,
         gather_s: float = 2.0,
-        settle_s: float = 30.0,
+        settle_s: float = 75.0,
         pause_s: float = 20.0,
     ) -> None:
         """
@@ -94,18 +102,19 @@ class QueueEngine:
         settle_s : names of files written elsewhere may take so long to be seen here; pause_s : see above.
         """
         self._run_command, self._cancel, self._logs_of, self._say = run_command, cancel, logs_of, say
-        self._folder, self._device, self._compute = folder, device, compute
+        self._device, self._compute = device, compute
         self._jobs_at_once, self._movies_per_job = max(jobs_at_once, 1), max(movies_per_job, 1)
         self._poll_s, self._gather_s, self._settle_s, self._pause_s = poll_s, gather_s, settle_s, pause_s
-        # An earlier run's jobs that are still somewhere find their requests gone, and end.
+        # An earlier run's jobs that are still somewhere find their requests gone, and end: names never come again.
         shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
+        self._folder = os.path.join(folder, secrets.token_hex(8))
+        os.makedirs(self._folder)
         self._waiting: Deque[_Item] = deque()
         self._again: Deque[_Item] = deque()  # each gets a job of its own
         self._waiting_since = self._not_before = 0.0
         self._sent = 0
         self._jobs: List[_QueueJob] = []
-        self._closed = False
+        self._closed, self._fault = False, ""
         self._lock = threading.Lock()  # of everything above; futures get their results outside of it
         self._wake = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="flexalign-queue", daemon=True)
@@ -124,7 +133,7 @@ class QueueEngine:
                     self._waiting_since = time.monotonic()
                 self._waiting.append(item)
         if closed:
-            item.future.set_result(given_up(job))
+            self._give_up(item)
         self._wake.set()
         return item.future
 
@@ -136,70 +145,116 @@ class QueueEngine:
         self._watcher.join()
 
     def _watch(self) -> None:
-        reason = ""
         try:
             while not self._closed:
                 for job in list(self._jobs):
-                    self._look_at(job)
+                    self._look_at_safely(job)
                 self._send_jobs()
                 self._wake.wait(self._poll_s)
                 self._wake.clear()
         except Exception as error:  # else nobody would ever give the movies their results
             traceback.print_exc()
-            reason = f"the jobs could not be watched any longer ({type(error).__name__}: {error}). Continue aligns it."
+            self._fault = f"the jobs could not be watched any longer ({type(error).__name__}: {error})."
         with self._lock:
             self._closed = True
         # Also ends a job that gets into the queue at this very moment.
         shutil.rmtree(self._folder, ignore_errors=True)
-        left = [item for job in self._jobs for item in job.open_items()]
-        if left:
-            self._cancel()
-        for item in [*left, *self._waiting, *self._again]:
-            _fail([item], reason) if reason else item.future.set_result(given_up(item.job))
+        in_queue = [item for job in self._jobs for item in job.open_items()]
+        for item in [*in_queue, *self._waiting, *self._again]:
+            self._give_up(item)
+        if in_queue:
+            try:
+                self._cancel()
+            except Exception as error:
+                self._say(f"The jobs that are left could not be cancelled: {error}")
+
+    def _give_up(self, item: _Item) -> None:
+        if self._fault:
+            _fail([item], f"{self._fault} Continue aligns it.")
+        else:
+            item.future.set_result(given_up(item.job))
+
+    def _look_at_safely(self, job: _QueueJob) -> None:
+        """Whatever is odd about one job concerns its movies alone."""
+        try:
+            self._look_at(job)
+        except Exception as error:
+            traceback.print_exc()
+            self._forget(job)
+            _fail(
+                job.open_items(),
+                f"its job could not be followed ({type(error).__name__}: {error}). Continue aligns it.",
+            )
 
     def _look_at(self, job: _QueueJob) -> None:
-        in_queue = job.thread is not None and job.thread.is_alive()
-        if not in_queue and job.left_at is None:
-            job.left_at = time.monotonic()
+        now = time.monotonic()
+        if job.left_at is None and (job.thread is None or not job.thread.is_alive()):
+            job.left_at = now
+        gone_for = now - job.left_at if job.left_at is not None else 0.0
         try:
             answer = read_answer(job.request)
         except OSError:  # of a shared disk that is away for a moment: next time
-            answer = Answer()
+            if gone_for > UNREADABLE * self._settle_s:
+                raise
+            return
+        if answer.said > job.said:
+            job.said, job.heard_at = answer.said, now
         if answer.begun and not job.announced:
             job.announced = True
             gpus = f", GPU {answer.gpus}" if answer.gpus else ""
             self._say(f"Job {job.number} ({_names(job.items)}) runs on {answer.machine}{gpus}.")
-        hidden = False
-        for i, result in sorted(answer.results.items()):
-            if not job.items[i].future.done():
-                # Its files may be seen later than the answer when another machine wrote them.
-                if all(map(os.path.exists, result.files.values())):
-                    job.items[i].future.set_result(result)
-                else:
-                    hidden = True
+        hidden = [i for i, result in sorted(answer.results.items()) if not self._take(job, i, result)]
         if job.left_at is None:
             return
         # What is appended to a file is seen when it is opened, on shared disks too; new names may take long.
-        patience = self._settle_s if hidden or not answer.begun else self._settle_s / 6
-        settled = time.monotonic() - job.left_at >= patience
-        if not job.open_items() or job.error or settled or (answer.ended and not hidden):
+        patience = self._settle_s if hidden or not answer.begun else self._settle_s / 10
+        settled = gone_for >= patience
+        if job.error and answer.begun:
+            # It got into the queue, and only the watching failed: while there is news, it is alive.
+            settled = now - job.heard_at > SILENCE * self._settle_s
+        told = (answer.ended or answer.unfit) and not hidden
+        if not job.open_items() or settled or told or (job.error and not answer.begun):
             self._gone(job, answer)
+
+    def _take(self, job: _QueueJob, i: int, result: JobResult) -> bool:
+        """Give a movie its result; False if its files can't be seen yet, as when another machine wrote them."""
+        item = job.items[i]
+        if item.future.done():
+            return True
+        if result.movie != item.job.movie:
+            raise ValueError(f"the answer speaks of {result.movie} instead of {item.job.movie}")
+        if not all(map(os.path.exists, result.files.values())):
+            return False
+        if result.device_fault == DEVICE_FAILED and item.attempts + 1 < ATTEMPTS:
+            # Perhaps it is the machine's fault.
+            item.attempts += 1
+            job.items[i] = _Item(item.job)
+            job.items[i].future.set_result(result)
+            self._say(f"{item.job.movie} is tried again in another job: {result.error}")
+            with self._lock:
+                self._again.append(item)
+        else:
+            item.future.set_result(result)
+        return True
 
     def _gone(self, job: _QueueJob, answer: Answer) -> None:
         """The queue no longer has the job; what becomes of the movies that have no result?"""
         left = job.open_items()
-        paths = [job.request, answer_path(job.request)]
-        for path in paths:  # without its request, a job that is somewhere all the same comes to its end
-            if os.path.exists(path):
-                os.remove(path)
-        self._remove_logs(job)
-        with self._lock:
-            self._jobs.remove(job)
-        if job.error:
+        if not left:
+            pass
+        elif not answer.begun and job.error:
             self._refused(job, left)
-        elif left and answer.begun and not answer.ended:
-            self._killed(job, left, answer)
-        elif left:
+        elif answer.unfit:
+            self._hold_back(self._pause_s)
+            self._again_or_fail(job, left, f"{answer.machine} can't compute: {answer.unfit}")
+        elif answer.begun and not answer.ended:
+            worked_on = [item for i, item in enumerate(job.items) if i in answer.taken and item in left] or left
+            self._again_or_fail(
+                job, worked_on, f"it was killed on {answer.machine} (was there too little memory or disk?)"
+            )
+            with self._lock:
+                self._waiting.extendleft(item for item in reversed(left) if item not in worked_on)
+        else:
             self._hold_back(self._pause_s)
             why = (
                 "was ended by the queue (cancelled, or over its limit of time)"
@@ -207,6 +262,30 @@ class QueueEngine:
                 else "left the queue without having begun (cancelled, or its script failed on the machine)"
             )
             _fail(left, f"its job {why}, see {self._logs_of(job.number)}*; Continue aligns it.")
+        self._forget(job)
+
+    def _again_or_fail(self, job: _QueueJob, items: List[_Item], why: str) -> None:
+        """One more job for each of these, if it has not had it."""
+        for item in items:
+            item.attempts += 1
+        _fail(
+            [item for item in items if item.attempts >= ATTEMPTS],
+            f"{ATTEMPTS} jobs could not align it, the last one because {why}, see {self._logs_of(job.number)}*.",
+        )
+        again = [item for item in items if item.attempts < ATTEMPTS]
+        if again:
+            self._say(f"Job {job.number}: {why}: {_names(again)} tried again, each on its own.")
+            with self._lock:
+                self._again.extend(again)
+
+    def _forget(self, job: _QueueJob) -> None:
+        for path in (job.request, answer_path(job.request)):
+            # Without its request, a job that is somewhere all the same comes to its end.
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        self._remove_logs(job)
+        with self._lock:
+            self._jobs.remove(job)
 
     def _refused(self, job: _QueueJob, left: List[_Item]) -> None:
         for item in left:
@@ -220,23 +299,8 @@ class QueueEngine:
             self._hold_back(RESUBMIT_S * 2 ** (again[0].refusals - 1))
             self._say(f"Job {job.number} ({_names(again)}) could not be sent and is tried again: {job.error}")
             with self._lock:
-                self._waiting.extendleft(reversed(again))
-
-    def _killed(self, job: _QueueJob, left: List[_Item], answer: Answer) -> None:
-        suspects = [item for i, item in enumerate(job.items) if i in answer.taken and item in left] or left
-        for item in suspects:
-            item.attempts += 1
-        _fail(
-            [item for item in suspects if item.attempts >= ATTEMPTS],
-            f"{ATTEMPTS} jobs that aligned it were killed, the last one on {answer.machine}: was there too little "
-            f"memory or disk? See {self._logs_of(job.number)}*.",
-        )
-        again = [item for item in suspects if item.attempts < ATTEMPTS]
-        if again:
-            self._say(f"Job {job.number} was killed on {answer.machine}: {_names(again)} tried again, each on its own.")
-        with self._lock:
-            self._again.extend(again)
-            self._waiting.extendleft(item for item in reversed(left) if item not in suspects)
+                self._again.extend(item for item in again if item.attempts)
+                self._waiting.extendleft(item for item in reversed(again) if not item.attempts)
 
     def _hold_back(self, seconds: float) -> None:
         self._not_before = max(self._not_before, time.monotonic() + seconds)
@@ -283,8 +347,10 @@ class QueueEngine:
     def _remove_logs(self, job: _QueueJob) -> None:
         """Of a job in which all went well: thousands of jobs would leave thousands of files."""
         if all(item.future.done() and item.future.result().ok for item in job.items):
-            for path in glob.glob(glob.escape(self._logs_of(job.number)) + ".*"):
-                with contextlib.suppress(FileNotFoundError):
+            folder, name = os.path.split(self._logs_of(job.number))
+            # The script's name begins with SUBMIT_PREFIX, where hosts.conf has one.
+            for path in glob.glob(os.path.join(glob.escape(folder), f"*{glob.escape(name)}.*")):
+                with contextlib.suppress(OSError):
                     os.remove(path)
 
 
@@ -298,7 +364,9 @@ def engine_of(protocol: Any) -> QueueEngine:
 
     def cancel() -> None:
         for number in list(protocol.getJobIds()):
-            subprocess.run(protocol.getHostConfig().getCancelCommand() % {"JOB_ID": number}, shell=True, check=False)
+            command = protocol.getHostConfig().getCancelCommand() % {"JOB_ID": number}
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, shell=True, check=False, timeout=CANCEL_S)
 
     return QueueEngine(
         run_command,

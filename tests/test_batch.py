@@ -88,14 +88,15 @@ def test_a_request_that_can_not_be_read_is_refused(tmp_path, text):
         run_request(path, print)
 
 
-def test_a_machine_without_the_gpu_says_so_for_each_movie(tmp_path, monkeypatch):
+def test_a_machine_without_the_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = str(tmp_path / "job.json")
-    jobs = [Job(f"{r}.mrc", str(tmp_path), r, Settings()) for r in "ab"]
-    write_request(path, jobs, "all", Compute(threads=1))
-    results = run_request(path, print)
-    assert [r.ok for r in results] == [False, False]
-    assert results[1].error.startswith("b.mrc: ") and "cuda:0 can't be used" in results[1].error
+    write_request(path, [Job(f"{r}.mrc", str(tmp_path), r, Settings()) for r in "ab"], "all", Compute(threads=1))
+    assert read_answer(path).said == 0 and os.path.exists(answer_path(path))
+    with pytest.raises(SettingsError, match="cuda:0 can't be used"):
+        run_request(path, print)
+    answer = read_answer(path)
+    assert answer.begun and not answer.results and "cuda:0 can't be used" in answer.unfit
 
 
 def test_the_command_aligns_and_says_when_the_queue_ends_it(tmp_path):

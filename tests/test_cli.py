@@ -220,6 +220,9 @@ def test_a_failed_movie_is_listed_and_the_list_goes_when_it_succeeds(movies, tmp
     assert lines[0].split("\t") == ["id", "movie", "reason"]
     assert lines[1].split("\t")[:2] == ["1", str(late)] and "no such file" in lines[1]
     assert (tmp_path / "out" / "mrc_0001_motion.json").exists()
+    # Another run into the same folder, as jobs of a queue do, leaves the line alone.
+    assert run("align", movies / "mrc_0002.mrc", *words[3:], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "failed.tsv").read_text().splitlines() == lines
     late.symlink_to(movies / "mrc_0002.mrc")
     assert run(*words, "--quiet", cwd=tmp_path).stdout == ""
     assert not (tmp_path / "out" / "failed.tsv").exists()

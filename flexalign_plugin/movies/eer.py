@@ -115,7 +115,7 @@ class EerMovie(Movie):
         if len(events) < wanted:
             raise MovieError(
                 f"{path}: {len(events)} hardware frames can't be grouped into {wanted} frames: ask for at most "
-                f"{len(events)} EER frames."
+                f"{len(events)} EER frames (Number of EER frames in the form, --n-frames)."
             )
         self._zoom = {1: 0, 2: 1, 4: 2}[settings.eer_sampling]
         group = self.hardware_frames_per_frame = len(events) // wanted

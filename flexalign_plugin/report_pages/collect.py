@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from ..errors import SettingsError
+from ..jobs import read_failures
 from ..micrographs.files import RESULT_STARTS
 from .figures import concerns, numbers
 
@@ -77,7 +78,9 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
     run.rows.sort(key=lambda row: (row[run.order], row["root"]))
     for row, sentences in zip(run.rows, concerns([row["values"] for row in run.rows])):
         row["concerns"] = sentences
-    run.failed = _failures(os.path.join(folder, FAILURES_NAME))
+    run.failed = [
+        (os.path.basename(movie), why) for _, movie, why in read_failures(os.path.join(folder, FAILURES_NAME))
+    ]
     return run
 
 
@@ -148,12 +151,3 @@ def _number_of(settings: Dict[str, Any], distinct: Dict[str, Dict[str, Any]]) ->
     number = str(len(distinct))
     distinct[number] = settings
     return number
-
-
-def _failures(path: str) -> List[Tuple[str, str]]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as f:
-            lines = [line.rstrip("\n").split("\t") for line in f][1:]
-    except OSError:  # none failed
-        return []
-    return [(os.path.basename(line[1]), line[2]) for line in lines if len(line) >= 3]

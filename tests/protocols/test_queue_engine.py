@@ -12,7 +12,7 @@ import pytest
 from flexalign_plugin import batch
 from flexalign_plugin.devices import Compute
 from flexalign_plugin.errors import OutputError
-from flexalign_plugin.jobs import Job, JobResult
+from flexalign_plugin.jobs import DEVICE_FAILED, Job, JobResult
 from flexalign_plugin.protocols import queue_engine
 from flexalign_plugin.protocols.queue_engine import QueueEngine
 from flexalign_plugin.settings import Settings
@@ -59,6 +59,9 @@ class FakeQueue:
             if kind == "ended":
                 batch._say(request, ended="a user")
                 return
+            if kind == "unfit" and job.root not in tried:
+                batch._say(request, unfit="the driver is broken")
+                return
             if kind == "killed" and (job.root not in tried or "always" in job.root):
                 return
             path = os.path.join(self.folder, f"{job.root}.mrc")
@@ -66,7 +69,14 @@ class FakeQueue:
                 threading.Timer(0.1, lambda path=path: open(path, "w").close()).start()
             else:
                 open(path, "w").close()
-            batch._say_result(request, i, JobResult(movie=job.movie, ok=kind != "bad", files={"micrograph": path}))
+            if kind == "stranger":
+                job = jobs[i - 1]
+            fault = DEVICE_FAILED if kind == "gpu" and job.root not in tried else ""
+            ok = kind != "bad" and not fault
+            result = JobResult(movie=job.movie, ok=ok, files={"micrograph": path}, device_fault=fault, error="no GPU")
+            batch._say_result(request, i, result)
+            if kind == "unwatched":
+                raise RuntimeError("squeue: can't be started")
         time.sleep(0.05)
 
 
@@ -97,6 +107,12 @@ def submit(engine, *roots):
     return [engine.submit(Job(f"/movies/{root}.mrc", "out", root, Settings())) for root in roots]
 
 
+def wait_for_jobs(queue, n):
+    deadline = time.monotonic() + 5
+    while len(queue.sent) < n and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def results(futures):
     return [future.result(10) for future in futures]
 
@@ -111,9 +127,9 @@ def test_movies_go_in_batches_and_no_more_jobs_than_allowed(engine_of, queue, tm
     assert queue.most_at_once <= 2
     assert sum("runs on n7, GPU 3" in line for line in queue.said) == 3
     deadline = time.monotonic() + 5  # what went well leaves no files behind
-    while os.listdir(tmp_path / "queue") and time.monotonic() < deadline:
+    while list(tmp_path.glob("queue/*/*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not os.listdir(tmp_path / "queue") and not [f for f in os.listdir(tmp_path) if f.startswith("log")]
+    assert not list(tmp_path.glob("queue/*/*")) and not [f for f in os.listdir(tmp_path) if f.startswith("log")]
 
 
 def test_results_are_there_while_the_job_still_works_on_others(engine_of, queue):
@@ -132,8 +148,13 @@ def test_a_killed_job_costs_its_movie_one_more_try_alone_and_the_others_none(eng
     first, *others = queue.sent
     assert first == ["ok-1", "killed-2", "ok-3", "killed-always-4", "ok-5"]
     assert others == [["killed-2"], ["ok-3", "killed-always-4", "ok-5"], ["killed-always-4"], ["ok-5"]]
-    assert "/movies/killed-always-4.mrc: 2 jobs that aligned it were killed, the last one on n7" in got[3].error
-    assert any("Job 1 was killed on n7: killed-2.mrc tried again" in line for line in queue.said)
+    assert (
+        "/movies/killed-always-4.mrc: 2 jobs could not align it, the last one because it was killed on n7"
+        in got[3].error
+    )
+    assert any(
+        line.startswith("Job 1: it was killed on n7") and "killed-2.mrc tried again" in line for line in queue.said
+    )
 
 
 @pytest.mark.parametrize("kind, words", [("ended", "was ended by the queue"), ("lost", "without having begun")])
@@ -177,14 +198,12 @@ def test_a_failed_movie_is_final_and_its_log_stays(engine_of, queue, tmp_path):
 def test_closing_cancels_what_is_in_the_queue_and_fails_the_rest(engine_of, queue, tmp_path):
     engine = engine_of(1, 1)
     futures = submit(engine, "held-1", "ok-2")
-    deadline = time.monotonic() + 5
-    while not queue.sent and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_jobs(queue, 1)
     engine.close()
     assert len(queue.cancelled) == 1
     for result in results(futures):
         assert "the run was stopped" in result.error
-    assert not (tmp_path / "queue").exists()  # a job that begins now finds no request
+    assert not list(tmp_path.glob("queue/*"))  # a job that begins now finds no request
     assert "the run was stopped" in results(submit(engine, "ok-3"))[0].error
     engine.close()
     assert len(queue.cancelled) == 1 and queue.sent == [["held-1"]]
@@ -193,14 +212,17 @@ def test_closing_cancels_what_is_in_the_queue_and_fails_the_rest(engine_of, queu
 def test_a_fault_of_the_watcher_hangs_nothing(engine_of, queue, monkeypatch):
     engine = engine_of(1, 1)
     held = submit(engine, "held-1", "ok-2")
+    wait_for_jobs(queue, 1)
 
-    def broken(request):
+    def broken():
         raise ValueError("out of order")
 
-    monkeypatch.setattr(queue_engine, "read_answer", broken)
+    monkeypatch.setattr(engine, "_next", broken)
     for result in results(held):
         assert not result.ok and "could not be watched any longer (ValueError: out of order)" in result.error
-    assert len(queue.cancelled) == 1 and "the run was stopped" in results(submit(engine, "ok-3"))[0].error
+    assert "could not be watched any longer" in results(submit(engine, "ok-3"))[0].error
+    engine.close()
+    assert len(queue.cancelled) == 1
 
 
 def test_a_shared_disk_may_be_away_for_a_moment(engine_of, queue, monkeypatch):
@@ -228,3 +250,48 @@ def test_a_request_that_can_not_be_written_is_tried_again(engine_of, queue, monk
     monkeypatch.setattr(queue_engine, "write_request", full)
     assert all(r.ok for r in results(submit(engine, "ok-1", "ok-2"))) and len(queue.sent) == 1
     assert "could not be sent and is tried again: the disk is full" in queue.said[0]
+
+
+def test_what_is_odd_about_one_job_concerns_its_movies_alone(engine_of, queue):
+    got = results(submit(engine_of(2, 2), "ok-1", "stranger-2", "ok-3", "ok-4"))
+    assert [r.ok for r in got] == [True, False, True, True]
+    assert "the answer speaks of /movies/ok-1.mrc instead of /movies/stranger-2.mrc" in got[1].error
+
+
+def test_jobs_of_an_earlier_run_have_no_part_in_the_next(engine_of, queue, tmp_path):
+    """A run is killed, its job goes on, and the next run's first job would have the same name."""
+    old = engine_of(1, 3)
+    submit(old, "held-1", "ok-2", "ok-3")
+    wait_for_jobs(queue, 1)
+    (request,) = tmp_path.glob("queue/*/*.json")
+    new = engine_of(1, 3)
+    assert not request.exists()
+    got = results(submit(new, "ok-2", "ok-3", "ok-4"))
+    assert [r.movie for r in got] == [f"/movies/ok-{i}.mrc" for i in (2, 3, 4)]
+    assert queue.sent == [["held-1", "ok-2", "ok-3"], ["ok-2", "ok-3", "ok-4"]]
+
+
+def test_a_machine_that_can_not_compute_costs_another_try(engine_of, queue):
+    got = results(submit(engine_of(1, 2), "unfit-1", "ok-2", "gpu-3"))
+    assert all(r.ok for r in got)
+    assert queue.sent == [["unfit-1", "ok-2"], ["unfit-1"], ["ok-2"], ["gpu-3"], ["gpu-3"]]
+    assert any("n7 can't compute: the driver is broken" in line for line in queue.said)
+    assert any("gpu-3.mrc is tried again in another job: no GPU" in line for line in queue.said)
+
+
+def test_a_job_that_got_into_the_queue_is_not_sent_twice(engine_of, queue):
+    got = results(submit(engine_of(1, 2), "unwatched-1", "ok-2"))
+    # Watching failed after the first movie's result; the second is silent, and tried again only when that is long.
+    assert all(r.ok for r in got) and queue.sent == [["unwatched-1", "ok-2"], ["ok-2"]]
+    assert queue.times[1] - queue.times[0] > queue_engine.SILENCE * QUICK["settle_s"]
+
+
+def test_a_cancel_command_that_fails_hangs_nothing(engine_of, queue):
+    engine = engine_of(1, 1)
+    futures = submit(engine, "held-1", "ok-2")
+    wait_for_jobs(queue, 1)
+    cancel = engine._cancel
+    engine._cancel = lambda: (cancel(), 1 / 0)
+    engine.close()
+    assert all("the run was stopped" in r.error for r in results(futures))
+    assert "could not be cancelled: division by zero" in queue.said[-1]
