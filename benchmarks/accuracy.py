@@ -125,14 +125,18 @@ def print_head(title: str, first: str, columns: Optional[List[str]] = None) -> N
 
 
 def print_row(label: str, values: Row, warnings: Optional[List[str]] = None) -> None:
-    figures = " | ".join(f"{v:.1f}" if v > 10 else f"{v:.3f}" for v in values)
+    figures = " | ".join("none" if np.isnan(v) else f"{v:.1f}" if v > 10 else f"{v:.3f}" for v in values)
     report.line(f"| {label} | {figures} | {' '.join(warnings or [])} |")
 
 
 def table_particles(bench: Bench) -> None:
     """The main figure: 9 px drift, local motion up to 6 px, 1 electron per pixel and frame."""
     print_head("Drift and local motion (target: 0.15)", "seed")
-    print_row("median", list(np.median([bench.row(str(s), bench.particles(s)) for s in SEEDS], axis=0)))
+    found = {seed: bench.results(str(seed), bench.particles(seed)) for seed in SEEDS}
+    print_row("median", list(np.median([row for row, _ in found.values()], axis=0)))
+    first = SEEDS[0]
+    phantom = particle_phantom(bench.size(30, 4096, 4096), seed=first)
+    _print_sums(bench, "Drift and local motion", {str(first): (phantom, bench.particles(first), found[first][1])}, 4)
 
 
 def table_drift(bench: Bench) -> None:
@@ -260,16 +264,21 @@ def _with_early_frames(bench: Bench, title: str, phantoms: Dict[str, Tuple[str, 
     found = {}
     for label, (name, phantom) in phantoms.items():
         movie = bench.file(name, phantom)
-        found[label] = bench.results(label, movie)[1]
+        models = bench.results(label, movie)[1]
         if bench.torch:
-            found[label]["torch-motion-correction"] = torch_motion(bench.torch, movie)
+            models["torch-motion-correction"] = torch_motion(bench.torch, movie)
+        found[label] = (phantom, movie, models)
+    _print_sums(bench, title.split(" (")[0], found, early)
+
+
+def _print_sums(
+    bench: Bench, title: str, found: Dict[str, Tuple[Phantom, MovieFile, Dict[str, Any]]], early: int
+) -> None:
     columns = ["motion", "error in all frames", f"in the first {early}", "FRC 0.05-0.1", "FRC 0.1-0.2"]
-    name = title.split(" (")[0]
-    print_head(f"{name}: first frames; FRC of the sum over that with the true motion", "movie", columns)
-    for label, models in found.items():
-        phantom = phantoms[label][1]
+    print_head(f"{title}: first frames; FRC of the sum over that with the true motion", "movie", columns)
+    for label, (phantom, movie, models) in found.items():
         models["best global"] = best_global(phantom.truth)
-        with open_movie(bench.file(phantoms[label][0], phantom).path, Settings()) as opened:
+        with open_movie(movie.path, Settings()) as opened:
             ratios = sum_correlations(bench.backend, phantom, opened, models)
         for name, model in models.items():
             rms = errors(phantom.truth, [model])[-1]

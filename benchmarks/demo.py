@@ -52,7 +52,14 @@ def make_movies(folder: str) -> Dict[str, Truth]:
             n, ny, nx = SHAPE
             say(f"making the {name} movie of {n} frames of {nx} x {ny} pixels ...")
             phantom = particle_phantom(
-                SHAPE, pixel_size_A=PIXEL_A, dose=DOSE, band_limit_A=4.0, defocus_A=8000.0, seed=seed
+                SHAPE,
+                pixel_size_A=PIXEL_A,
+                dose=DOSE,
+                band_limit_A=4.0,
+                local_px=3.0,
+                control_points=3,  # as smooth as in real movies
+                defocus_A=8000.0,
+                seed=seed,
             )
             kind, compression = KINDS[ending]
             write_phantom(

@@ -63,7 +63,12 @@ class Parser(argparse.ArgumentParser):
         if isinstance(cause, OSError):
             message = f"{cause.filename}: can't be read ({cause.strerror}): check the name after @"
         wrong = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
-        close = difflib.get_close_matches(wrong, list(self._option_string_actions), 1) if wrong.startswith("--") else []
+        close: List[str] = []
+        if wrong.startswith("--"):
+            options = list(self._option_string_actions)
+            # The beginning of an option is meant more often than a word that looks like it.
+            close = [option for option in options if option.startswith(wrong + "-")]
+            close = close or difflib.get_close_matches(wrong, options, 1)
         meant = f" (did you mean {close[0]}?)" if close else ""
         self.exit(USAGE, f"{self.prog}: {message}{meant}. See {self.prog} --help.\n")
 
