@@ -85,3 +85,11 @@ def shifts(movie: Any) -> Tuple[List[float], List[float]]:
     """(x, y) shifts of an output movie, as plain lists."""
     x, y = movie.getAlignment().getShifts()
     return [float(v) for v in x], [float(v) for v in y]
+
+
+def as_stored(project: Any, protocol: Any) -> Any:
+    """The protocol as its own database has it. What `project._updateProtocol` read while the run was writing may be of
+    two moments, and is then taken as up to date."""
+    from pyworkflow.protocol.protocol import getProtocolFromDb
+
+    return getProtocolFromDb(project.path, protocol.getDbPath(), protocol.getObjId())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -21,13 +22,17 @@ pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_clus
 DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "cluster.md")
 QUEUE = {"JOB_MEMORY": "0", "JOB_HOURS": "1"}
 MANY = 16  # as many movies keep a job busy for long enough to do something to it
-RUN_S = 120.0
+RUN_S = 300.0
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slurm")
-    with slurm_cluster.cluster(str(folder), nodes=2, cpus=2, gpus=2) as it:
+    with contextlib.ExitStack() as stack:
+        folder = str(tmp_path_factory.mktemp("slurm"))
+        try:
+            it = stack.enter_context(slurm_cluster.cluster(folder, nodes=2, cpus=2, gpus=2))
+        except (RuntimeError, TimeoutError) as error:
+            pytest.skip(f"Slurm is installed but does not start here: {error}")
         yield it
 
 
@@ -95,7 +100,8 @@ def ended(project, run):
 def finished(project, run, n_movies):
     wait_for(lambda: ended(project, run), run)
     assert run.isFinished(), text_of(run)[-3000:]
-    assert run.outputMicrographs.getSize() == run.outputMovies.getSize() == n_movies
+    stored = scipion_project.as_stored(project, run)
+    assert stored.outputMicrographs.getSize() == stored.outputMovies.getSize() == n_movies
     for path in glob.glob(run._getExtraPath("DONE", "movie_*.json")):
         with open(path) as file:
             record = json.load(file)
@@ -111,8 +117,8 @@ def answered(run):
 
 
 def test_jobs_spread_over_nodes_and_the_scheduler_gives_the_gpus(slurm, project, new_run):
-    run = new_run(12, numberOfThreads=5, moviesPerJob=3, gpus="1")
-    jobs = finished(project, run, 12)
+    run = new_run(16, numberOfThreads=5, moviesPerJob=4, gpus="1")
+    jobs = finished(project, run, 16)
     assert len(jobs) == 4
     # Two jobs on each node at the same time: each has a GPU of its own.
     assert {job[1:] for job in jobs} == {(node, gpu) for node in ("n1", "n2") for gpu in "01"}
@@ -144,7 +150,7 @@ def test_a_dead_node_costs_a_retry(slurm, project, new_run):
 
 
 def test_stopped_means_that_all_jobs_are_cancelled_and_none_follows(slurm, project, new_run):
-    run = new_run(MANY, numberOfThreads=3, moviesPerJob=5)
+    run = new_run(MANY, numberOfThreads=3, moviesPerJob=MANY // 2)
     wait_for(lambda: answered(run) >= 3 and len(slurm.jobs()) == 2)
     project._updateProtocol(run)
     project.stopProtocol(run)
@@ -164,8 +170,9 @@ def test_a_cancelled_job_is_not_sent_again(slurm, project, new_run):
     assert run.isFinished()
     with open(run._getExtraPath("failed.tsv")) as file:
         n_failed = file.read().count("its job was ended by the queue (cancelled")
-    assert run.outputMoviesFailed.getSize() == n_failed >= 1
-    assert run.outputMovies.getSize() == MANY - n_failed
+    stored = scipion_project.as_stored(project, run)
+    assert stored.outputMoviesFailed.getSize() == n_failed >= 1
+    assert stored.outputMovies.getSize() == MANY - n_failed
     project.launchProtocol(run)
     finished(project, run, MANY)
 

@@ -13,7 +13,7 @@ from flexalign_plugin.movies.writers import write_mrc_movie
 from flexalign_plugin.phantom import particle_phantom
 from flexalign_plugin.protocols import arrivals
 from flexalign_plugin.tests.protocols.conftest import PIXEL_A
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, run
+from flexalign_plugin.tests.scipion_project import as_stored, import_movies, new_alignment, run
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +177,7 @@ def test_behind_a_live_import_both_in_processes_of_their_own(project, movies, tm
         (folder / f"m_{i}.mrcs").write_bytes(whole if i != 5 else whole[:5000])
     wait_for(lambda: not update(imported).isActive() and not update(aligned).isActive())
     assert imported.isFinished() and aligned.isFinished(), aligned.getErrorMessage()
+    aligned = as_stored(project, aligned)
     assert {os.path.basename(m.getFileName()) for m in aligned.outputMoviesFailed} == {"m_5.mrcs"}
     assert {os.path.basename(m.getFileName()) for m in aligned.outputMovies} == {f"m_{i}.mrcs" for i in (1, 2, 3, 4, 6)}
     for output in (aligned.outputMicrographs, aligned.outputMovies, aligned.outputMoviesFailed):
