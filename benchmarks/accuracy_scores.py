@@ -7,15 +7,15 @@ from typing import Any, Dict, List, Sequence, Tuple
 import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 import numpy as np
 
-from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.micrographs.frc import RINGS, ring_correlation
-from flexalign_plugin.micrographs.resampling import plain_mix
+from flexalign_plugin.backend import FrameSource
+from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.phantom import Phantom, Truth, field_rms_error
+from flexalign_plugin.phantoms.phantom import Phantom, Truth, field_rms_error
+from flexalign_plugin.quality.frc import RINGS, ring_correlation
 
 MESH = 41
 BANDS = ((0.05, 0.1), (0.1, 0.2))  # cycles per pixel
-NOTHING = 0.05  # correlation of the sum with the true motion
+LEAST_CORRELATION = 0.05  # correlation of the sum with the true motion
 BORDER_PX = 64  # left out of the correlation: not every frame covers it
 
 
@@ -85,5 +85,5 @@ def sum_correlations(
         return np.array([curve[(ring >= low) & (ring < high)].mean() for low, high in BANDS])
 
     true = correlations(phantom.truth)
-    true[true < NOTHING] = np.nan
+    true[true < LEAST_CORRELATION] = np.nan
     return {name: tuple(correlations(model) / true) for name, model in models.items()}

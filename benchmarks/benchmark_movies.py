@@ -14,8 +14,8 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie  # noqa: E402
-from flexalign_plugin.phantom import Phantom, Truth  # noqa: E402
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie  # noqa: E402
+from flexalign_plugin.phantoms.phantom import Phantom, Truth  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from typing import Any, Callable, Dict, List
 import psutil
 from benchmark_movies import ROOT, add_workdir_option, phantom_file
 
-from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.phantoms.phantom import particle_phantom
 
 SEED = 2026
 TARGETS = "targets: 20 CPU s, 2.5 GB"

@@ -21,10 +21,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from flexalign_plugin.motion import MotionModel  # noqa: E402
-from flexalign_plugin.phantom import particle_phantom  # noqa: E402
-from flexalign_plugin.phantom_files import with_detector, write_phantom  # noqa: E402
+from flexalign_plugin.phantoms.files import with_detector, write_phantom  # noqa: E402
+from flexalign_plugin.phantoms.phantom import particle_phantom  # noqa: E402
+from flexalign_plugin.phantoms.truth import Truth, field_rms_error  # noqa: E402
 from flexalign_plugin.tests import scipion_project  # noqa: E402
-from flexalign_plugin.truth import Truth, field_rms_error  # noqa: E402
 
 FOLDER = os.path.join(ROOT, "demo")
 PROJECT = "FlexAlignDemo"

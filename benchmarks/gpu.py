@@ -35,7 +35,7 @@ from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import Corrections
-from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
 
 SIZES = "4096x4096x40,3838x3710x40,7676x7420x40,5760x4092x30,11520x8184x20"
@@ -164,8 +164,8 @@ def measure(backend: Any, shape: Shape, repeats: int, speeds: Roads) -> Dict[str
         "first_movie_s": first_s,
         "peak_device_gb": peak_gb,
         "error_px": movie.error_px(result.model),
-        "correlated_area_px": result.quality["correlated_area_px"],
-        "patches": result.quality.get("patches"),
+        "correlated_area_px": result.figures.correlated_area_px,
+        "patches": result.figures.patches,
         "local": result.model.is_local,
         "stages": {name: asdict(stage) for name, stage in meter.stages.items()},
         "metered_runs": repeats,
@@ -183,8 +183,8 @@ def measure_files(
     backend: Any, device_name: str, shape: Shape, repeats: int, workdir: str
 ) -> Dict[str, Dict[str, float]]:
     """Seconds of a movie in a file, all files written: in this process, which is warm, and as a command of its own."""
-    from flexalign_plugin.jobs import Job, run_job
-    from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
+    from flexalign_plugin.execution.job import Job, run_job
+    from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
 
     n, ny, nx = shape
     settings, movie = settings_for(shape), TiledMovie(shape)
@@ -214,7 +214,7 @@ def measure_files(
 
 def _succeeded(result: Any) -> float:
     if not result.ok:
-        raise FlexAlignError(result.error)
+        raise FlexAlignError(result.message)
     return float(result.seconds)
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 import numpy as np
 import psutil
 
-from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.tests import scipion_project
 
 MOVIES, SHAPE = 4, (6, 256, 256)

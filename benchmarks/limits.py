@@ -20,7 +20,7 @@ import numpy as np
 
 from flexalign_plugin.aligner import align
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.phantom import Phantom, field_rms_error, particle_phantom
+from flexalign_plugin.phantoms.phantom import Phantom, field_rms_error, particle_phantom
 from flexalign_plugin.settings import Settings
 from flexalign_plugin.tests.in_memory import Stack
 
@@ -93,8 +93,8 @@ def row(backend: Any, name: str, seeds: List[int]) -> None:
             errors.append(error.rms_px)
             cpu.append(sum(result.timings_s[stage]["cpu"] for stage in STAGES))
             nothing = error.nothing_px
-        quality = result.quality
-        chosen.add(f"{quality['max_res_for_correlation_A']:.0f} A, {quality['max_shift_A']:.0f} A")
+        figures = result.figures
+        chosen.add(f"{figures.max_res_for_correlation_A:.0f} A, {figures.max_shift_A:.0f} A")
     figures = [nothing, np.median(fixed), np.median(automatic), max(np.subtract(automatic, fixed))]
     times = f"{np.median(cpu[::2]):.1f} | {np.median(cpu[1::2]):.1f}"
     print(f"| {name} | {' | '.join(f'{v:.3f}' for v in figures)} | {'; '.join(sorted(chosen))} | {times} |", flush=True)
@@ -108,7 +108,7 @@ def main() -> None:
     backend = select_backend("cpu")
     # Compiled before anything is timed.
     align(Stack(np.stack(list(make(512, 2.0, 1).frames()))), Settings(pixel_size=2.0), backend)
-    columns = "movie", "doing nothing", "fixed", "automatic", "worse by at most", "chosen", "CPU s fixed", "CPU s auto"
+    columns = "movie", "uncorrected", "fixed", "automatic", "worse by at most", "chosen", "CPU s fixed", "CPU s auto"
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in MOVIES:
         if arguments.only in name:

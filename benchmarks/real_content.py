@@ -21,7 +21,7 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import spline_filter
 
-from flexalign_plugin.phantom import Phantom, Truth, particle_phantom
+from flexalign_plugin.phantoms.phantom import Phantom, Truth, particle_phantom
 
 PACKAGE, MEMBER = "mrcfile", "epu2.9_example.mrc"
 DOSE, SNR = 0.8, 0.0025  # electrons per pixel and frame; variance of the specimen over that of the counting noise

@@ -22,9 +22,9 @@ import scipy.fft
 import scipy.ndimage
 from benchmark_movies import ROOT
 
+from flexalign_plugin.backend import FrameSource
+from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.micrographs.resampling import plain_mix
 from flexalign_plugin.motion import MotionModel
 
 matplotlib.use("Agg")

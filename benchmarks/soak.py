@@ -20,7 +20,7 @@ from typing import Callable, Dict, List, Tuple
 import numpy as np
 import psutil
 
-from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.tests import scipion_project
 
 SHAPE, BURST = (4, 128, 128), 25

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
 import numpy as np
 
+from .correction.motion_correction import Images
+from .correction.power_spectra import Spectra
 from .motion.model import MotionModel
-from .motion_correction import Images
+from .motion.relion_polynomial import PolynomialFit
+from .quality.figures import Figures
 from .settings import Settings
 
 
-@dataclass
+@dataclass(frozen=True)
 class MovieResult:
     """All that is known of one aligned movie.
 
@@ -22,9 +25,9 @@ class MovieResult:
     summed_frames : 0-based frames in the micrograph.
     images : micrographs and aligned movie.
     micrograph_pixel_size_A : pixel size of the micrographs.
-    uncorrected : (ny, nx) float32, unbinned mean of the corrected frames without any motion correction.
-    spectra : power spectra of `images.full` and `uncorrected` from `psd.power_spectrum`; None unless asked for.
-    quality : figures of the fit (see docs/outputs.md), JSON-ready.
+    spectra : with and without motion correction; None unless asked for.
+    polynomial : RELION's polynomial; must be given for a local model.
+    figures : how well it went.
     warnings : sentences for the user, each says what may be wrong with this movie.
     notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
@@ -39,9 +42,9 @@ class MovieResult:
     summed_frames: range
     images: Images
     micrograph_pixel_size_A: float
-    uncorrected: np.ndarray
-    spectra: Optional[Tuple[np.ndarray, np.ndarray]] = None
-    quality: Dict[str, Any] = field(default_factory=dict)
+    spectra: Optional[Spectra] = None
+    polynomial: Optional[PolynomialFit] = None
+    figures: Figures = field(default_factory=Figures)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     timings_s: Dict[str, Dict[str, float]] = field(default_factory=dict)

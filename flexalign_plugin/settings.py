@@ -7,11 +7,12 @@ Field names are the form's parameter names in snake_case (`maxResForCorrelation`
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .errors import SettingsError
+from .resolution import finest_automatic_resolution_A
 
 GAIN_ROTATIONS = ("none", "90", "180", "270")  # counter-clockwise
 GAIN_FLIPS = ("none", "upside-down", "left-right")
@@ -21,28 +22,91 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
-FINEST_AUTO_A = 20.0  # bounds of the automatic resolution for correlation: in Angstrom, and in pixels
-PIXELS_IN_AUTO = 3.0
 
 
-def option(default: Any, help: str, choices: Optional[Sequence[Any]] = None, metavar: str = "") -> Any:
-    """A dataclass field that knows its help text; command line and form both read it from here."""
-    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+class Bounds(NamedTuple):
+    """Numbers that make sense for a setting, and the sentence that says so.
+
+    Attributes
+    ----------
+    low, high : the smallest and the largest value; no largest one when `high` is None.
+    above : whether `low` itself is too small.
+    unit : of the value. advice : what the user may want to know to choose another, without a full stop.
+    only_if : the setting counts only while this other setting is True ("!name": while it is False).
+    """
+
+    low: float
+    high: Optional[float] = None
+    above: bool = False
+    unit: str = ""
+    advice: str = ""
+    only_if: str = ""
+
+    def allow(self, value: float) -> bool:
+        large_enough = value > self.low if self.above else value >= self.low
+        return math.isfinite(value) and large_enough and (self.high is None or value <= self.high)
+
+    def sentence(self, label: str, value: float) -> str:
+        """`Maximum shift is -1 A: give a number of at least 0 (0 for automatic).`"""
+        low = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        span = low if self.high is None else f"{low} and at most {self.high:g}"
+        value_and_unit = f"{value} {self.unit}".rstrip()
+        return f"{label} is {value_and_unit}: give a number {span}{f' ({self.advice})' if self.advice else ''}."
 
 
-def snake_case(camel: str) -> str:
-    """`doComputePSD` -> `do_compute_psd`, `groupNFrames` -> `group_n_frames`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", camel).lower()
+def option(
+    default: Any,
+    help: str,
+    choices: Optional[Sequence[Any]] = None,
+    metavar: str = "",
+    form: str = "",
+    label: str = "",
+    bounds: Optional[Bounds] = None,
+) -> Any:
+    """A field of `Settings` that knows all that forms, command line and messages say about it.
+
+    Parameters
+    ----------
+    help : what it does. choices : values to choose from. metavar : of the value in the command's help.
+    form : name of the parameter in Scipion's form; empty where the form has none.
+    label, bounds : of a number: what messages call it, and the values that make sense.
+    """
+    about = {"help": help, "choices": choices, "metavar": metavar, "form": form, "label": label, "bounds": bounds}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of one alignment. Lengths in Angstrom and pixels are unbinned; frame numbers are 1-based, 0 = last."""
 
-    pixel_size: float = option(1.0, "Pixel size of the movie as stored, in Angstrom.", metavar="A")
-    voltage: float = option(300.0, "Acceleration voltage in kV.", metavar="KV")
-    dose_per_frame: Optional[float] = option(None, "Dose per frame in e/A^2 (per output frame for EER).", metavar="D")
-    pre_exposure: float = option(0.0, "Dose received before the first frame, in e/A^2.", metavar="D")
+    pixel_size: float = option(
+        1.0,
+        "Pixel size of the movie as stored, in Angstrom.",
+        metavar="A",
+        label="Pixel size",
+        bounds=Bounds(0.01, 1000, unit="A", advice="the pixel size of the movie as stored"),
+    )
+    voltage: float = option(
+        300.0,
+        "Acceleration voltage in kV.",
+        metavar="KV",
+        label="Voltage",
+        bounds=Bounds(10, 2000, unit="kV", advice="usually 100, 200 or 300"),
+    )
+    dose_per_frame: Optional[float] = option(
+        None,
+        "Dose per frame in e/A^2 (per output frame for EER).",
+        metavar="D",
+        label="Dose per frame",
+        bounds=Bounds(0, 10_000, unit="e/A^2"),
+    )
+    pre_exposure: float = option(
+        0.0,
+        "Dose received before the first frame, in e/A^2.",
+        metavar="D",
+        label="Pre-exposure",
+        bounds=Bounds(0, 100_000, unit="e/A^2"),
+    )
 
     gain: Optional[str] = option(None, "Gain reference (MRC, TIFF, EER .gain or dm4).", metavar="FILE")
     dark: Optional[str] = option(None, "Dark reference, subtracted before the gain is applied.", metavar="FILE")
@@ -51,105 +115,264 @@ class Settings:
         "Rotate the gain counter-clockwise by this many degrees, seen with row 0 on top; RELION and MotionCor turn the "
         "other way (their 90 is 270 here).",
         GAIN_ROTATIONS,
+        form="gainRot",
     )
-    gain_flip: str = option("none", "Flip the gain after the rotation.", GAIN_FLIPS)
+    gain_flip: str = option("none", "Flip the gain after the rotation.", GAIN_FLIPS, form="gainFlip")
     gain_convention: str = option(
-        "auto", "Multiply movies by the gain or divide by it; auto divides only for .gain files.", GAIN_CONVENTIONS
+        "auto",
+        "Multiply movies by the gain or divide by it; auto divides only for .gain files.",
+        GAIN_CONVENTIONS,
+        form="gainConvention",
     )
     gain_row_order: str = option(
         "auto",
         "Whether the gain's rows run in the movie's order; auto flips an MRC gain for TIFF and EER movies, "
         "and a TIFF or dm4 gain for MRC movies.",
         GAIN_ROW_ORDERS,
+        form="gainRowOrder",
     )
     defect_file: Optional[str] = option(
         None,
         "Text file of defects: one rectangle 'x y width height' a line, or SerialEM's list of camera defects.",
         metavar="FILE",
+        form="defectFile",
     )
-    defect_map: Optional[str] = option(None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE")
-    remove_hot_pixels: bool = option(True, "Find hot and dead pixels in the movie itself and replace them.")
+    defect_map: Optional[str] = option(
+        None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE", form="defectMap"
+    )
+    remove_hot_pixels: bool = option(
+        True, "Find hot and dead pixels in the movie itself and replace them.", form="removeHotPixels"
+    )
 
     n_frames: int = option(
-        40, "EER only: number of frames that the hardware frames are grouped into; the rest at the end is left out."
+        40,
+        "EER only: number of frames that the hardware frames are grouped into; the rest at the end is left out.",
+        form="nFrames",
+        label="Number of EER frames",
+        bounds=Bounds(2, 100_000),
     )
-    eer_sampling: int = option(1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS)
+    eer_sampling: int = option(
+        1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS, form="eerSampling"
+    )
 
     flip_tiff: bool = option(
-        False, "Turn TIFF movies upside down when they are read, as RELION and IMOD do; for polishing in RELION."
+        False,
+        "Turn TIFF movies upside down when they are read, as RELION and IMOD do; for polishing in RELION.",
+        form="flipTiff",
     )
 
-    align_frame0: int = option(1, "First frame to align; the first frame is 1.")
-    align_frame_n: int = option(0, "Last frame to align; 0 means the last of the movie.")
-    use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.")
-    sum_frame0: int = option(1, "First frame to sum, when it is not the range to align.")
-    sum_frame_n: int = option(0, "Last frame to sum; 0 means the last one aligned.")
-    bin_factor: float = option(1.0, "Binning of the micrograph, by cropping its Fourier transform.")
+    align_frame0: int = option(
+        1,
+        "First frame to align; the first frame is 1.",
+        form="alignFrame0",
+        label="First frame to align",
+        bounds=Bounds(1, advice="frames are counted from 1"),
+    )
+    align_frame_n: int = option(
+        0,
+        "Last frame to align; 0 means the last of the movie.",
+        form="alignFrameN",
+        label="Last frame to align",
+        bounds=Bounds(0, advice="0 for the last frame"),
+    )
+    use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.", form="useAlignToSum")
+    sum_frame0: int = option(
+        1,
+        "First frame to sum, when it is not the range to align.",
+        form="sumFrame0",
+        label="First frame to sum",
+        bounds=Bounds(1, advice="frames are counted from 1", only_if="!use_align_to_sum"),
+    )
+    sum_frame_n: int = option(
+        0,
+        "Last frame to sum; 0 means the last one aligned.",
+        form="sumFrameN",
+        label="Last frame to sum",
+        bounds=Bounds(0, advice="0 for the last one aligned", only_if="!use_align_to_sum"),
+    )
+    bin_factor: float = option(
+        1.0,
+        "Binning of the micrograph, by cropping its Fourier transform.",
+        form="binFactor",
+        label="Binning factor",
+        bounds=Bounds(1, MAX_BIN_FACTOR, advice="1 for no binning"),
+    )
     fcrop_factor: float = option(
         1.0,
         "The same as a fraction, as CryoSPARC names it: the part of the Fourier transform to keep on each axis, 0.5 is "
         "binning by 2; both factors multiply.",
+        form="fcropFactor",
+        label="F-crop factor",
+        bounds=Bounds(0, 1, above=True, advice="1 for no cropping"),
     )
-    crop_offset_x: int = option(0, "Crop: first column, in unbinned pixels.")
-    crop_offset_y: int = option(0, "Crop: first row, in unbinned pixels.")
-    crop_dim_x: int = option(0, "Crop: width in unbinned pixels; 0 means up to the edge.")
-    crop_dim_y: int = option(0, "Crop: height in unbinned pixels; 0 means up to the edge.")
+    crop_offset_x: int = option(
+        0,
+        "Crop: first column, in unbinned pixels.",
+        form="cropOffsetX",
+        label="Crop offset X",
+        bounds=Bounds(0, unit="px"),
+    )
+    crop_offset_y: int = option(
+        0,
+        "Crop: first row, in unbinned pixels.",
+        form="cropOffsetY",
+        label="Crop offset Y",
+        bounds=Bounds(0, unit="px"),
+    )
+    crop_dim_x: int = option(
+        0,
+        "Crop: width in unbinned pixels; 0 means up to the edge.",
+        form="cropDimX",
+        label="Crop dimension X",
+        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+    )
+    crop_dim_y: int = option(
+        0,
+        "Crop: height in unbinned pixels; 0 means up to the edge.",
+        form="cropDimY",
+        label="Crop dimension Y",
+        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+    )
 
     max_res_for_correlation: float = option(
         0.0,
         "Resolution in Angstrom to which frames are compared; 0: automatic, mostly 20 to 30 A.",
         metavar="A",
+        form="maxResForCorrelation",
+        label="Maximum resolution for correlation",
+        bounds=Bounds(0, 10_000, unit="A", advice="0 for automatic"),
     )
     max_shift: float = option(
         0.0,
         "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A and more where frames need it.",
         metavar="A",
+        form="maxShift",
+        label="Maximum shift",
+        bounds=Bounds(0, 100_000, unit="A", advice="0 for automatic"),
     )
 
-    do_mag_cor: bool = option(False, "Correct magnification distortion, in the same resampling as the motion.")
-    scale_maj: float = option(1.0, "Magnification distortion: stretch along the major axis.", metavar="S")
-    scale_min: float = option(1.0, "Magnification distortion: stretch along the minor axis.", metavar="S")
+    do_mag_cor: bool = option(
+        False, "Correct magnification distortion, in the same resampling as the motion.", form="doMagCor"
+    )
+    scale_maj: float = option(
+        1.0,
+        "Magnification distortion: stretch along the major axis.",
+        metavar="S",
+        form="scaleMaj",
+        label="Magnification distortion, major scale",
+        bounds=Bounds(1 - MAX_DISTORTION, 1 + MAX_DISTORTION, only_if="do_mag_cor"),
+    )
+    scale_min: float = option(
+        1.0,
+        "Magnification distortion: stretch along the minor axis.",
+        metavar="S",
+        form="scaleMin",
+        label="Magnification distortion, minor scale",
+        bounds=Bounds(1 - MAX_DISTORTION, 1 + MAX_DISTORTION, only_if="do_mag_cor"),
+    )
     ang_dist: float = option(
         0.0,
         "Magnification distortion: angle of the major axis in degrees, from the x axis to higher rows.",
         metavar="DEG",
+        form="angDist",
+        label="Angle of the magnification distortion",
+        bounds=Bounds(-360, 360, unit="degrees", only_if="do_mag_cor"),
     )
 
-    do_local_alignment: bool = option(True, "Correct beam-induced motion that differs across the image.")
-    auto_patches: bool = option(True, "Choose the number of patches from the patch size.")
-    patches_x: int = option(7, "Patches along X, when not automatic.")
-    patches_y: int = option(7, "Patches along Y, when not automatic.")
-    min_local_res: float = option(500.0, "Patch size in Angstrom.", metavar="A")
-    group_n_frames: int = option(3, "Frames averaged into one before patches are compared.")
-    auto_control_points: bool = option(
-        True, "Choose the spline's control points from the movie's size; the refinement takes more where that pays."
+    do_local_alignment: bool = option(
+        True, "Correct beam-induced motion that differs across the image.", form="doLocalAlignment"
     )
-    control_point_x: int = option(6, "Control points along X, when not automatic.")
-    control_point_y: int = option(6, "Control points along Y, when not automatic.")
-    control_point_t: int = option(5, "Control points in time, when not automatic.")
+    auto_patches: bool = option(True, "Choose the number of patches from the patch size.", form="autoPatches")
+    patches_x: int = option(
+        7,
+        "Patches along X, when not automatic.",
+        form="patchesX",
+        label="Patches along X",
+        bounds=Bounds(2, 1000, only_if="!auto_patches"),
+    )
+    patches_y: int = option(
+        7,
+        "Patches along Y, when not automatic.",
+        form="patchesY",
+        label="Patches along Y",
+        bounds=Bounds(2, 1000, only_if="!auto_patches"),
+    )
+    min_local_res: float = option(
+        500.0,
+        "Patch size in Angstrom.",
+        metavar="A",
+        form="minLocalRes",
+        label="Patch size",
+        bounds=Bounds(0, 1_000_000, above=True, unit="A"),
+    )
+    group_n_frames: int = option(
+        3,
+        "Frames averaged into one before patches are compared.",
+        form="groupNFrames",
+        label="Frames in a group",
+        bounds=Bounds(1, 10_000),
+    )
+    auto_control_points: bool = option(
+        True,
+        "Choose the spline's control points from the movie's size; the refinement takes more where that pays.",
+        form="autoControlPoints",
+    )
+    control_point_x: int = option(
+        6,
+        "Control points along X, when not automatic.",
+        form="controlPointX",
+        label="Control points along X",
+        bounds=Bounds(MIN_CONTROL_POINTS, 100, only_if="!auto_control_points"),
+    )
+    control_point_y: int = option(
+        6,
+        "Control points along Y, when not automatic.",
+        form="controlPointY",
+        label="Control points along Y",
+        bounds=Bounds(MIN_CONTROL_POINTS, 100, only_if="!auto_control_points"),
+    )
+    control_point_t: int = option(
+        5,
+        "Control points in time, when not automatic.",
+        form="controlPointT",
+        label="Control points in time",
+        bounds=Bounds(MIN_CONTROL_POINTS, 1000, only_if="!auto_control_points"),
+    )
 
     do_refinement: bool = option(
-        True, "Refine all patches and frames together after the published method; no gives FlexAlign as published."
+        True,
+        "Refine all patches and frames together after the published method; no gives FlexAlign as published.",
+        form="doRefinement",
     )
 
     do_apply_dose_filter: bool = option(
-        True, "Write a dose-weighted micrograph too; only where the dose per frame is known."
+        True, "Write a dose-weighted micrograph too; only where the dose per frame is known.", form="doApplyDoseFilter"
     )
-    do_save_unweighted_mic: bool = option(True, "Write the unweighted micrograph beside the dose-weighted one.")
+    do_save_unweighted_mic: bool = option(
+        True, "Write the unweighted micrograph beside the dose-weighted one.", form="doSaveUnweightedMic"
+    )
     split_even_odd: bool = option(
-        False, "Write the means of the even and of the odd frames too, dose-weighted when the micrograph is."
+        False,
+        "Write the means of the even and of the odd frames too, dose-weighted when the micrograph is.",
+        form="splitEvenOdd",
     )
-    do_save_ave_mic: bool = option(True, "Write the motion-corrected micrographs.")
-    do_save_movie: bool = option(False, "Write the aligned movie.")
-    save_float16: bool = option(False, "Write micrographs and aligned movies as 16-bit floats (MRC mode 12).")
+    do_save_ave_mic: bool = option(True, "Write the motion-corrected micrographs.", form="doSaveAveMic")
+    do_save_movie: bool = option(False, "Write the aligned movie.", form="doSaveMovie")
+    save_float16: bool = option(
+        False, "Write micrographs and aligned movies as 16-bit floats (MRC mode 12).", form="saveFloat16"
+    )
     do_save_ps: bool = option(
-        False, "Write the amplitude spectrum for CTF programs, of sums of frames of 4 e/A^2 as in RELION."
+        False,
+        "Write the amplitude spectrum for CTF programs, of sums of frames of 4 e/A^2 as in RELION.",
+        form="doSavePs",
     )
-    do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.")
+    do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.", form="doComputePSD")
     do_plots: bool = option(True, "Draw trajectory, local motion, power spectrum and thumbnail.")
 
     low_memory: bool = option(
-        False, "Use less memory and more time: read frames one at a time, make one image after the other."
+        False,
+        "Use less memory and more time: read frames one at a time, make one image after the other.",
+        form="lowMemory",
     )
 
     @property
@@ -167,102 +390,80 @@ class Settings:
             raise SettingsError(" ".join(problems))
 
     def problems(self) -> List[str]:
-        """One sentence for each value that makes no sense on its own or with another setting."""
+        """One sentence for each value that makes no sense, on its own or with another setting."""
+        return self._out_of_bounds() or self._contradictions()
+
+    def _out_of_bounds(self) -> List[str]:
+        """Values outside of what their `option` declares."""
+        found = []
+        for setting in dataclasses.fields(self):
+            value, about = getattr(self, setting.name), setting.metadata
+            bounds: Optional[Bounds] = about["bounds"]
+            if about["choices"] is not None and value not in about["choices"]:
+                allowed = ", ".join(map(str, about["choices"]))
+                found.append(f"{setting.name} is {value!r}: choose one of {allowed}.")
+            if setting.type == "bool" and not isinstance(value, bool):
+                found.append(f"{setting.name} is {value!r}: say yes or no.")
+            if bounds is None or value is None or not self._counts(bounds):
+                continue
+            whole = setting.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                found.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
+            elif not bounds.allow(value):
+                found.append(bounds.sentence(about["label"], value))
+        return found
+
+    def _counts(self, bounds: Bounds) -> bool:
+        """Whether a setting with these bounds has any effect beside the others."""
+        if not bounds.only_if:
+            return True
+        return bool(getattr(self, bounds.only_if.lstrip("!"))) != bounds.only_if.startswith("!")
+
+    def _contradictions(self) -> List[str]:
+        """What is wrong with two settings together, each of which could be right."""
         found = []
 
         def check(ok: bool, sentence: str) -> None:
             if not ok:
                 found.append(sentence)
 
-        check(0 < self.pixel_size < 1000, f"Pixel size is {self.pixel_size} A: give the movie's pixel size, above 0.")
-        check(
-            10 <= self.voltage <= 2000, f"Voltage is {self.voltage} kV: give it in kilovolts, usually 100, 200 or 300."
-        )
-        check(
-            self.dose_per_frame is None or self.dose_per_frame >= 0,
-            f"Dose per frame is {self.dose_per_frame} e/A^2: it can't be negative.",
-        )
         check(
             not self.do_save_ps or bool(self.dose_per_frame),
             "Amplitude spectra for CTF programs are sums over frames of 4 e/A^2, but the dose per frame is not known: "
             "give it, or leave these spectra out.",
         )
-        check(self.pre_exposure >= 0, f"Pre-exposure is {self.pre_exposure} e/A^2: it can't be negative.")
-        for name in ("gain_rot", "gain_flip", "gain_convention", "gain_row_order", "eer_sampling"):
-            allowed = self.__dataclass_fields__[name].metadata["choices"]
+        ranges = [(self.align_frame0, self.align_frame_n, "align", 1)]
+        if not self.use_align_to_sum:
+            ranges.append((self.sum_frame0, self.sum_frame_n, "sum", 0))
+        for first, last, what, least in ranges:
             check(
-                getattr(self, name) in allowed,
-                f"{name} is {getattr(self, name)!r}: choose one of {', '.join(str(a) for a in allowed)}.",
-            )
-        check(self.n_frames >= 2, f"Number of EER frames is {self.n_frames}: at least 2 are needed to align.")
-        for first, last, what in (
-            (self.align_frame0, self.align_frame_n, "align"),
-            (self.sum_frame0, self.sum_frame_n, "sum"),
-        ):
-            if what == "sum" and self.use_align_to_sum:
-                continue
-            check(first >= 1, f"First frame to {what} is {first}: frames are counted from 1.")
-            check(last >= 0, f"Last frame to {what} is {last}: use 0 for the last frame.")
-            check(
-                last == 0 or last >= first + (1 if what == "align" else 0),
+                last == 0 or last >= first + least,
                 f"Frames to {what} run from {first} to {last}: the last must come after the first.",
             )
         check(
-            1 <= self.bin_factor <= MAX_BIN_FACTOR,
-            f"Binning factor is {self.bin_factor}: use a number from 1 (no binning) to {MAX_BIN_FACTOR:g}.",
-        )
-        check(
-            0 < self.fcrop_factor <= 1,
-            f"F-crop factor is {self.fcrop_factor}: it is the part of the Fourier transform to keep, above 0 and at "
-            "most 1 (no cropping).",
-        )
-        check(
-            not 0 < self.fcrop_factor <= 1 or self.output_binning <= MAX_BIN_FACTOR,
+            self.output_binning <= MAX_BIN_FACTOR,
             f"Binning factor {self.bin_factor:g} and F-crop factor {self.fcrop_factor:g} bin by "
-            f"{self.output_binning if self.fcrop_factor else 0:g} together: at most {MAX_BIN_FACTOR:g} makes sense.",
+            f"{self.output_binning:g} together: at most {MAX_BIN_FACTOR:g} makes sense.",
         )
-        for name in ("crop_offset_x", "crop_offset_y", "crop_dim_x", "crop_dim_y"):
-            check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: crop values can't be negative.")
         check(
             self.max_res_for_correlation == 0 or self.max_res_for_correlation >= 2 * self.pixel_size,
             f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
             f"size allows ({2 * self.pixel_size:g} A): use a larger number, or 0 for automatic.",
         )
-        check(
-            not self.do_mag_cor or max(abs(self.scale_maj - 1), abs(self.scale_min - 1)) <= MAX_DISTORTION,
-            f"Magnification distortion of {self.scale_maj:g} and {self.scale_min:g}: give factors near 1, from "
-            f"{1 - MAX_DISTORTION:g} to {1 + MAX_DISTORTION:g}.",
-        )
-        check(
-            not self.do_mag_cor or abs(self.ang_dist) <= 360,
-            f"Angle of the magnification distortion is {self.ang_dist:g}: give degrees.",
-        )
-        check(self.max_shift >= 0, f"Maximum shift is {self.max_shift} A: it must be above 0, or 0 for automatic.")
-        check(self.group_n_frames >= 1, f"Frames in a group: {self.group_n_frames}; at least 1.")
-        compared = self.max_res_for_correlation or max(FINEST_AUTO_A, PIXELS_IN_AUTO * self.pixel_size)
-        check(
-            not self.do_local_alignment or self.min_local_res >= 4 * compared,
-            f"Patches of {self.min_local_res:g} A are too small to compare at {compared:g} A: "
-            f"use at least {4 * compared:g} A.",
-        )
-        if self.do_local_alignment and not self.auto_patches:
+        if self.do_local_alignment:
+            compared = self.max_res_for_correlation or finest_automatic_resolution_A(self.pixel_size)
             check(
-                self.patches_x >= 2 and self.patches_y >= 2,
-                f"{self.patches_x} x {self.patches_y} patches: local alignment needs at least 2 on each axis.",
+                self.min_local_res >= 4 * compared,
+                f"Patches of {self.min_local_res:g} A are too small to compare at {compared:g} A: "
+                f"use at least {4 * compared:g} A.",
             )
-        if self.do_local_alignment and not self.auto_control_points:
-            points = (self.control_point_x, self.control_point_y, self.control_point_t)
+        if self.do_local_alignment and not self.auto_control_points and not self.auto_patches:
             check(
-                min(points) >= MIN_CONTROL_POINTS,
-                f"Control points {points[0]} x {points[1]} x {points[2]}: at least {MIN_CONTROL_POINTS} on each axis.",
+                self.patches_x >= self.control_point_x - 1 and self.patches_y >= self.control_point_y - 1,
+                f"{self.control_point_x} x {self.control_point_y} control points need at least "
+                f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but there are "
+                f"{self.patches_x} x {self.patches_y}: use more patches or fewer control points.",
             )
-            if not self.auto_patches:
-                check(
-                    self.patches_x >= self.control_point_x - 1 and self.patches_y >= self.control_point_y - 1,
-                    f"{self.control_point_x} x {self.control_point_y} control points need at least "
-                    f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but there are "
-                    f"{self.patches_x} x {self.patches_y}: use more patches or fewer control points.",
-                )
         return found
 
     def frame_ranges(self, n_frames: int, movie: str) -> Tuple[range, range]:
@@ -312,3 +513,7 @@ class Settings:
         if unknown:
             raise SettingsError(f"Unknown settings: {', '.join(unknown)}.")
         return cls(**values)
+
+
+# {name of a parameter of the form: field of `Settings`}
+FIELDS_OF_FORM = {f.metadata["form"]: f.name for f in dataclasses.fields(Settings) if f.metadata["form"]}

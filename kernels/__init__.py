@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, List, Optional
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
-    from .backend import Backend
+    from ..backend import Backend
 
 
 def select_backend(
@@ -31,7 +31,7 @@ def select_backend(
     """
     check_device(device)
     if device not in ("auto", "cpu"):
-        from .toolkit import device_index
+        from .cuda_installation import device_index
 
         return _cuda_backend(device_index(device), threads, memory_limit_gb, tune)
     from .cpu import CpuBackend
@@ -42,7 +42,7 @@ def select_backend(
 def check_device(device: str) -> None:
     """SettingsError unless this is the name of a device."""
     if device not in ("auto", "cpu"):
-        from .toolkit import device_index
+        from .cuda_installation import device_index
 
         device_index(device)
 
@@ -51,8 +51,8 @@ def check_usable(device: str) -> None:
     """SettingsError unless this is the name of a device that can be used here; says what is missing."""
     check_device(device)
     if device not in ("auto", "cpu"):
+        from .cuda_installation import device_index
         from .pycuda_device import usable_gpu
-        from .toolkit import device_index
 
         usable_gpu(device_index(device))
 
@@ -77,7 +77,9 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
 
 def describe_devices() -> List[str]:
     """Lines for `flexalign info`: GPUs, parts of CUDA, tuned FFT sizes, what is missing and how to get it."""
-    from . import fft, toolkit, tuning
+    from . import cuda_installation as toolkit
+    from . import cufft as fft
+    from . import tuning
     from .cubins import Cubins, cache_folder
 
     found = toolkit.visible_gpus()

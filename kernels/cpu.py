@@ -15,20 +15,18 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 import numpy as np
 import scipy.fft
 
-from ..motion.band import Band
-from ..motion.model import MotionModel
+from ..backend import Backend, CorrelationWindows, FrameSource, Mix, OnDevice, Peaks, ShiftField, select_band
+from ..band import Band
 from . import cpu_correlation, cpu_frames, cpu_mix, cpu_warp
-from .backend import Backend, FrameSource, Mix, Peaks, Windows
 from .cpu_tiles import tile_power
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
 PRODUCT_BYTES = 8 << 20
-NEGLIGIBLE_WEIGHT = 3e-4
 MESH_SPACING_PX = 32
 _EMPTY = np.zeros((0, 0), np.float32)
 
 
-class CpuWindows(Windows):
+class CpuWindows(CorrelationWindows):
     """Correlation windows (batch, n_pairs, h, w) float32 in memory."""
 
     def __init__(self, values: np.ndarray, pairs: np.ndarray, shifts: np.ndarray, step: float, run: Callable[..., Any]):
@@ -123,10 +121,11 @@ class CpuBackend(Backend):
         return out
 
     def patch_spectra(
-        self, spectra: np.ndarray, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+        self, spectra: OnDevice, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
     ) -> np.ndarray:
+        frames = _in_memory(spectra)[0]
         (by, bx), (py, px) = band.size, patch
-        n = spectra.shape[1]
+        n = len(frames)
         out = np.empty((len(corners), n, py, px // 2 + 1), np.complex64)
         ky = np.fft.fftfreq(by)
         kx = np.arange(bx // 2 + 1) / bx
@@ -134,7 +133,7 @@ class CpuBackend(Backend):
         def cut(t: int) -> None:
             phase_y = np.exp(-2j * np.pi * ky * shifts[t, 0]).astype(np.complex64)
             phase_x = np.exp(-2j * np.pi * kx * shifts[t, 1]).astype(np.complex64)
-            moved = spectra[0, t] * phase_y[:, None] * phase_x
+            moved = frames[t] * phase_y[:, None] * phase_x
             moved[0, 0] = 0
             image = scipy.fft.irfft2(moved, s=(by, bx), overwrite_x=True)
             tiles = np.stack([image[y : y + py, x : x + px] for y, x in corners])
@@ -144,7 +143,8 @@ class CpuBackend(Backend):
         self._run(cut, range(n))
         return out
 
-    def power(self, spectra: np.ndarray, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def power(self, spectra: OnDevice, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        images = _in_memory(spectra)
         sy, sx = size
         ky = np.fft.fftfreq(sy)
         kx = np.arange(sx // 2 + 1) / sx
@@ -152,22 +152,22 @@ class CpuBackend(Backend):
         def one(b: int) -> Tuple[np.ndarray, np.ndarray]:
             phase_y = np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)
             phase_x = np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)
-            total = np.zeros(spectra.shape[2:], np.complex64)
-            single = np.zeros(spectra.shape[2:], np.float32)
-            for t, frame in enumerate(spectra[b]):
+            total = np.zeros(images.shape[2:], np.complex64)
+            single = np.zeros(images.shape[2:], np.float32)
+            for t, frame in enumerate(images[b]):
                 total += frame * phase_y[t][:, None] * phase_x[t]
                 single += frame.real**2 + frame.imag**2
             return total.real**2 + total.imag**2, single
 
-        of_sum, of_each = np.zeros(spectra.shape[2:]), np.zeros(spectra.shape[2:])
-        for s, e in self._pool.map(one, range(len(spectra))):
+        of_sum, of_each = np.zeros(images.shape[2:]), np.zeros(images.shape[2:])
+        for s, e in self._pool.map(one, range(len(images))):
             of_sum += s
             of_each += e
-        return of_sum / len(spectra), of_each / len(spectra)
+        return of_sum / len(images), of_each / len(images)
 
     def correlate(
         self,
-        spectra: np.ndarray,
+        spectra: OnDevice,
         size: Tuple[int, int],
         weight: np.ndarray,
         pairs: np.ndarray,
@@ -176,28 +176,28 @@ class CpuBackend(Backend):
         shifts: Optional[np.ndarray] = None,
         group: int = 1,
     ) -> CpuWindows:
-        sy, sx = size
-        significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
-        rows = np.flatnonzero(significant.any(axis=1))
-        cols = np.flatnonzero(significant.any(axis=0))
-        root_weight = np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32)
-        ky = np.fft.fftfreq(sy)[rows]
-        kx = cols / sx
+        images = _in_memory(spectra)
+        selected = select_band(size, weight)
+        rows, cols, ky, kx = selected.rows, selected.cols, selected.ky, selected.kx
         half_width = int(np.ceil(radius / step))
         offsets = step * np.arange(-half_width, half_width + 1)
-        # The real part of the inverse transform; every column kx > 0 stands for two of the full spectrum.
+        # The real part of the inverse transform.
         to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
         angle = 2 * np.pi * np.outer(kx, offsets)
-        factor = np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0)[:, None] / (sy * sx)
+        factor = selected.column_factor[:, None]
         to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1)
         to_columns = to_columns.astype(np.float32)
         pairs = np.ascontiguousarray(pairs, np.int64)
-        (batch, n), width = spectra.shape[:2], len(offsets)
-        chunk = max(1, min(len(pairs), PRODUCT_BYTES // (8 * len(rows) * len(cols))))
+        (batch, n), width = images.shape[:2], len(offsets)
         values = np.empty((batch, len(pairs), width, width), np.float32)
+        applied = np.zeros((batch, n, 2)) if shifts is None else shifts
+        if not len(rows):
+            values.fill(0)
+            return CpuWindows(values, pairs, applied, step, self._run)
+        chunk = max(1, min(len(pairs), PRODUCT_BYTES // (8 * len(rows) * len(cols))))
 
         def prepare(b: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-            members = spectra[b][:, rows[:, None], cols] * root_weight
+            members = images[b][:, rows[:, None], cols] * selected.root_weight
             if shifts is not None:
                 members *= np.exp(-2j * np.pi * shifts[b, :, 0, None] * ky).astype(np.complex64)[:, :, None]
                 members *= np.exp(-2j * np.pi * shifts[b, :, 1, None] * kx).astype(np.complex64)[:, None, :]
@@ -221,10 +221,10 @@ class CpuBackend(Backend):
         else:
             prepared = prepare(0)
             self._run(lambda p0: transform(0, p0, *prepared), range(0, len(pairs), chunk))
-        return CpuWindows(values, pairs, np.zeros((batch, n, 2)) if shifts is None else shifts, step, self._run)
+        return CpuWindows(values, pairs, applied, step, self._run)
 
     def warp_sum(
-        self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+        self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
     ) -> np.ndarray:
         _, ny, nx = source.movie.shape
         weights = np.ascontiguousarray(np.atleast_2d(weights), np.float32)
@@ -245,8 +245,14 @@ class CpuBackend(Backend):
     def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
         return tile_power(image, rows, columns, window, self._pool.map)
 
-    def mix(self, sums: np.ndarray, mixes: Sequence[Mix]) -> List[np.ndarray]:
-        return [cpu_mix.mix_one(sums, mix, self.threads, self._run) for mix in mixes]
+    def mix(self, sums: OnDevice, mixes: Sequence[Mix]) -> List[np.ndarray]:
+        return [cpu_mix.mix_one(_in_memory(sums), mix, self.threads, self._run) for mix in mixes]
+
+
+def _in_memory(data: OnDevice) -> np.ndarray:
+    """What this backend handed out: its arrays are NumPy's."""
+    assert isinstance(data, np.ndarray)
+    return data
 
 
 def _correct_block(
@@ -263,7 +269,7 @@ def _correct_block(
         )
 
 
-def _field_mesh(model: MotionModel, frame: int) -> np.ndarray:
+def _field_mesh(model: ShiftField, frame: int) -> np.ndarray:
     """Shifts (2, my, mx) float64 at multiples of MESH_SPACING_PX that cover the frame.
 
     The last nodes lie beyond the frame, where the model keeps the value of its edge: their values continue the slope

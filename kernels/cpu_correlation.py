@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from ..backend import PEAK_RADIUS_PX
+
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -131,9 +133,6 @@ def _find_peaks(windows, around, radius, quartic, exclude, position, height, noi
         height[w] = h
         noise[w] = s
         on_rim[w] = rim
-
-
-PEAK_RADIUS_PX = 4.0  # pixels around a maximum that belong to it and not to the noise
 
 
 def find_peaks(windows: np.ndarray, around: np.ndarray, radius: float):

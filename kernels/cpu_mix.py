@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import scipy.fft
 
-from .backend import LOST, Mix
+from ..backend import LEAST_INTERPOLATION_POWER, Mix
 
 _ROWS_PER_TASK = 128
 _jit = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
@@ -32,9 +32,9 @@ def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -
         spectrum = scipy.fft.rfft2(sums[s], workers=threads)
         factor = np.ascontiguousarray(factors[:, s])
         run(lambda y, a=spectrum, f=factor: _add_rows(a, f, fy, fx, y, min(y + _ROWS_PER_TASK, ny), total), starts)
-    # LOST goes in as an argument: numba's cache would not notice that another module's constant has changed.
-    lost = np.float32(LOST)
-    run(lambda y: _whiten_rows(total, power, lost, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
+    # The constant goes in as an argument: numba's cache would not notice that another module's constant has changed.
+    least = np.float32(LEAST_INTERPOLATION_POWER)
+    run(lambda y: _whiten_rows(total, power, least, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
     return scipy.fft.irfft2(total, s=(ny, nx), overwrite_x=True, workers=threads)
 
 
@@ -70,7 +70,7 @@ def _add_rows(spectrum, factor, fy, fx, y0, y1, total):
 
 
 @_jit
-def _whiten_rows(spectrum, power, lost, fy, fx, cos_y, cos_x, y0, y1):
+def _whiten_rows(spectrum, power, least, fy, fx, cos_y, cos_x, y0, y1):
     n = len(power)
     lags = power.shape[1]
     along_y = np.empty(lags, np.float32)
@@ -89,4 +89,4 @@ def _whiten_rows(spectrum, power, lost, fy, fx, cos_y, cos_x, y0, y1):
             p = np.float32(0)
             for m in range(lags):
                 p += along_y[m] * cos_x[x, m]
-            spectrum[y, x] /= np.sqrt(max(p, lost))
+            spectrum[y, x] /= np.sqrt(max(p, least))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Dict, List
 
-from . import toolkit
+from . import cuda_installation as toolkit
 from .device import DeviceError
 
 logger = logging.getLogger(__name__)

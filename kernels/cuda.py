@@ -14,17 +14,15 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Typ
 
 import numpy as np
 
-from ..motion.band import Band
+from ..backend import Backend, FrameSource, Mix, OnDevice, ShiftField, select_band
+from ..band import Band
 from ..motion.bspline import basis
-from ..motion.model import MotionModel
-from .backend import Backend, FrameSource, Mix
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_mix import crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
 from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 from .tuning import Tuner
 
-NEGLIGIBLE_WEIGHT = 3e-4
 BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at once
 PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
 MOST_BLOCKS = 65535  # in y and z
@@ -152,9 +150,12 @@ class CudaBackend(Backend):
 
     # Spectra
 
-    def _on_device(self, spectra: Any) -> DeviceArray:
-        """Spectra that were made elsewhere are uploaded."""
-        return self.device.upload(np.ascontiguousarray(spectra)) if isinstance(spectra, np.ndarray) else spectra
+    def _on_device(self, data: OnDevice) -> DeviceArray:
+        """What this backend handed out; arrays that were made elsewhere are uploaded."""
+        if isinstance(data, np.ndarray):
+            return self.device.upload(np.ascontiguousarray(data))
+        assert isinstance(data, DeviceArray)
+        return data
 
     def _phases(self, shifts: np.ndarray, ky: np.ndarray, kx: np.ndarray) -> Tuple[DeviceArray, DeviceArray]:
         """Factors exp(-2 pi i k s) of shifts (..., 2): (m, len(ky)) and (m, len(kx)); k in cycles per band pixel."""
@@ -173,7 +174,7 @@ class CudaBackend(Backend):
 
     @_fitting
     def patch_spectra(
-        self, spectra: Any, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+        self, spectra: OnDevice, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
     ) -> DeviceArray:
         (by, bx), (py, px) = band.size, patch
         bxh, pxh = bx // 2 + 1, px // 2 + 1
@@ -205,7 +206,7 @@ class CudaBackend(Backend):
         return out
 
     @_fitting
-    def power(self, spectra: Any, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def power(self, spectra: OnDevice, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         (sy, sx), (batch, n) = size, spectra.shape[:2]
         sxh = sx // 2 + 1
         phases = self._phases(shifts, np.fft.fftfreq(sy), np.arange(sxh) / sx)
@@ -225,7 +226,7 @@ class CudaBackend(Backend):
     @_fitting
     def correlate(
         self,
-        spectra: Any,
+        spectra: OnDevice,
         size: Tuple[int, int],
         weight: np.ndarray,
         pairs: np.ndarray,
@@ -237,25 +238,22 @@ class CudaBackend(Backend):
         (sy, sx), (batch, n) = size, spectra.shape[:2]
         if shifts is None:
             shifts = np.zeros((batch, n, 2))
-        significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
-        rows = np.flatnonzero(significant.any(axis=1))
-        cols = np.flatnonzero(significant.any(axis=0))
+        selected = select_band(size, weight)
+        rows, cols, ky, kx = selected.rows, selected.cols, selected.ky, selected.kx
         half = int(np.ceil(radius / step))
         width = 2 * half + 1
         if not len(rows):
             zeros = self.device.zeros((batch, len(pairs), width, width), np.float32)
             return CudaWindows(self.device, self._fit, zeros, pairs, shifts, step)
         out = self.device.empty((batch, len(pairs), width, width), np.float32)
-        spectra = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
-        root_weight = self.device.upload(np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32))
+        source = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
+        root_weight = self.device.upload(selected.root_weight)
         on_device = [self.device.upload(a.astype(np.int32)) for a in (rows, cols, pairs)]
-        ky, kx = np.fft.fftfreq(sy)[rows], cols / sx
-        # The real part of the inverse transform; every column kx > 0 stands for two of the full spectrum.
-        factor = np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0) / (sy * sx)
+        # The real part of the inverse transform.
         offsets = step * np.arange(half + 1)
         waves_y = self.device.upload(np.exp(2j * np.pi * np.outer(ky, offsets)).astype(np.complex64))
         waves_x = self.device.upload(
-            (factor[:, None] * np.exp(2j * np.pi * np.outer(kx, offsets))).astype(np.complex64)
+            (selected.column_factor[:, None] * np.exp(2j * np.pi * np.outer(kx, offsets))).astype(np.complex64)
         )
         each = 8 * n * len(rows) * len(cols) * (1 if group == 1 else 2)
         for a, b in self._batches(batch, each):
@@ -263,7 +261,7 @@ class CudaBackend(Backend):
             phases = self._phases(shifts[a:b], ky, kx)
             self.device.launch(
                 "correlate", "weight_members", ((b - a) * n, len(rows)), (128,),
-                self._part(spectra, a, b), np.int32(sy), np.int32(sx // 2 + 1), *on_device[:2], np.int32(len(cols)),
+                self._part(source, a, b), np.int32(sy), np.int32(sx // 2 + 1), *on_device[:2], np.int32(len(cols)),
                 root_weight, *phases, members,
             )  # fmt: skip
             groups = members if group == 1 else self._sum_groups(members, group)
@@ -321,7 +319,7 @@ class CudaBackend(Backend):
 
     @_fitting
     def warp_sum(
-        self, source: FrameSource, model: MotionModel, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+        self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
     ) -> DeviceArray:
         _, ny, nx = source.movie.shape
         weights = np.atleast_2d(weights).astype(np.float32)
@@ -346,11 +344,11 @@ class CudaBackend(Backend):
         return sums
 
     @_fitting
-    def mix(self, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
+    def mix(self, sums: OnDevice, mixes: Sequence[Mix]) -> List[np.ndarray]:
         _, ny, nx = sums.shape
         images: List[np.ndarray] = []
         for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
-            images += mix_images(self.device, sums, mixes[a:b])
+            images += mix_images(self.device, self._on_device(sums), mixes[a:b])
         return images
 
     @_fitting
@@ -379,17 +377,13 @@ class CudaBackend(Backend):
         return whole_spectrum(self.device.download(total).astype(np.float64), tile)
 
     def _field(
-        self, model: MotionModel, frames: Sequence[int]
+        self, model: ShiftField, frames: Sequence[int]
     ) -> Tuple[np.ndarray, List[DeviceArray], List[DeviceArray]]:
         """Control points of each frame's field (n, 2, ky, kx) float32, and the tables of the basis along y and x."""
-        at = np.asarray(frames) - model.first_frame
-        points = model.global_shifts_px[at][:, :, None, None]
-        if model.coefficients_px is not None:
-            in_time = basis(model.coefficients_px.shape[1], model.n_aligned - 1, at)
-            points = points + np.einsum("tl,alyx->tayx", in_time, model.coefficients_px)
+        points = model.control_points(frames)
         # The kernel takes four points on each axis, for fewer the others weigh nothing.
         ky, kx = points.shape[2:]
-        padded = np.zeros((len(at), 2, max(ky, 4), max(kx, 4)), np.float32)
+        padded = np.zeros((len(frames), 2, max(ky, 4), max(kx, 4)), np.float32)
         padded[:, :, :ky, :kx] = points
         tables = [
             [self.device.upload(v) for v in _basis_table(k, length)] for k, length in zip((ky, kx), model.frame_shape)

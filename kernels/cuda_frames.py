@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 
 import numpy as np
 
-from .backend import FrameSource
+from ..backend import FrameSource
 from .device import Device, DeviceArray
 
 NULL = np.uintp(0)

@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .backend import LOST, Mix
+from ..backend import LEAST_INTERPOLATION_POWER, Mix
 from .device import Device, DeviceArray
 
 
@@ -36,7 +36,7 @@ def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[
             device.launch(
                 "mix", "mix", (-(-half[2] // 128), ny), (128,),
                 spectrum, np.int32(half[2]), *along, device.upload(factors), np.int32(len(factors)),
-                powers[k], np.int32(len(mixes[k].power)), first, last, np.float32(LOST),
+                powers[k], np.int32(len(mixes[k].power)), first, last, np.float32(LEAST_INTERPOLATION_POWER),
                 np.float32(1.0 / (ny * nx)), totals[k],
             )  # fmt: skip
     del work

@@ -6,13 +6,11 @@ from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
-from .backend import Peaks, Windows
+from ..backend import PEAK_RADIUS_PX, CorrelationWindows, Peaks
 from .device import Device, DeviceArray
 
-PEAK_RADIUS_PX = 4.0  # pixels around a maximum that belong to it and not to the noise
 
-
-class CudaWindows(Windows):
+class CudaWindows(CorrelationWindows):
     """Windows on the device.
 
     Parameters

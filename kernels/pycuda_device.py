@@ -18,7 +18,8 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import SettingsError
-from . import fft, toolkit
+from . import cuda_installation as toolkit
+from . import cufft as fft
 from .cubins import Cubins
 from .device import Device, DeviceArray, DeviceError
 from .pycuda_memory import Block, PinnedPair, Pool

@@ -26,7 +26,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from ..motion.band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
+from ..band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
 from .cubins import cache_folder
 from .device import BATCH_BYTES, Device, DeviceOutOfMemory
 

@@ -6,12 +6,14 @@ from typing import Any, Dict, List
 
 from pwem.protocols import EMProtocol
 
-from flexalign_plugin.kernels.toolkit import device_index
+from flexalign_plugin.execution.engine import Engine
+from flexalign_plugin.execution.worker_pool import WorkerPool
+from flexalign_plugin.kernels.cuda_installation import device_index
 from flexalign_plugin.report_pages import LiveReport
-from flexalign_plugin.worker_pool import WorkerPool
 
-from . import devices, queue_engine
-from .handover import Engine, HandOver
+from . import devices
+from .handover import HandOver
+from .scipion_queue import queue_of
 
 
 class ComputesMovies(EMProtocol):
@@ -41,7 +43,7 @@ class ComputesMovies(EMProtocol):
 
     def _make_engine(self) -> Engine:
         if devices.steps_go_to_queue(self):
-            return queue_engine.engine_of(self)
+            return queue_of(self)
         return WorkerPool(devices.compute(self), log=self.info)
 
     def _stepsCheck(self) -> None:

@@ -8,10 +8,10 @@ import pyworkflow.protocol.params as params
 from pyworkflow.constants import QUEUE_FOR_JOBS
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
 
-from flexalign_plugin.devices import Compute
 from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.execution.devices import Compute
 from flexalign_plugin.kernels import usable_cores
-from flexalign_plugin.kernels.toolkit import devices_of
+from flexalign_plugin.kernels.cuda_installation import devices_of
 
 MOVIES_PER_JOB = 8
 FAILURE_CHOICES = ("the movie fails", "the CPU aligns it")

@@ -6,26 +6,23 @@ Parameter names are those of XmippProtFlexAlign, so that its workflows carry ove
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 import pyworkflow.protocol.params as params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
-from flexalign_plugin.settings import Settings, snake_case
+from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 from . import devices
 
 DEFAULT_THREADS = 4
 DENOISER_PAIRS = 200
 
-# Every form parameter that is a field of Settings; `define_form` fills it.
-FORM_NAMES: List[str] = []
-
 
 def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
     """Add the parameter of one Settings field; its type, first line of help and, unless given, default are the
     field's."""
-    field = Settings.__dataclass_fields__[snake_case(name)]
+    field = Settings.__dataclass_fields__[FIELDS_OF_FORM[name]]
     default, choices = kwargs.pop("default", field.default), field.metadata["choices"]
     help_text = field.metadata["help"] + ("\n" + more if more else "")
     kwargs.update(label=label, help=help_text)
@@ -37,8 +34,6 @@ def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> Non
     else:
         kinds = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam}
         where.addParam(name, kinds[type(default)], default=default, **kwargs)
-    if name not in FORM_NAMES:
-        FORM_NAMES.append(name)
 
 
 def define_form(form: Any) -> None:

@@ -7,16 +7,14 @@ from typing import Any, Dict, List, Optional
 
 import pyworkflow.protocol.params as params
 
-from flexalign_plugin.settings import Settings, snake_case
-
-from .form import FORM_NAMES
+from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 
 def form_values(protocol: Any) -> Dict[str, Any]:
     """Fields of Settings from the form's values; those that the protocol's form leaves out keep their defaults."""
     values: Dict[str, Any] = {}
-    for name in filter(protocol.hasAttribute, FORM_NAMES):
-        field = Settings.__dataclass_fields__[snake_case(name)]
+    for name in filter(protocol.hasAttribute, FIELDS_OF_FORM):
+        field = Settings.__dataclass_fields__[FIELDS_OF_FORM[name]]
         value = getattr(protocol, name).get()
         choices = field.metadata["choices"]
         if value is None and field.default is not None:
@@ -25,7 +23,7 @@ def form_values(protocol: Any) -> Dict[str, Any]:
             value = choices[value]
         elif field.default is None:
             value = value or None
-        values[snake_case(name)] = value
+        values[field.name] = value
     return values
 
 

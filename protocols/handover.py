@@ -10,29 +10,15 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Optional, Protocol
+from typing import Any, Callable, Dict, Optional
 
 from flexalign_plugin.errors import FlexAlignError
-from flexalign_plugin.jobs import Job, JobResult
-from flexalign_plugin.worker import given_up
+from flexalign_plugin.execution.engine import Engine
+from flexalign_plugin.execution.job import Job, JobResult, given_up
 
 from .arrivals import State, file_state, is_being_written, wait_until_still
 
 ATTEMPTS_WHILE_WRITTEN = 3
-
-
-class Engine(Protocol):
-    """What aligns: the workers of this machine, or a queue."""
-
-    @property
-    def capacity(self) -> int:
-        """Movies that it takes before the first is done."""
-
-    def submit(self, job: Job) -> Future[JobResult]:
-        """Never an exception: what goes wrong is a result."""
-
-    def close(self) -> None:
-        """Movies that are not finished fail."""
 
 
 class HandOver:
@@ -101,7 +87,7 @@ class HandOver:
         try:
             job = self._job_of(movie)
         except FlexAlignError as error:
-            self._futures[number] = _known(JobResult(movie=path, ok=False, error=f"{path}: {error}"))
+            self._futures[number] = _known(JobResult(path, ok=False, error=str(error)))
             return
         if self._engine is None:
             self._futures[number] = _known(given_up(job))

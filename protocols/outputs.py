@@ -14,7 +14,10 @@ import pyworkflow.object as pwobj
 from pwem.protocols import ProtAlignMovies
 from pwem.protocols.protocol_align_movies import OUT_MICS, OUT_MICS_DW, OUT_MICS_EVEN, OUT_MICS_ODD, OUT_MOVIES
 
-from flexalign_plugin.jobs import JobResult, unique_root, write_failures
+from flexalign_plugin.execution.job import JobResult
+from flexalign_plugin.output.failures import write_failures
+from flexalign_plugin.quality.figures import Figures
+from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 
 from . import form_values, summaries
 from .records import load_record, numbers_in_set
@@ -53,7 +56,7 @@ class AlignedMovieSets(ProtAlignMovies):
         self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
         if bad:
             write_failures(
-                self._getExtraPath("failed.tsv"), [(i, r.movie, r.error) for i, r in sorted(self._failures.items())]
+                self._getExtraPath(FAILED_MOVIES), [(i, r.movie, r.message) for i, r in sorted(self._failures.items())]
             )
         if bad or self.hasAttribute(OUT_FAILED):
             self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
@@ -165,9 +168,11 @@ class AlignedMovieSets(ProtAlignMovies):
         """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
         record = _loaded(self._getMovieDone(movie))
         files = record.files
-        for when in ("Total", "Early", "Late"):  # names of other motion correction protocols
-            moved = record.quality.get(f"accumulated_motion_{when.lower()}_A")
-            setattr(mic, f"_rlnAccumMotion{when}", pwobj.Float(moved))
+        figures = Figures.from_dict(record.quality)
+        # Names of other motion correction protocols.
+        mic._rlnAccumMotionTotal = pwobj.Float(figures.accumulated_motion_total_A)
+        mic._rlnAccumMotionEarly = pwobj.Float(figures.accumulated_motion_early_A)
+        mic._rlnAccumMotionLate = pwobj.Float(figures.accumulated_motion_late_A)
         pictures = {"thumbnail": "thumbnail", "plotGlobal": "plot_global"}
         if self.doLocalAlignment:
             pictures["plotLocal"] = "plot_local"
@@ -186,12 +191,14 @@ class AlignedMovieSets(ProtAlignMovies):
             raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
         done = len(self._roots) - len(self._failures)
         if self._failures:
-            reason = next(iter(self._failures.values())).error
+            reason = next(iter(self._failures.values())).message
             if not done:
                 raise RuntimeError(
                     f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
                 )
-            self.warning(f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and failed.tsv.")
+            self.warning(
+                f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and {FAILED_MOVIES}."
+            )
         # Of pairs for a denoiser there are fewer, as asked.
         complete = [name for name, _ in self._micrograph_sets() if name not in HALVES or self.splitEvenOdd]
         for name in [OUT_MOVIES, *complete]:

@@ -17,10 +17,11 @@ import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
-from flexalign_plugin.jobs import Job, JobResult, unique_root
-from flexalign_plugin.micrographs.corrected_star import write_corrected_micrographs
-from flexalign_plugin.micrographs.files import atomic_path
+from flexalign_plugin.execution.job import Job, JobResult
+from flexalign_plugin.files import atomic_path
+from flexalign_plugin.output.corrected_star import write_corrected_micrographs
 from flexalign_plugin.report_pages import LiveReport
+from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form, form_values, summaries
@@ -100,7 +101,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         for table in (MOVIES_TABLE, *MICROGRAPH_TABLES.values()):
             if remove_unfit_set(self._getPath(table), self._recorded):
                 self.warning(f"{self._getPath(table)} does not fit the finished movies: it is made again.")
-        pwutils.cleanPath(self._getAllDone(), self._getExtraPath("failed.tsv"), self._getPath(FAILED_TABLE))
+        pwutils.cleanPath(self._getAllDone(), self._getExtraPath(FAILED_MOVIES), self._getPath(FAILED_TABLE))
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
 
@@ -130,7 +131,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
                 self.info(f"{name}: {note}")
             what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, movie.getSamplingRate())}"
         else:
-            self.warning(f"FAILED: {result.error}")
+            self.warning(f"FAILED: {result.message}")
             what = "failed, the others go on"
         with self._lock:
             self._n_done += 1

@@ -18,12 +18,14 @@ import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
-from flexalign_plugin.jobs import Job, JobResult, write_failures
-from flexalign_plugin.micrographs.files import OutputFiles, atomic_path
+from flexalign_plugin.execution.job import Job, JobResult
+from flexalign_plugin.files import OutputFiles, atomic_path
 from flexalign_plugin.movies import open_movie
+from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.report_pages import LiveReport
+from flexalign_plugin.result_files import FAILED_MOVIES
+from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, stacks_of, write_stack
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tilt_series import STACKS, of_one_size, stacks_of, write_stack
 
 from . import checks, devices, form_values, summaries, tilt_form
 from .computing import ComputesMovies
@@ -99,7 +101,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         tilts succeeded stay; of the others the failed tilts are tried again, and the stacks made again."""
         pwutils.makePath(self._getExtraPath("DONE"))
         self._remove_tables()
-        pwutils.cleanPath(self._all_done(), self._getExtraPath("failed.tsv"))
+        pwutils.cleanPath(self._all_done(), self._getExtraPath(FAILED_MOVIES))
         removed = 0
         for folder in glob.glob(os.path.join(glob.escape(self._getExtraPath("DONE")), "*", "")):
             ts_id = os.path.basename(os.path.normpath(folder))
@@ -170,7 +172,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             pixel_size = self._getInputTs().getSamplingRate()
             what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, pixel_size)}"
         else:
-            self.warning(f"FAILED: {name}: {result.error}")
+            self.warning(f"FAILED: {name}: {result.message}")
             what = "failed, the others go on"
         with self._counting:
             self._n_done += 1
@@ -183,7 +185,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         """The tilts that succeeded become stacks; series whose tilts all succeeded keep no images apart."""
         results = of_one_size([(tilt, self._result(tsId, tilt.getObjId())) for tilt in self._tsDict.getTiList(tsId)])
         good = sorted([r for r in results if r[1].ok], key=lambda pair: pair[0].getTiltAngle())
-        failures = [(tilt.getObjId(), r.movie, f"{_name(tsId, tilt)}: {r.error}") for tilt, r in results if not r.ok]
+        failures = [(tilt.getObjId(), r.movie, f"{_name(tsId, tilt)}: {r.message}") for tilt, r in results if not r.ok]
         files: Dict[str, str] = {}
         try:
             files = self._write_stacks(tsId, good) if good else {}
@@ -233,7 +235,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             self._failures.update({(ts_id, number): (movie, why) for number, movie, why in record.failures})
         if self._failures:
             lines = [(number, movie, why) for (_, number), (movie, why) in sorted(self._failures.items())]
-            write_failures(self._getExtraPath("failed.tsv"), lines)
+            write_failures(self._getExtraPath(FAILED_MOVIES), lines)
         finished = self._tsDict.allDone()
         self._append_series(ts_ids, records, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self.summaryVar.set(self._summary_text())

@@ -15,8 +15,8 @@ import sqlite3
 from contextlib import closing
 from typing import Collection, Optional, Set, Tuple
 
-from flexalign_plugin.jobs import JobResult
-from flexalign_plugin.micrographs.files import atomic_path, remove_all_leftovers
+from flexalign_plugin.execution.job import JobResult
+from flexalign_plugin.files import atomic_path, remove_all_leftovers
 
 LOCKED_SECONDS = 60.0  # a viewer may hold a set for a moment
 

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, List, Tuple
 
-from flexalign_plugin.jobs import JobResult
-from flexalign_plugin.report_pages import REPORT_NAME
+from flexalign_plugin.execution.job import JobResult
+from flexalign_plugin.result_files import REPORT
 
 SHOWN_FAILURES = 3
 RECENT_MOVIES = 30  # of which the pace is taken
@@ -88,9 +88,8 @@ def motion_text(result: JobResult, pixel_size_A: float) -> str:
 
 
 def reason(record: JobResult) -> str:
-    """Why a movie failed, without the path that errors begin with: whoever shows it has the name of the movie."""
-    text = record.error.replace(f"{record.movie}: ", "", 1)
-    return text[:1].upper() + text[1:]
+    """Why a movie failed, for those who show the name of the movie beside it."""
+    return record.error[:1].upper() + record.error[1:]
 
 
 def summary(protocol: Any) -> str:
@@ -104,7 +103,7 @@ def summary(protocol: Any) -> str:
     if running or protocol._pace.per_hour():
         pace = protocol._pace.text(waiting, running and not protocol.streamClosed)
         lines.append(f"{pace[:1].upper()}{pace[1:]}.")
-    lines.append(f"All movies at a glance: [[{protocol._getExtraPath(REPORT_NAME)}][extra/{REPORT_NAME}]]")
+    lines.append(f"All movies at a glance: [[{protocol._getExtraPath(REPORT)}][extra/{REPORT}]]")
     if failures:
         lines.append("Failed (all in outputMoviesFailed and extra/failed.tsv; Continue tries them again):")
         shown = list(failures.values())[:SHOWN_FAILURES]

@@ -18,7 +18,7 @@ from pwem.protocols import EMProtocol
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 from tomo.protocols.protocol_ts_correct_motion import ProtTsCorrectMotion
 
-from flexalign_plugin.micrographs.files import atomic_path
+from flexalign_plugin.files import atomic_path
 
 # Key of a stack, see `tilt_series.STACKS`: name of the output, ending of the set's file.
 OUTPUTS = {

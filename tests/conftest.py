@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from flexalign_plugin.tests import scipion_project
+from . import scipion_project
 
 _home = tempfile.TemporaryDirectory(prefix="flexalign-tests-")
 scipion_project.prepare(_home.name)

@@ -31,7 +31,7 @@ def prepare(home: str) -> None:
         MPLBACKEND="Agg",
     )
     # Protocols run in processes of their own, which must find the plugin of this checkout.
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     if os.path.isdir(os.path.join(root, "flexalign_plugin")):
         paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])

@@ -15,8 +15,8 @@ import pytest
 import tifffile
 
 from flexalign_plugin import cli
-from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
-from flexalign_plugin.worker import _child_environment
+from flexalign_plugin.execution.worker import _child_environment
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
 
 N, NY, NX = 6, 96, 128
 
@@ -314,8 +314,9 @@ def test_a_file_size_limit_leaves_nothing_of_the_result(good, tmp_path):
 
 def test_a_movie_that_is_replaced_by_a_shorter_one_while_read_costs_only_itself(good, tmp_path):
     """Memory-mapped data that vanishes is a bus error: the process dies, the next movie goes on."""
+    from flexalign_plugin.execution.job import Job
+    from flexalign_plugin.execution.worker import Worker
     from flexalign_plugin.settings import Settings
-    from flexalign_plugin.worker import Job, Worker
 
     path = tmp_path / "shrinks.mrc"
     write_mrc_movie(str(path), [f for k in range(60) for f in noise(k)])
@@ -327,6 +328,6 @@ def test_a_movie_that_is_replaced_by_a_shorter_one_while_read_costs_only_itself(
         settings = Settings(pixel_size=3.0, do_plots=False)
         first = worker.submit(Job(str(path), str(tmp_path / "out"), "shrinks", settings), shrink)
         second = worker.submit(Job(str(good), str(tmp_path / "out"), "good", settings))
-        assert not first.result(60).ok and str(path) in first.result().error
-        assert second.result(60).ok, second.result().error
+        assert not first.result(60).ok and str(path) in first.result().message
+        assert second.result(60).ok, second.result().message
     assert_only_complete_results(tmp_path / "out", "good")

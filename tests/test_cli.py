@@ -17,11 +17,11 @@ import pytest
 from flexalign_plugin import cli
 from flexalign_plugin.commands.align import settings_of
 from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.execution.worker import _child_environment
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.phantom import Truth, field_rms_error
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import Truth, field_rms_error
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.worker import _child_environment
 
 PHANTOM = "phantom --size 448 384 --frames 8 --pixel-size 3 --dose 4 --drift 5 --local 2".split()
 WRITTEN = ["_aligned_mic.mrc", "_motion.json", "_shifts.star", "_psd.mrc", "_psd.png", "_plot_global.png"]
@@ -129,7 +129,7 @@ def test_yes_and_no(words, value):
     "words, sentence",
     [
         ([], "pixel size is not known"),
-        (["--pixel-size", "-1"], "above 0"),
+        (["--pixel-size", "-1"], "of at least 0.01"),
         (["--pixel-size", "1", "--do-plots", "maybe"], "neither yes nor no"),
         (["--pixel-size", "1", "--max-res-for-correlation", "1"], "use a larger number"),
         (["--pixel-size", "1", "--device", "abacus"], "abacus"),
@@ -279,9 +279,10 @@ def test_interrupting_leaves_nothing_behind(movies, tmp_path, n_movies, number):
 
 def test_no_scipion_is_loaded(movies, tmp_path):
     code = (
-        "import sys; from flexalign_plugin.cli import main; from flexalign_plugin import serve, worker;"
-        f"status = main(['align', {str(movies / 'mrc_0001.mrc')!r}, '--output', 'out', '--pixel-size', '3']);"
-        "print(status, [name for name in sys.modules if name.split('.')[0] in ('pwem', 'pyworkflow', 'tkinter')])"
+        "import sys; from flexalign_plugin.cli import main; from flexalign_plugin.execution import worker, "
+        f"worker_process;status = main(['align', {str(movies / 'mrc_0001.mrc')!r}, '--output', 'out', '--pixel-size', "
+        "'3']);print(status, [name for name in sys.modules if name.split('.')[0] in ('pwem', 'pyworkflow', "
+        "'tkinter')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=_child_environment(), cwd=tmp_path

@@ -9,7 +9,7 @@ import pytest
 
 from flexalign_plugin import cli
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.settings import Settings
 
 

@@ -94,3 +94,13 @@ def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():
     assert ProtFlexAlign.isInstalled()
     templates = {str(template) for template in plugin._pluginInstance.getTemplates()}
     assert templates == {"SPA_movies_to_micrographs", "EER_movies_to_micrographs"}
+
+
+def test_a_checkout_has_each_module_once():
+    """As in the installed package: no second name by which another `Settings` would be imported."""
+    code = (
+        "import importlib.util as u, flexalign_plugin.kernels.cpu, flexalign_plugin.protocols;"
+        "print([n for n in ('flexalign_plugin', 'benchmarks', 'setup') if u.find_spec('flexalign_plugin.' + n)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(ROOT), capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

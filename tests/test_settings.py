@@ -1,29 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.settings import Settings, snake_case
+from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 
-@pytest.mark.parametrize(
-    "camel,snake",
-    [
-        ("maxResForCorrelation", "max_res_for_correlation"),
-        ("doComputePSD", "do_compute_psd"),
-        ("groupNFrames", "group_n_frames"),
-        ("nFrames", "n_frames"),
-        ("alignFrame0", "align_frame0"),
-        ("alignFrameN", "align_frame_n"),
-        ("controlPointT", "control_point_t"),
-        ("binFactor", "bin_factor"),
-    ],
-)
-def test_form_names(camel, snake):
-    assert snake_case(camel) == snake
-    assert snake in Settings.__dataclass_fields__
+def test_a_name_in_the_form_is_the_field_in_camel_case():
+    """So that form, command line and saved results say the same thing; only an acronym keeps its capitals."""
+    for form, field in FIELDS_OF_FORM.items():
+        assert form.lower() == field.replace("_", "").lower()
+        assert form[0].islower()
 
 
 def test_saved_settings_come_back():
@@ -50,16 +41,16 @@ def test_unknown_names_are_refused():
         ({"align_frame0": 5, "align_frame_n": 5}, "5 to 5"),
         ({"use_align_to_sum": False, "sum_frame0": 4, "sum_frame_n": 2}, "Frames to sum"),
         ({"bin_factor": 0.5}, "Binning factor is 0.5"),
-        ({"do_mag_cor": True, "scale_maj": 102.0}, "Magnification distortion of 102 and 1: .* from 0.9 to 1.1"),
-        ({"do_mag_cor": True, "scale_min": 0.0}, "Magnification distortion of 1 and 0"),
+        ({"do_mag_cor": True, "scale_maj": 102.0}, "major scale is 102.0: .* at least 0.9 and at most 1.1"),
+        ({"do_mag_cor": True, "scale_min": 0.0}, "Magnification distortion, minor scale is 0"),
         ({"do_mag_cor": True, "ang_dist": 1e9}, "Angle of the magnification distortion"),
-        ({"crop_offset_x": -1}, "crop_offset_x"),
+        ({"crop_offset_x": -1}, "Crop offset X is -1 px: give a number of at least 0"),
         ({"max_res_for_correlation": 1.5}, "1.5 A, finer than the pixel size allows .2 A."),
         ({"max_shift": -1}, "Maximum shift"),
         ({"max_res_for_correlation": 30.0, "min_local_res": 100.0}, "Patches of 100 A are too small.*120 A"),
         ({"min_local_res": 70.0}, "Patches of 70 A are too small.*80 A"),
         ({"pixel_size": 50.0}, "Patches of 500 A are too small to compare at 150 A"),
-        ({"auto_patches": False, "patches_x": 1}, "1 x 7 patches"),
+        ({"auto_patches": False, "patches_x": 1}, "Patches along X is 1: give a number of at least 2"),
         ({"auto_control_points": False, "control_point_t": 2}, "at least 3"),
         ({"auto_control_points": False, "auto_patches": False, "patches_x": 3}, "more patches or fewer control points"),
     ],
@@ -67,6 +58,46 @@ def test_unknown_names_are_refused():
 def test_values_that_make_no_sense(values, words):
     with pytest.raises(SettingsError, match=words):
         Settings(**values)
+
+
+NUMBERS = [field for field in dataclasses.fields(Settings) if field.metadata["bounds"] is not None]
+
+
+def counting(name):
+    """Other settings with which this one counts."""
+    only_if = Settings.__dataclass_fields__[name].metadata["bounds"].only_if
+    return {only_if.lstrip("!"): not only_if.startswith("!")} if only_if else {}
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "7", True, [1]])
+def test_what_is_no_finite_number_is_refused(field, value):
+    with pytest.raises(SettingsError, match=f"^{re.escape(field.metadata['label'])} is "):
+        Settings(**{**counting(field.name), field.name: value})
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_declared_bounds_hold_at_both_ends(field):
+    """The bounds themselves are allowed, the next number is not; what two settings forbid together is another test."""
+    bounds = field.metadata["bounds"]
+    step = 1 if field.type == "int" else 1e-6
+    inside, outside = (
+        [bounds.low + step if bounds.above else bounds.low],
+        [bounds.low if bounds.above else bounds.low - step],
+    )
+    if bounds.high is not None:
+        inside, outside = [*inside, bounds.high], [*outside, bounds.high + max(step, 1e-6 * bounds.high)]
+    for value in inside:
+        assert bounds.allow(value)
+    for value in outside:
+        with pytest.raises(SettingsError, match=re.escape(field.metadata["label"])):
+            Settings(**{**counting(field.name), field.name: type(step)(value)})
+
+
+def test_a_value_that_does_not_count_is_not_looked_at():
+    assert Settings(scale_maj=102.0).scale_maj == 102.0
+    assert Settings(sum_frame0=0).sum_frame0 == 0
+    assert Settings(patches_x=0, control_point_t=1).patches_x == 0
 
 
 def test_all_problems_are_told_at_once():

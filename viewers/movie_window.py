@@ -12,8 +12,9 @@ from pyworkflow.gui.plotter import Plotter
 
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.report_pages import Run
+from flexalign_plugin.report_pages.concerns import described, in_words, median, shown_order
 from flexalign_plugin.report_pages.details import details
-from flexalign_plugin.report_pages.figures import FIGURES, described, in_words, median
+from flexalign_plugin.result_files import POWER_SPECTRUM_PICTURE, THUMBNAIL
 
 from . import movie_charts as charts
 
@@ -67,7 +68,7 @@ class MovieWindow(Plotter):
             charts.missing(self._axes(0, _UPPER), self.root, "\n".join(textwrap.wrap(f"Can't be shown: {error}", 45)))
             return
         thumbnail, spectrum = (
-            os.path.join(self._run.folder, self.root + end) for end in ("_thumbnail.png", "_psd.png")
+            os.path.join(self._run.folder, self.root + end) for end in (THUMBNAIL, POWER_SPECTRUM_PICTURE)
         )
         charts.picture(self._axes(0, _UPPER), thumbnail, "Micrograph")
         if "profile" in shown:
@@ -157,8 +158,7 @@ class MovieWindow(Plotter):
         self.getFigure().text(_COLUMN_RUN, y, "run's median", fontsize=9, color="0.4", ha="right")
         y -= _LINE
         values = row["values"]
-        names = [name for name in FIGURES if name in values] + [name for name in values if name not in FIGURES]
-        for name in names:
+        for name in shown_order(values):
             if y < 0.09:
                 break
             figure = described(name)

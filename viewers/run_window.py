@@ -14,17 +14,14 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.ticker import MaxNLocator
 from pyworkflow.gui.plotter import Plotter
 
+from flexalign_plugin.quality.figures import in_chart
 from flexalign_plugin.report_pages import Run
-from flexalign_plugin.report_pages.figures import described
+from flexalign_plugin.report_pages.concerns import described
 
 from .movie_window import MovieWindow
 
-LOCAL = "local_motion_max_px"
-MOTIONS = (
-    ("accumulated_motion_total_A", "#0b6e4f"),
-    ("accumulated_motion_early_A", "#2b6cb0"),
-    ("accumulated_motion_late_A", "#b7791f"),
-)
+(LOCAL,) = in_chart("local motion")
+MOTIONS = tuple(zip(in_chart("motion"), ("#0b6e4f", "#2b6cb0", "#b7791f")))
 _NAMED = 8  # of the movies that stand out
 _NAME_LENGTH = 66  # characters
 _CHARACTER, _NEAR = 0.008, 0.06  # width of one and height of a name, as parts of the axes

@@ -14,7 +14,8 @@ from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer, View
 
 from flexalign_plugin.protocols.protocol_flexalign import ProtFlexAlign
 from flexalign_plugin.protocols.records import load_record
-from flexalign_plugin.report_pages import REPORT_NAME, Run, collect_run, write_report
+from flexalign_plugin.report_pages import Run, collect_run, write_report
+from flexalign_plugin.result_files import MOTION, REPORT
 
 from .movie_window import MovieWindow
 from .run_window import run_window
@@ -127,7 +128,7 @@ class FlexAlignViewer(ProtocolViewer):
         return [run_window(run)] if run.rows else [self.infoMessage(NOTHING_YET, "FlexAlign")]
 
     def _report(self) -> List[View]:
-        path = self.protocol._getExtraPath(REPORT_NAME)
+        path = self.protocol._getExtraPath(REPORT)
         if not os.path.exists(path):  # of a run that began with an earlier version
             write_report(self.protocol._getExtraPath(), title=self.protocol.getRunName())
         return [BrowserView(path)]
@@ -142,7 +143,7 @@ class FlexAlignViewer(ProtocolViewer):
             record = load_record(path)
             if record is not None and record.ok:
                 name = os.path.basename(record.files["motion"])
-                found[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len("_motion.json")]
+                found[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len(MOTION)]
         return found
 
 

@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 import signal
-from typing import Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..settings import Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
+
+if TYPE_CHECKING:
+    from ..execution.devices import Compute
 
 # Headings in `flexalign align --help`: each stands before the setting named and those that follow it.
 HEADINGS = {
@@ -58,12 +61,7 @@ def add(commands: Any) -> None:
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
     option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
-    option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
-    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
-    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
-    option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
-    option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    add_computing(parser)
     option("--spherical-aberration", type=float, default=2.7, metavar="MM", help="for RELION's list (default: 2.7)")
     option("--amplitude-contrast", type=float, default=0.1, metavar="W", help="for RELION's list (default: 0.1)")
     option(
@@ -87,6 +85,30 @@ def add(commands: Any) -> None:
     add_settings(parser)
     shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
     parser.set_defaults(run=_align)
+
+
+def add_computing(parser: Any) -> None:
+    """Options that say what computes; `compute_of` reads them."""
+    option = parser.add_argument
+    option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+    option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
+    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
+    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
+    option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
+    option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+
+
+def compute_of(args: argparse.Namespace) -> Compute:
+    """What computes; SettingsError where a name is no device's."""
+    from ..execution.devices import Compute, device_names
+
+    return Compute(
+        device_names(args.device),
+        args.threads,
+        args.gpu_memory,
+        tune_fft=not args.no_fft_tuning,
+        cpu_instead=args.on_device_failure == "cpu",
+    )
 
 
 def add_settings(parser: Any) -> None:
@@ -154,7 +176,7 @@ def _settings_file(path: str) -> Dict[str, Any]:
         raise SettingsError(f"{path}: holds no settings: give the _motion.json of a result.")
     try:
         return Settings.from_dict(values).to_dict()
-    except (SettingsError, TypeError) as error:  # a text where a number belongs can't even be compared
+    except SettingsError as error:
         raise SettingsError(f"{path}: {error} Give the _motion.json of a result.") from error
 
 
@@ -162,26 +184,20 @@ def _align(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     # The aligner has threads of its own; must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from ..align_movies import align_movies
-    from ..devices import Compute, device_names
     from ..movies.corrections import check_files
-    from ..report import Report
+    from ..runs.console import Report
+    from ..runs.movies import align_movies
 
     check_files(settings)
 
     # A queue ends jobs with this signal: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
-    compute = Compute(
-        device_names(args.device),
-        args.threads,
-        args.gpu_memory,
-        tune_fft=not args.no_fft_tuning,
-        cpu_instead=args.on_device_failure == "cpu",
-    )
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
-    failed = align_movies(movies, args.output, settings, report, compute, args.timeout, args.denoiser_pairs, optics)
+    failed = align_movies(
+        movies, args.output, settings, report, compute_of(args), args.timeout, args.denoiser_pairs, optics
+    )
     if not args.no_report and len(failed) < len(movies) > 1:
         from ..report_pages import LiveReport
 

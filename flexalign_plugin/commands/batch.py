@@ -30,9 +30,9 @@ def _batch(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A queue ends jobs with this signal: say so, and clean up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from ..batch import run_request
+    from ..execution.queue_job import run_request
 
     results = run_request(args.request, lambda line: print(line, file=sys.stderr, flush=True))
     for result in results:
-        print(f"{result.movie}: aligned in {result.seconds:.1f} s" if result.ok else f"FAILED: {result.error}")
+        print(f"{result.movie}: aligned in {result.seconds:.1f} s" if result.ok else f"FAILED: {result.message}")
     return SUCCESS if all(result.ok for result in results) else SOME_FAILED

@@ -78,8 +78,8 @@ def _phantom(args: argparse.Namespace) -> int:
         raise SettingsError(f"--seed {args.seed}: give at most {MOST_SEED}.")
     from tqdm import tqdm
 
-    from ..micrographs.files import output_error, prepare_folder
-    from ..phantom_files import with_detector, write_phantom
+    from ..files import output_error, prepare_folder
+    from ..phantoms.files import with_detector, write_phantom
 
     prepare_folder(args.output)
     per_frame = args.hardware_frames if args.format == "eer" else 1
@@ -113,7 +113,7 @@ def _at_least_2(text: str) -> int:
 
 def made_phantom(args: argparse.Namespace, seed: int) -> Any:
     """The phantom of a command line."""
-    from ..phantom import grid_phantom, particle_phantom
+    from ..phantoms.phantom import grid_phantom, particle_phantom
 
     shape = (args.frames, args.size[1], args.size[0])
     if args.kind == "grid":

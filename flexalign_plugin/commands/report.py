@@ -34,9 +34,10 @@ def add(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from ..report_pages import REPORT_NAME, holds_results, write_report
+    from ..report_pages import holds_results, write_report
+    from ..result_files import REPORT
 
-    path = args.output or os.path.join(args.results, REPORT_NAME)
+    path = args.output or os.path.join(args.results, REPORT)
     if not holds_results(args.results):
         raise SettingsError(f"{args.results}: holds no results: give the output folder of flexalign align.")
     run = write_report(args.results, path, detailed=args.pictures)

@@ -7,8 +7,8 @@ import os
 import signal
 from typing import Any
 
-from .align import COMMON_SETTINGS, add_settings, settings_of
-from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
+from .align import COMMON_SETTINGS, add_computing, add_settings, compute_of, settings_of
+from .values import SOME_FAILED, SUCCESS, folder, shorten_help
 
 
 def add(commands: Any) -> None:
@@ -30,9 +30,7 @@ def add(commands: Any) -> None:
         "--order", choices=("tilt", "mdoc"), default="tilt", help="order of the stacks: by angle (default) or MDOC's"
     )
     option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
-    option("--device", default="auto", metavar="NAME", help="auto, cpu or a GPU as cuda:0 (default: auto)")
-    option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
-    option("--timeout", type=positive, metavar="S", help="give a tilt up after so many seconds (default: never)")
+    add_computing(parser)
     option("--quiet", action="store_true", help="say only what failed")
     add_settings(parser)
     shorten_help(parser, ("movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
@@ -43,8 +41,8 @@ def _tilt_series(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `align`
     from ..movies.corrections import check_files
-    from ..report import Report
-    from ..tilt_series import align_tilt_series
+    from ..runs.console import Report
+    from ..runs.tilt_series import align_tilt_series
 
     check_files(settings)
 
@@ -55,9 +53,8 @@ def _tilt_series(args: argparse.Namespace) -> int:
         args.output,
         settings,
         Report(quiet=args.quiet),
+        compute_of(args),
         args.order,
-        args.device,
-        args.threads,
         args.timeout,
     )
     if not args.quiet:

@@ -38,14 +38,7 @@ def add(commands: Any) -> None:
 def _trace(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..micrographs.tracks import (
-        frame_positions,
-        inside,
-        load_motion,
-        micrograph_size,
-        read_coordinates,
-        write_tracks,
-    )
+    from ..output.tracks import frame_positions, inside, load_motion, micrograph_size, read_coordinates, write_tracks
 
     motion = load_motion(args.motion)
     y, x = read_coordinates(args.coords, motion.root)

@@ -26,13 +26,13 @@ def add(commands: Any) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from ..devices import device_names, is_gpu
+    from ..execution.devices import device_names, is_gpu
 
     names = device_names(args.device)
     if len(names) > 1 or not is_gpu(names[0]):
         raise SettingsError(f"--device {args.device}: sizes are found on one GPU: name it, as cuda:0.")
+    from ..kernels.cuda_installation import device_index
     from ..kernels.pycuda_device import PycudaDevice
-    from ..kernels.toolkit import device_index
     from ..kernels.tuning import default_file, tune
 
     limit = None if args.gpu_memory is None else int(args.gpu_memory * 1e9)

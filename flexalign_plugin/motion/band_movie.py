@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Tuple
 
-from .band import Band
+from ..band import Band
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # pieces of the spline that are tried, relat
 # By how much the logarithm of the evidence must grow before more control points are taken: at all, and relatively.
 # The latter in space: smaller gains are within what the model of the data is good for, and a finer spline runs wild
 # where nothing is seen.
-PAYS, PAYS_RELATIVE = 2.0, 1e-3
+EVIDENCE_GAIN_NATS, EVIDENCE_GAIN_RELATIVE = 2.0, 1e-3
 EARLY_FRAMES = 2.0
 LARGEST_FIELD = 20.0  # band pixels, rms: the sd of the prior on what has no roughness
 COMPLETION = 1e-7  # weight of smoothness in what no patch sees
@@ -152,7 +152,7 @@ def _modes(points: Tuple[int, ...], design: np.ndarray, roughness: np.ndarray, w
 
 
 @dataclass(frozen=True)
-class Belief:
+class Posterior:
     """What the data say about the field, under the most probable prior.
 
     Attributes
@@ -181,7 +181,7 @@ def most_probable(
     field: np.ndarray,
     slope: np.ndarray,
     data: np.ndarray,
-) -> Belief:
+) -> Posterior:
     """The splines and the prior under which the data are most probable, first in time, then in space.
 
     Parameters
@@ -196,16 +196,16 @@ def most_probable(
     best = _weigh(FieldModes(times[0], spaces[0], weights), field, slope, data)
     for time in times[1:]:
         other = _weigh(FieldModes(time, spaces[0], weights), field, slope, data)
-        if other.log_evidence > best.log_evidence + PAYS:
+        if other.log_evidence > best.log_evidence + EVIDENCE_GAIN_NATS:
             best = other
     for space in spaces[1:]:
         other = _weigh(FieldModes(best.modes.time, space, weights), field, slope, data)
-        if other.log_evidence > best.log_evidence + max(PAYS, PAYS_RELATIVE * best.log_evidence):
+        if other.log_evidence > best.log_evidence + max(EVIDENCE_GAIN_NATS, EVIDENCE_GAIN_RELATIVE * best.log_evidence):
             best = other
     return best
 
 
-def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Belief:
+def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Posterior:
     h = data[:, None, None]
     amplitudes = modes.amplitudes(field) + modes.adjoint(slope) / h
     floor = 1.0 / (LARGEST_FIELD**2 * field[..., 0].size)
@@ -230,7 +230,7 @@ def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.nda
     start = min(tries, key=lambda at: negative(np.array(at))[0])
     found: Any = minimize(negative, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
     prior = np.exp(found.x) * units
-    return Belief(modes, (float(prior[0]), float(prior[1])), floor, -float(found.fun))
+    return Posterior(modes, (float(prior[0]), float(prior[1])), floor, -float(found.fun))
 
 
 def finer(points: int, factor: float, limit: int) -> int:
@@ -256,16 +256,16 @@ def spaces_to_try(
     return [space_modes((ky, kx), frame_shape, centres_px, weights) for ky, kx in numbers]
 
 
-def field_variance(belief: Belief, data: np.ndarray, frame_shape: Tuple[int, int], mesh: int) -> np.ndarray:
+def field_variance(posterior: Posterior, data: np.ndarray, frame_shape: Tuple[int, int], mesh: int) -> np.ndarray:
     """(2, mesh, mesh) variance of the field, mean over the frames, on a mesh over the whole frame; squared band pixels.
 
     Parameters
     ----------
     data : (2,) as for `most_probable`.
     """
-    time, space = belief.modes.time, belief.modes.space
+    time, space = posterior.modes.time, posterior.modes.space
     ky, kx = space.control_points
     by, bx = (basis(k, n - 1, np.linspace(0, n - 1, mesh)) for k, n in zip((ky, kx), frame_shape))
     values = np.einsum("ym,xn,mnk->yxk", by, bx, space.coefficients.reshape(ky, kx, -1), optimize=True)
-    variance = 1.0 / (data[:, None, None] + belief.precision)
+    variance = 1.0 / (data[:, None, None] + posterior.precision)
     return np.einsum("tk,akm,yxm->ayx", time.values**2, variance, values**2, optimize=True) / len(time.values)

@@ -7,30 +7,34 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from .band import halves, lowpass
 from .band_movie import BandMovie
+from .lowpass import checkerboard_split, lowpass
 from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
 from .refine import (
     ALWAYS_USED_A,
     LOW_CUT_A,
     WINDOW_A,
     WINDOW_STEP,
-    Matched,
-    matched_weight,
+    WeightedSpectra,
     refine_shifts,
     shift_errors,
+    weighted_spectra,
 )
 from .search import search_drift
 
 # Frames far apart may have drifted further than the bound on consecutive frames: up to this many times.
-MAX_SEARCH = 4.0
+SEARCH_BOUNDS = 4.0
 SECOND_SEARCH = 0.25  # of the bound: search radius around what the first solution predicts
 # With more pairs rejected than this the axes of the spectrum are tried as well, then a search over all pairs at once.
 POOR_REJECTION = 0.3
-CLEAR_SDS = 5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
+CLEAR_SIGMA = (
+    5.0  # of the noise, by which the frames' common power must rise in frequencies that the search did not see
+)
 # A bound that may grow does so when any frame is lost: more than half of its pairs are far from the solution.
 LOST_PAIRS = 0.5
-FAR = 1.0  # band pixels; few maxima of noise lie nearer, though all are searched within a few pixels at last
+STRAY_DISTANCE_PX = (
+    1.0  # band pixels; few maxima of noise lie nearer, though all are searched within a few pixels at last
+)
 GROWTH = 4.0
 LARGEST_WINDOWS = 1e8  # samples of all pairs' correlations: 0.4 GB
 
@@ -50,7 +54,7 @@ class GlobalAlignment:
     residual_px : standard deviation of the pairs' residuals.
     significance : median over the pairs of peak height / noise.
     by_search : the pairs contradicted each other and the shifts come from the joint search.
-    believed : False when the joint search found nothing either: the shifts are zero.
+    is_measured : False when the joint search found nothing either: the shifts are zero then.
     shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None if not refined.
     lost : number of frames with most of their pairs on the rim or far from the solution.
     max_shift_A : the bound on the shift between consecutive frames that was used.
@@ -64,7 +68,7 @@ class GlobalAlignment:
     significance: float
     axes: bool = False
     by_search: bool = False
-    believed: bool = True
+    is_measured: bool = True
     frames_rejected: Optional[np.ndarray] = None
     shift_sigma_px: Optional[np.ndarray] = None
     lost: int = 0
@@ -94,18 +98,18 @@ def _with_larger_bound(movie: BandMovie, max_res_A: float, bound: float, found: 
     """What a larger bound finds if it is better, or else what was found."""
     n = movie.n
     side = min(min(movie.band.size), np.sqrt(LARGEST_WINDOWS / (n * (n - 1) / 2)))
-    larger = min(GROWTH * bound, side / 2 / MAX_SEARCH)
+    larger = min(GROWTH * bound, side / 2 / SEARCH_BOUNDS)
     if larger <= bound:
         return found
     weight = lowpass(movie.band, movie.pixel_size_A, max_res_A, found.axes) ** 2
-    seen, unseen = halves(weight)
+    seen, unseen = checkerboard_split(weight)
     before, after = (
         _clearness(movie, unseen, alignment.shifts_px / movie.band.scale)
         for alignment in (found, _align_pairs(movie, seen, larger))
     )
     # Two alignments that differ in k frames have all other pairs in common, noise included: of the n^2 products of
     # frames that make up the clearness, some 2 k n differ, in both.
-    if after < max(before, 0.0) + CLEAR_SDS * min(1.0, 2 * np.sqrt(found.lost / n)):
+    if after < max(before, 0.0) + CLEAR_SIGMA * min(1.0, 2 * np.sqrt(found.lost / n)):
         return found
     grown = _align_pairs(movie, weight, larger)
     return replace(grown, axes=found.axes, max_shift_A=larger * movie.band_pixel_A)
@@ -119,7 +123,7 @@ def _align_within(movie: BandMovie, max_res_A: float, max_shift: float) -> Globa
     The axes of the spectrum are left out first: detector patterns lie there. Only when the pairs then contradict each
     other are they tried, and kept if that at least halves the contradictions (structure along rows and columns). When
     the pairs still contradict each other, all of them are searched together, with and without the axes, and the
-    outcome is believed only if it holds in frequencies that the search did not use. Otherwise the shifts are zero:
+    outcome is accepted only if it holds in frequencies that the search did not use. Otherwise the shifts are zero:
     the frames are better summed as they are than moved by noise.
     """
     found = _align_pairs(movie, lowpass(movie.band, movie.pixel_size_A, max_res_A) ** 2, max_shift)
@@ -135,11 +139,11 @@ def _align_within(movie: BandMovie, max_res_A: float, max_shift: float) -> Globa
     ]
     best = int(searched[1][0] > searched[0][0])
     clearness, shifts = searched[best]
-    believed = clearness > CLEAR_SDS
-    if not believed:
+    is_measured = clearness > CLEAR_SIGMA
+    if not is_measured:
         shifts = np.zeros_like(shifts)
     return replace(
-        _from_reference(found, shifts * movie.band.scale), axes=bool(best), by_search=True, believed=believed
+        _from_reference(found, shifts * movie.band.scale), axes=bool(best), by_search=True, is_measured=is_measured
     )
 
 
@@ -147,35 +151,35 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     """Whole-frame shifts of highest likelihood (`refine`), near those of the pairs."""
     band = movie.band
     shifts = start.shifts_px / band.scale
-    matched = _matched(movie, start)
-    if not matched.weight.any():
+    weighted = _weighted_spectra(movie, start)
+    if not weighted.weight.any():
         return start
     pairs = all_pairs(movie.n)
     windows = movie.backend.correlate(
-        movie.spectra, band.size, matched.weight, pairs, WINDOW_A / movie.band_pixel_A, WINDOW_STEP, shifts[None]
+        movie.spectra, band.size, weighted.weight, pairs, WINDOW_A / movie.band_pixel_A, WINDOW_STEP, shifts[None]
     )
     likelihood = np.full((1, len(pairs)), float(np.prod(band.size)))
     shifts = refine_shifts(windows, likelihood, shifts)
-    sigma = shift_errors(windows, likelihood, shifts[None], movie.n * matched.curvature)
+    sigma = shift_errors(windows, likelihood, shifts[None], movie.n * weighted.curvature)
     return replace(_from_reference(start, shifts * band.scale), shift_sigma_px=sigma * band.scale)
 
 
 def signal_end_A(movie: BandMovie, alignment: GlobalAlignment) -> float:
     """Finest resolution at which frames with these shifts show a common signal; local motion hides what is finer."""
-    rings = max(_matched(movie, alignment).end, 1)
+    rings = max(_weighted_spectra(movie, alignment).end, 1)
     return min(movie.band.full) * movie.pixel_size_A / rings
 
 
-def _matched(movie: BandMovie, alignment: GlobalAlignment) -> Matched:
+def _weighted_spectra(movie: BandMovie, alignment: GlobalAlignment) -> WeightedSpectra:
     shifts = alignment.shifts_px[None] / movie.band.scale
     of_sum, of_each = movie.backend.power(movie.spectra, movie.band.size, shifts)
     low, always = movie.pixel_size_A / LOW_CUT_A, movie.pixel_size_A / ALWAYS_USED_A
-    return matched_weight(movie.band, of_sum, of_each, movie.n, low, alignment.axes, always=always)
+    return weighted_spectra(movie.band, of_sum, of_each, movie.n, low, alignment.axes, always=always)
 
 
 def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> GlobalAlignment:
     pairs = all_pairs(movie.n)
-    bounds = np.minimum((pairs[:, 1] - pairs[:, 0]) * max_shift, MAX_SEARCH * max_shift)
+    bounds = np.minimum((pairs[:, 1] - pairs[:, 0]) * max_shift, SEARCH_BOUNDS * max_shift)
     radius = min(bounds.max() + 3, min(movie.band.size) // 2 - 1)
     windows = movie.backend.correlate(movie.spectra, movie.band.size, weight, pairs, radius)
     # All of them first, then near what the robust solution predicts: this recovers pairs whose true maximum was not
@@ -200,8 +204,8 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
 def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[float, np.ndarray]:
     """Joint search on one half of the frequencies: how clearly the other half confirms it, in sds, and the shifts."""
     n, size = movie.n, movie.band.size
-    seen, unseen = halves(weight)
-    reach = min(MAX_SEARCH * max_shift, min(size) // 2 - 4)
+    seen, unseen = checkerboard_split(weight)
+    reach = min(SEARCH_BOUNDS * max_shift, min(size) // 2 - 4)
     windows = movie.backend.correlate(movie.spectra, size, seen, all_pairs(n), reach + 3)
     # The half that the search did not see also decides how freely the frames may move.
     found = ((_clearness(movie, unseen, shifts), shifts) for shifts in search_drift(windows, n, reach))
@@ -219,7 +223,7 @@ def _clearness(movie: BandMovie, weight: np.ndarray, shifts: np.ndarray) -> floa
 def _lost(n: int, pairs: np.ndarray, shifts: np.ndarray, peaks: Any) -> int:
     """Number of frames with most of their pairs on the rim or far from what the shifts (n, 2) say."""
     away = np.linalg.norm(shifts[pairs[:, 1]] - shifts[pairs[:, 0]] - peaks.position[0], axis=1)
-    far = pairs[peaks.on_rim[0] | (away > FAR)]
+    far = pairs[peaks.on_rim[0] | (away > STRAY_DISTANCE_PX)]
     return int(np.count_nonzero(np.bincount(far.ravel(), minlength=n) > LOST_PAIRS * (n - 1)))
 
 

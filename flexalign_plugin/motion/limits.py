@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
-from ..settings import FINEST_AUTO_A, PIXELS_IN_AUTO, Settings
+from ..resolution import FINEST_AUTO_A, PIXELS_IN_AUTO
 
 USUAL_A = 30.0  # of the paper; frames of USUAL_WIDTH_A are compared to it
 USUAL_WIDTH_A = 4096.0
@@ -37,32 +37,43 @@ class Limits:
     coarser_A: Optional[float] = None
 
 
-def limits(settings: Settings, image: Tuple[int, int]) -> Limits:
-    """The limits that the settings give, or automatic ones where they are 0, for frames of `image` (ny, nx) pixels."""
-    resolution, coarser = settings.max_res_for_correlation, None
+def limits(max_res_A: float, max_shift_A: float, patch_A: float, pixel_size_A: float, image: Tuple[int, int]) -> Limits:
+    """The limits that the user gave, or automatic ones where they are 0.
+
+    Parameters
+    ----------
+    max_res_A, max_shift_A : as in `Limits`, or 0. patch_A : size of the patches of the local alignment.
+    image : (ny, nx) pixels of the frames.
+    """
+    resolution, coarser = max_res_A, None
     if not resolution:
-        resolution = automatic_resolution(settings, image)
-        usual = min(USUAL_A, settings.min_local_res / 4)
+        resolution = automatic_resolution(patch_A, pixel_size_A, image)
+        usual = min(USUAL_A, patch_A / 4)
         coarser = usual if resolution < usual else None
-    return Limits(resolution, settings.max_shift or START_SHIFT_A, not settings.max_shift, coarser)
+    return Limits(resolution, max_shift_A or START_SHIFT_A, not max_shift_A, coarser)
 
 
-def automatic_resolution(settings: Settings, image: Tuple[int, int]) -> float:
+def automatic_resolution(patch_A: float, pixel_size_A: float, image: Tuple[int, int]) -> float:
     """Resolution in Angstrom to which frames of `image` (ny, nx) pixels are compared.
 
     That of the paper, or a finer one for a smaller field of view: its spectra hold fewer coefficients, and more of them
     cost no more than the usual ones of a large field. Coarse pixels and small patches set bounds.
     """
-    width_A = math.sqrt(image[0] * image[1]) * settings.pixel_size
+    width_A = math.sqrt(image[0] * image[1]) * pixel_size_A
     wanted = min(max(USUAL_A * width_A / USUAL_WIDTH_A, FINEST_AUTO_A), USUAL_A)
-    return max(min(wanted, settings.min_local_res / 4), PIXELS_IN_AUTO * settings.pixel_size)
+    return max(min(wanted, patch_A / 4), PIXELS_IN_AUTO * pixel_size_A)
 
 
-def limit_notes(settings: Settings, used: Limits, max_shift_A: float) -> List[str]:
-    """Sentence about what was chosen, if anything was; `max_shift_A` is what the largest shift grew to."""
+def limit_notes(max_res_A: float, max_shift_A: float, used: Limits, searched_A: float) -> List[str]:
+    """Sentence about what was chosen automatically, if anything was.
+
+    Parameters
+    ----------
+    max_res_A, max_shift_A : as for `limits`. searched_A : bound on the shift between consecutive frames at the end.
+    """
     chosen = []
-    if not settings.max_res_for_correlation:
+    if not max_res_A:
         chosen.append(f"frames were compared to {used.max_res_A:.1f} A")
-    if not settings.max_shift:
-        chosen.append(f"shifts between consecutive frames searched to {max_shift_A:.0f} A")
+    if not max_shift_A:
+        chosen.append(f"shifts between consecutive frames searched to {searched_A:.0f} A")
     return [f"Automatic limits: {', '.join(chosen)}."] if chosen else []

@@ -11,10 +11,11 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from .band import Band, halves, lowpass
+from ..band import Band
 from .band_movie import BandMovie
 from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
+from .lowpass import checkerboard_split, lowpass
 from .pairwise import all_pairs, laplacian
 from .patches import PatchLayout, lay_patches
 from .refine import (
@@ -22,11 +23,11 @@ from .refine import (
     LOW_CUT_A,
     WINDOW_A,
     WINDOW_STEP,
-    matched_weight,
     misfit,
     refine_field,
     refine_shifts,
     shift_errors,
+    weighted_spectra,
 )
 from .spline_fit import field_basis, fit_field
 
@@ -200,7 +201,7 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
     times = times_to_try(points[0], n) if choose_points else [time_modes(points[0], n)]
     for _ in range(MAX_ROUNDS):
         now = shifts + field
-        matched = matched_weight(
+        weighted = weighted_spectra(
             band,
             *patches.power(now),
             n,
@@ -209,42 +210,44 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
             images=counted * n_patches,
             always=patches.movie.pixel_size_A / ALWAYS_USED_A,
         )
-        if not matched.weight.any():
+        if not weighted.weight.any():
             return _Joint(np.zeros((n, 2)), None, 0.0)
-        windows = patches.correlate(matched.weight, radius, WINDOW_STEP, now)
+        windows = patches.correlate(weighted.weight, radius, WINDOW_STEP, now)
         # The weights suit the mean signal. A patch that shows less of it, or more, counts as if it had its own.
-        strengths = matched.strengths(windows.objective(now, unit)[0])
-        told = matched.information(strengths)
-        likelihood = unit * (told / strengths)[:, None]
-        level = told.mean()
-        where = patches.movie.frame_shape, patches.layout.centres_px, told / level
+        strengths = weighted.strengths(windows.objective(now, unit)[0])
+        information_of_patch = weighted.information(strengths)
+        likelihood = unit * (information_of_patch / strengths)[:, None]
+        level = information_of_patch.mean()
+        where = patches.movie.frame_shape, patches.layout.centres_px, information_of_patch / level
         if choose_points:
             spaces = spaces_to_try(points[1:], patches.layout.counts, *where)
         else:
             spaces = [space_modes(points[1:], *where)]
-        information = counted * level * matched.curvature
-        refined = refine_field(windows, likelihood, information, times, spaces, told / level, shifts, field)
-        shifts, field = refined.shifts, refined.belief.modes.field(refined.amplitudes)
+        information = counted * level * weighted.curvature
+        refined = refine_field(
+            windows, likelihood, information, times, spaces, information_of_patch / level, shifts, field
+        )
+        shifts, field = refined.shifts, refined.posterior.modes.field(refined.amplitudes)
         if np.abs(shifts + field - now).max() < radius / 2:
             break
-    belief, data = refined.belief, n * information
-    if belief.log_evidence > 0:
-        coefficients = belief.modes.coefficients(refined.amplitudes).reshape(2, *belief.modes.control_points)
+    posterior, data = refined.posterior, n * information
+    if posterior.log_evidence > 0:
+        coefficients = posterior.modes.coefficients(refined.amplitudes).reshape(2, *posterior.modes.control_points)
         sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)
-        variance = field_variance(belief, data, patches.movie.frame_shape, SIGMA_MESH)
+        variance = field_variance(posterior, data, patches.movie.frame_shape, SIGMA_MESH)
         scale = patches.movie.band.scale
         lengths = np.sqrt((variance * scale[:, None, None] ** 2).sum(axis=0))
         all_slopes = windows.objective(shifts + field, likelihood)[1]
         del windows
-        windows = patches.correlate(halves(matched.weight)[0], SLOPE_WINDOW, WINDOW_STEP, shifts + field)
+        windows = patches.correlate(checkerboard_split(weighted.weight)[0], SLOPE_WINDOW, WINDOW_STEP, shifts + field)
         half = windows.objective(shifts + field, likelihood)[1]
-        left = misfit(belief.modes, half, all_slopes - half, data, counted)
+        left = misfit(posterior.modes, half, all_slopes - half, data, counted)
         left_px = float(np.sqrt((left * scale**2).sum()))
-        return _Joint(shifts, coefficients, belief.log_evidence, sigma, lengths, left_px)
-    windows = patches.correlate(matched.weight, radius, WINDOW_STEP)
+        return _Joint(shifts, coefficients, posterior.log_evidence, sigma, lengths, left_px)
+    windows = patches.correlate(weighted.weight, radius, WINDOW_STEP)
     alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
     sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)
-    return _Joint(alone, None, belief.log_evidence, sigma)
+    return _Joint(alone, None, posterior.log_evidence, sigma)
 
 
 def _centred(shifts: np.ndarray) -> np.ndarray:

@@ -102,6 +102,16 @@ class MotionModel:
             out += np.einsum("almn,tl,ym,xn->tayx", self.coefficients_px, *bases, optimize=True)
         return out
 
+    def control_points(self, frames: Sequence[int]) -> np.ndarray:
+        """Coefficients of each aligned frame's field: (n, 2, KY, KX) float64, [:, 0] is sy; (n, 2, 1, 1) of a global
+        model. They add up the global shift and the spline at the frame's time (equation 4)."""
+        at = np.asarray(frames) - self.first_frame
+        points = self.global_shifts_px[at][:, :, None, None]
+        if self.coefficients_px is not None:
+            in_time = basis(self.coefficients_px.shape[1], self.n_aligned - 1, at)
+            points = points + np.einsum("tl,alyx->tayx", in_time, self.coefficients_px)
+        return points
+
     def to_dict(self) -> Dict[str, Any]:
         return {
             "format": MODEL_FORMAT,

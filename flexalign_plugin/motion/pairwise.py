@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REJECT_SDS = 3.0
+REJECT_SIGMA = 3.0
 MAX_ROUNDS = 10
 MEASURABLE = 1e-3  # pixels; smaller residuals are never outliers
 # Strength of priors on second and first differences relative to one equation: bridge frames that no equation reaches.
@@ -74,7 +74,7 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
         residual = np.einsum("pi,bik->bpk", difference, shifts, optimize=True) - measured
         total = weights.sum(axis=1)
         sd = np.sqrt(np.einsum("bp,bpk->bk", weights, residual**2) / np.where(total > 0, total, 1.0)[:, None])
-        outlier = (np.abs(residual) > REJECT_SDS * np.maximum(sd, MEASURABLE)[:, None, :]).any(axis=2)
+        outlier = (np.abs(residual) > REJECT_SIGMA * np.maximum(sd, MEASURABLE)[:, None, :]).any(axis=2)
         kept = np.where(outlier, 0.0, start)
         if np.array_equal(kept > 0, weights > 0):
             break

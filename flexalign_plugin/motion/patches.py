@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from .band import fft_size_above
+from ..band import fft_size_above
 from .band_movie import BandMovie
 
 MIN_PATCHES = 2

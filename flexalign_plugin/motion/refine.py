@@ -17,8 +17,9 @@ from typing import Any, Sequence, Tuple
 import numpy as np
 from scipy.optimize import minimize
 
-from .band import Band, unusable
-from .evidence import Belief, FieldModes, Modes, most_probable
+from ..band import Band
+from .evidence import FieldModes, Modes, Posterior, most_probable
+from .lowpass import unusable
 from .pairwise import all_pairs
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
@@ -29,11 +30,11 @@ CURVATURE_STEP = 0.1  # band pixels
 WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
 RING_COST = 2.0  # squared sds by which a ring must show signal, on average over the last ones, to be used
 ALWAYS_USED_A = 60.0
-CLEAR_MISFIT = 3.0  # sds of the noise, which the misfit must exceed to be told
+CLEAR_MISFIT_SIGMA = 3.0  # sds of the noise, which the misfit must exceed to be told
 
 
 @dataclass(frozen=True)
-class Matched:
+class WeightedSpectra:
     """The best weight of each spatial frequency and what follows from it.
 
     Attributes
@@ -79,7 +80,7 @@ class Matched:
         return np.clip(1 + real * (relative - 1), WEAKEST_IMAGE, None)
 
 
-def matched_weight(
+def weighted_spectra(
     band: Band,
     power_of_sum: np.ndarray,
     sum_of_powers: np.ndarray,
@@ -88,7 +89,7 @@ def matched_weight(
     axes: bool = False,
     images: float = 1.0,
     always: float = 0.0,
-) -> Matched:
+) -> WeightedSpectra:
     """Weights from the spectra of n roughly aligned frames.
 
     Parameters
@@ -123,7 +124,7 @@ def matched_weight(
     ky, kx = np.fft.fftfreq(by)[:, None], np.arange(bx // 2 + 1)[None, :] / bx
     curvature = np.array([(information * (2 * np.pi * k) ** 2).sum() for k in (ky, kx)])
     coefficients = np.bincount(ring[usable], np.broadcast_to(_column_weight(band), ring.shape)[usable], top + 1)
-    return Matched(n, weight.astype(np.float32), curvature, signal, noise, coefficients, end)
+    return WeightedSpectra(n, weight.astype(np.float32), curvature, signal, noise, coefficients, end)
 
 
 def _signal_end(signal: np.ndarray, power: np.ndarray, count: np.ndarray, n: int) -> int:
@@ -139,11 +140,12 @@ def _signal_end(signal: np.ndarray, power: np.ndarray, count: np.ndarray, n: int
 
 @dataclass(frozen=True)
 class Refined:
-    """Per-frame shifts (n, 2) and amplitudes (2, MT, MS) of the field in band pixels; the belief they follow from."""
+    """Per-frame shifts (n, 2) and amplitudes (2, MT, MS) of the field in band pixels; the posterior they follow
+    from."""
 
     shifts: np.ndarray
     amplitudes: np.ndarray
-    belief: Belief
+    posterior: Posterior
 
 
 def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
@@ -217,10 +219,10 @@ def refine_field(
     settled = None
     for _ in range(EVIDENCE_ROUNDS):
         slope = windows.objective(shifts[None] + field, pair_weights)[1]
-        belief = most_probable(times, spaces, weights, field, slope, data)
-        if settled is not None and _alike(belief, settled):
-            belief = settled
-        modes, precision = belief.modes, belief.precision
+        posterior = most_probable(times, spaces, weights, field, slope, data)
+        if settled is not None and _alike(posterior, settled):
+            posterior = settled
+        modes, precision = posterior.modes, posterior.precision
         # In these units the curvature of the posterior is one in all directions.
         unit = 1.0 / np.sqrt(data[:, None, None] + precision)
 
@@ -238,10 +240,10 @@ def refine_field(
         v = _minimum(negative, start)
         shifts, amplitudes = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
         field = modes.field(amplitudes)
-        if belief is settled:
+        if posterior is settled:
             break
-        settled = belief
-    return Refined(shifts, amplitudes, belief)
+        settled = posterior
+    return Refined(shifts, amplitudes, posterior)
 
 
 def misfit(
@@ -271,11 +273,11 @@ def misfit(
         for a, b in ((wishes[0], wishes[1]), (wishes[0], wishes[0]), (wishes[1], wishes[1]))
     )
     noise = np.sqrt(powers[0] * powers[1] / (independent * half[..., 0].size))
-    clear = agreed.sum() > CLEAR_MISFIT * np.hypot(*noise)
+    clear = agreed.sum() > CLEAR_MISFIT_SIGMA * np.hypot(*noise)
     return np.maximum(agreed, 0.0) if clear else np.zeros(2)
 
 
-def _alike(one: Belief, other: Belief) -> bool:
+def _alike(one: Posterior, other: Posterior) -> bool:
     """Whether two rounds came to (nearly) the same conclusion."""
     same = one.modes.time is other.modes.time and one.modes.space is other.modes.space
     return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))

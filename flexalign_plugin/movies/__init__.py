@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from .corrections import Corrections, load_corrections
-from .defects import NeighbourTable, find_hot_pixels, neighbour_table, replace_defects
+from .defects import find_hot_pixels, neighbour_table, replace_defects
 from .movie import Movie
 from .reading import open_movie
 
 __all__ = [
     "Corrections",
     "Movie",
-    "NeighbourTable",
     "find_hot_pixels",
     "load_corrections",
     "neighbour_table",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Optional, Tuple
 
 import numba
 import numpy as np
 from scipy.special import pdtrik
+
+from ..backend import NeighbourTable
 
 SIX_SIGMA = 6.0
 SIX_SIGMA_TAIL = 9.865876e-10  # of the normal distribution, one side
@@ -17,15 +19,6 @@ LARGE_MEAN = 1e5  # counts; beyond it Poisson is normal to all digits that matte
 RADIUS = 3  # of the window in which a suspect is compared with its surroundings
 MIN_NEIGHBOURS = 6
 _NONE = np.zeros((0, 0), bool)
-
-
-class NeighbourTable(NamedTuple):
-    """Good neighbours of each defect pixel; those of defect i are `neighbours_flat_index[indptr[i]:indptr[i + 1]]`."""
-
-    rows: np.ndarray  # (n,) int32
-    cols: np.ndarray  # (n,) int32
-    indptr: np.ndarray  # (n + 1,) int64
-    neighbours_flat_index: np.ndarray  # (indptr[n],) int64, row * nx + column
 
 
 def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] = None) -> np.ndarray:

@@ -6,6 +6,6 @@ date during a run. The page itself is `page.html`, `style.css`, `charts.js` and 
 
 from .collect import Run, collect_run, holds_results
 from .live import LiveReport
-from .page import REPORT_NAME, write_report
+from .page import write_report
 
-__all__ = ["REPORT_NAME", "LiveReport", "Run", "collect_run", "holds_results", "write_report"]
+__all__ = ["LiveReport", "Run", "collect_run", "holds_results", "write_report"]

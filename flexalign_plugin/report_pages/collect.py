@@ -14,13 +14,11 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from ..errors import SettingsError
-from ..jobs import read_failures
-from ..micrographs.files import RESULT_STARTS
-from .figures import concerns, numbers
+from ..output.failures import read_failures
+from ..result_files import FAILED_MOVIES, MOTION, STARTS
+from .concerns import SECONDS, concerns, numbers
 
-FAILURES_NAME = "failed.tsv"
-_MOTION = "_motion.json"
-_RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in RESULT_STARTS) + ").*)", re.DOTALL)
+_RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in STARTS) + ").*)", re.DOTALL)
 Row = Dict[str, Any]
 
 
@@ -67,7 +65,7 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
                 content = load_result(folder, root)
                 row, settings = _row(root, content), content.get("settings", {})
             except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-                run.unreadable.append(f"{root}{_MOTION}: can't be read ({error}).")
+                run.unreadable.append(f"{root}{MOTION}: can't be read ({error}).")
                 continue
             row.update(stamp=stamp, finished=stamp[0] / 1e9)
         row["settings"] = _number_of(settings, run.settings)
@@ -79,14 +77,14 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
     for row, sentences in zip(run.rows, concerns([row["values"] for row in run.rows])):
         row["concerns"] = sentences
     run.failed = [
-        (os.path.basename(movie), why) for _, movie, why in read_failures(os.path.join(folder, FAILURES_NAME))
+        (os.path.basename(movie), why) for _, movie, why in read_failures(os.path.join(folder, FAILED_MOVIES))
     ]
     return run
 
 
 def load_result(folder: str, root: str) -> Dict[str, Any]:
     """Content of a movie's `_motion.json`."""
-    with open(os.path.join(folder, root + _MOTION), encoding="utf-8") as f:
+    with open(os.path.join(folder, root + MOTION), encoding="utf-8") as f:
         content = json.load(f, parse_constant=lambda _: None)  # what is no number is not known
     if not isinstance(content, dict) or "quality" not in content:
         raise ValueError("it holds no result of an alignment")
@@ -96,7 +94,7 @@ def load_result(folder: str, root: str) -> Dict[str, Any]:
 def holds_results(folder: str) -> bool:
     """Whether there is a result or a list of failures; SettingsError if the folder can't be read."""
     stamps, _ = _listed(folder)
-    return bool(stamps) or os.path.exists(os.path.join(folder, FAILURES_NAME))
+    return bool(stamps) or os.path.exists(os.path.join(folder, FAILED_MOVIES))
 
 
 def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]]]]:
@@ -112,7 +110,7 @@ def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]
         if parts is None or entry.name.startswith("."):
             continue
         root, ending = parts.groups()
-        if ending == _MOTION:
+        if ending == MOTION:
             try:
                 status = entry.stat()
             except FileNotFoundError:  # just being replaced: there again at the next update
@@ -127,7 +125,7 @@ def _row(root: str, content: Dict[str, Any]) -> Row:
     values = numbers(content["quality"])
     seconds = sum(float(stage["wall"]) for stage in content.get("timings_s", {}).values())
     if seconds:
-        values["seconds"] = round(seconds, 1)
+        values[SECONDS] = round(seconds, 1)
     try:
         acquired: Optional[float] = round(os.stat(movie).st_mtime, 1)
     except (OSError, ValueError):

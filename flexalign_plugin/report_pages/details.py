@@ -10,8 +10,10 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from PIL import Image
 
-from ..micrographs.quality import local_shifts
 from ..motion.model import MotionModel
+from ..quality.figures import Figures
+from ..quality.motion_size import local_shifts, mesh_positions
+from ..result_files import PLOT_SPECTRA, POWER_SPECTRUM_PICTURE, THUMBNAIL
 from ..settings import Settings
 from .collect import load_result
 
@@ -34,6 +36,7 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     plot_psd (data URLs).
     """
     content = load_result(folder, root)
+    figures = Figures.from_dict(content["quality"])
     found: Dict[str, Any] = {}
     if content.get("model"):
         model = MotionModel.from_dict(content["model"])
@@ -49,24 +52,24 @@ def details(folder: str, root: str) -> Dict[str, Any]:
         )
         if model.is_local:
             found["field"] = _field(model)
-        patches = _patches(model, content["quality"])
+        patches = _patches(model, figures)
         if patches is not None:
             found["patches"] = patches
-        rejected = content["quality"].get("frame_pairs_rejected")
+        rejected = figures.frame_pairs_rejected
         if rejected and len(rejected) == model.n_aligned:
             found["frame_rejected"] = rejected
-        profile = content["quality"].get("psd_profile")
+        profile = figures.psd_profile
         if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
             found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
-        frequency, frc = (content["quality"].get(name) for name in ("frc_frequency_per_A", "frc"))
+        frequency, frc = figures.frc_frequency_per_A, figures.frc
         if frequency and frc:
             found["frc"] = {
                 "curve": [list(point) for point in zip(frequency, frc) if None not in point],
                 "nyquist_A": 1 / max(frequency),
             }
-    pictures = {"thumbnail": "_thumbnail.png", "psd": "_psd.png"}
+    pictures = {"thumbnail": THUMBNAIL, "psd": POWER_SPECTRUM_PICTURE}
     if "profile" not in found:
-        pictures["plot_psd"] = "_plot_psd.png"  # which has the radial averages too
+        pictures["plot_psd"] = PLOT_SPECTRA  # which has the radial averages too
     for name, ending in pictures.items():
         picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
         if picture is not None:
@@ -84,7 +87,7 @@ def _field(model: MotionModel) -> Dict[str, Any]:
     """
     ny, nx = model.frame_shape
     spacing = max(ny, nx) / MESH_POINTS
-    y, x = (_mesh(n, spacing) for n in (ny, nx))
+    y, x = (mesh_positions(n, spacing) for n in (ny, nx))
     motion = local_shifts(model, y, x)
     frames = np.unique(np.linspace(0, model.n_aligned - 1, min(MAX_FRAMES, model.n_aligned)).round().astype(int))
     whole = np.rint(motion[:, frames] / _STEP_PX).astype(int).transpose(1, 2, 3, 0)
@@ -97,23 +100,18 @@ def _field(model: MotionModel) -> Dict[str, Any]:
     }
 
 
-def _mesh(length: int, spacing: float) -> np.ndarray:
-    n = max(2, round(length / spacing))
-    return (np.arange(n) + 0.5) * length / n
-
-
-def _patches(model: MotionModel, quality: Dict[str, Any]) -> Optional[List[List[Optional[float]]]]:
+def _patches(model: MotionModel, figures: Figures) -> Optional[List[List[Optional[float]]]]:
     """[y, x, rms over frames of (measured less smooth shift), rejected] of each patch: pixels, and the fraction of its
     frame pairs that were rejected, None in results that don't have it."""
-    centres, measured = (np.array(quality.get(f"patch_{what}_px", ()), float) for what in ("centres", "shifts"))
+    centres, measured = (np.array(a or (), float) for a in (figures.patch_centres_px, figures.patch_shifts_px))
     if centres.ndim != 2 or measured.shape != (len(centres), model.n_aligned, 2):
         return None
     t = np.array(model.aligned_frames, float)
     smooth = np.stack(model.shift(t[None, :], centres[:, :1], centres[:, 1:]), -1)
     difference = measured - (smooth - smooth.mean(axis=1, keepdims=True))
     rms = np.sqrt(np.mean(np.sum(difference**2, axis=2), axis=1))
-    rejected = quality.get("patches_rejected")
-    if rejected is None or len(rejected) != len(centres):
+    rejected: List[Optional[float]] = list(figures.patches_rejected or ())
+    if len(rejected) != len(centres):
         rejected = [None] * len(centres)
     return [[round(y), round(x), round(r, 3), f] for (y, x), r, f in zip(centres.tolist(), rms.tolist(), rejected)]
 

@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..errors import SettingsError
-from ..micrographs.files import atomic_path, output_error
+from ..files import atomic_path, output_error
+from ..quality.figures import FRACTION, in_chart
+from ..result_files import REPORT
 from ..settings import Settings
 from .collect import Row, Run, collect_run
+from .concerns import described, shown_order
 from .details import details
-from .figures import FIGURES, described
 
-REPORT_NAME = "report.html"
 DETAILED = 40  # movies with pictures in the page: about 50 kB each
 _NEWEST_SHARE = 0.6  # of them; the others are those that most need a look
 _HERE = Path(__file__).parent
@@ -59,7 +60,7 @@ def write_report(
     ------
     SettingsError : the folder can't be read; OutputError : the report can't be written.
     """
-    path = path or os.path.join(folder, REPORT_NAME)
+    path = path or os.path.join(folder, REPORT)
     state = state if state is not None else _earlier(path, folder)
     run = collect_run(folder, state.run)
     chosen = _chosen(run, detailed)
@@ -96,12 +97,11 @@ def _chosen(run: Run, detailed: int) -> Dict[str, bool]:
 
 def _need(row: Row) -> Tuple[int, float]:
     doubts = 2 * len(row["warnings"]) + len(row["concerns"])
-    return doubts, row["values"].get("accumulated_motion_total_A", 0.0)
+    return doubts, row["values"].get(in_chart("motion")[0], 0.0)
 
 
 def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str, Any]:
-    names = {name: None for row in run.rows for name in row["values"]}
-    in_order = [name for name in FIGURES if name in names] + [name for name in names if name not in FIGURES]
+    names = shown_order(name for row in run.rows for name in row["values"])
     base = os.path.relpath(run.folder, os.path.dirname(path) or ".")
     return {
         "format": _FORMAT,
@@ -111,13 +111,19 @@ def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str,
         "written": round(time.time()),
         "base": "" if base == "." else quote(os.fsencode(base)) + "/",
         "order": run.order,
-        "figures": {name: described(name)._asdict() for name in in_order},
+        "figures": {name: _figure(name) for name in names},
+        "charts": {chart: in_chart(chart) for chart in ("motion", "local motion", "pairs")},
         "defaults": Settings().to_dict(),
         "settings": run.settings,
         "failed": run.failed,
         "unreadable": run.unreadable,
         "movies": [{**row, "details": kept[row["root"]][1]} if row["root"] in kept else row for row in run.rows],
     }
+
+
+def _figure(name: str) -> Dict[str, Any]:
+    figure = described(name)
+    return {**figure._asdict(), "unit": "%" if figure.unit == FRACTION else figure.unit}
 
 
 def _title(folder: str) -> str:

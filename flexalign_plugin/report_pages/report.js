@@ -2,7 +2,8 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const movies = data.movies, page = document.getElementById("page");
-const TOTAL = "accumulated_motion_total_A", EARLY = "accumulated_motion_early_A", LATE = "accumulated_motion_late_A";
+// Names of the quality figures that the page draws by itself; all others are in the list that the reader chooses from.
+const [TOTAL, EARLY, LATE] = data.charts.motion, [LOCAL] = data.charts["local motion"], [REJECTED] = data.charts.pairs;
 const position = new Map(movies.map((movie, i) => [movie.root, i]));
 const view = { search: "", sort: "newest", shown: 50, figure: null };
 let stopPlaying = () => {};
@@ -47,7 +48,7 @@ function runPage() {
     lately ? tile(nice(lately), "movies per hour") : null,
     movies.length ? tile(`${nice(median(column(TOTAL)))} Å`, "total motion (median)") : null,
     median(column(EARLY)) != null ? tile(`${nice(median(column(EARLY)))} Å`, "in the first 4 e/Å² (median)") : null,
-    median(column("local_motion_max_px")) != null ? tile(`${nice(median(column("local_motion_max_px")))} px`, "local motion (median)") : null);
+    median(column(LOCAL)) != null ? tile(`${nice(median(column(LOCAL)))} px`, "local motion (median)") : null);
   const grid = h("div", { class: "grid" });
   page.replaceChildren(
     h("header", {}, h("h1", {}, `FlexAlign: ${data.title}`),
@@ -100,7 +101,7 @@ function doubtfulCard(doubtful) {
 
 function figureCard(names) {
   const known = Object.keys(data.figures).filter((name) => name !== TOTAL && column(name).some((v) => v != null));
-  if (!known.includes(view.figure)) view.figure = known.includes("local_motion_max_px") ? "local_motion_max_px" : known[0];
+  if (!known.includes(view.figure)) view.figure = known.includes(LOCAL) ? LOCAL : known[0];
   const place = h("div");
   const draw = () => {
     const figure = data.figures[view.figure], factor = figure.unit === "%" ? 100 : 1;
@@ -126,7 +127,7 @@ function listCard() {
       h("td", { class: "name" }, h("a", { href: address(movie) }, movie.movie), doubts(movie).length ? h("small", {}, doubts(movie)[0]) : null),
       h("td", { class: "number" }, inWords(TOTAL, movie.values[TOTAL])),
       hasEarly ? h("td", { class: "number desk" }, inWords(EARLY, movie.values[EARLY])) : null,
-      h("td", { class: "number desk" }, inWords("local_motion_max_px", movie.values.local_motion_max_px)))));
+      h("td", { class: "number desk" }, inWords(LOCAL, movie.values[LOCAL])))));
     more.hidden = found.length <= view.shown;
     more.textContent = `Show more (${found.length - view.shown} left)`;
     count.textContent = found.length ? "" : "No movie has this in its name.";
@@ -246,7 +247,7 @@ function framesCard(d, movie) {
     shares.forEach((v, i) => svg.append(s("rect", { x: px(d.first_frame + i - 0.42), width: px(0.84) - px(0), y: py(v), height: py(0) - py(v), fill: blend(v / 100 / MANY_REJECTED) },
       s("title", {}, `frame ${d.first_frame + i}: ${nice(v)} %`))));
     return svg;
-  }), h("p", { class: "soft" }, `${inWords("pairs_rejected", movie.values.pairs_rejected)} of all pairs contradict the motion of the whole frame and were left out. A frame far above the others shows little, or jumped.`));
+  }), h("p", { class: "soft" }, `${inWords(REJECTED, movie.values[REJECTED])} of all pairs contradict the motion of the whole frame and were left out. A frame far above the others shows little, or jumped.`));
 }
 
 function figuresCard(movie) {

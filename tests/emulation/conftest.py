@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flexalign_plugin.tests.emulation import driver
+from . import driver
 
 
 def _skip_reason() -> str:
@@ -15,7 +15,7 @@ def _skip_reason() -> str:
     if folder:
         driver.load(folder)
         return ""
-    from flexalign_plugin.kernels import toolkit
+    from flexalign_plugin.kernels import cuda_installation as toolkit
 
     missing = toolkit.missing_parts()
     what = ", ".join(part.split(" is missing")[0] for part in missing)

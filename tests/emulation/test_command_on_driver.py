@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from flexalign_plugin import cli
+from flexalign_plugin.execution.worker import _child_environment
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.tests.emulation import compiler, driver
-from flexalign_plugin.worker import _child_environment
+
+from . import compiler, driver
 
 PHANTOM = "phantom --size 320 256 --frames 5 --pixel-size 4 --dose 5 --drift 4 --local 1 --movies 2 --name m"
 ALIGN = "--pixel-size 4 --no-do-plots --min-local-res 500"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flexalign_plugin.tests.emulation import driver
+from . import driver
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (

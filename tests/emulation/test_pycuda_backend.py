@@ -10,12 +10,14 @@ import pytest
 from flexalign_plugin import kernels
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import fft, tuning
+from flexalign_plugin.kernels import cufft as fft
+from flexalign_plugin.kernels import tuning
 from flexalign_plugin.kernels.device import DeviceError
 from flexalign_plugin.movies import Corrections
-from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tests.kernels import test_backend as suite
+
+from ..kernels import test_backend as suite
 
 for _name, _test in vars(suite).items():
     if _name.startswith("test_") and "backend" in inspect.signature(_test).parameters:
@@ -92,6 +94,6 @@ def test_a_whole_alignment_takes_the_tuned_size(gpu_device, monkeypatch, tmp_pat
         settings = Settings(pixel_size=5.0, do_plots=False, do_local_alignment=False)
         result = align(suite.Stack(frames), settings, selected, Corrections(None, None, None, []))
         assert result.images.micrograph.shape == (262, 262)
-        areas.append(result.quality["correlated_area_px"])
+        areas.append(result.figures.correlated_area_px)
         selected.close()
     assert areas == [[240, 240], [256, 256]]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import cubins, fft, toolkit
+from flexalign_plugin.kernels import cubins
+from flexalign_plugin.kernels import cuda_installation as toolkit
+from flexalign_plugin.kernels import cufft as fft
 from flexalign_plugin.kernels.device import DeviceArray, DeviceError, DeviceOutOfMemory
 
 KERNELS = Path(__file__).resolve().parent / "kernels"

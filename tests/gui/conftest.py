@@ -9,9 +9,9 @@ import mrcfile
 import numpy as np
 import pytest
 
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.tests.protocols.conftest import movies  # noqa: F401
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 
+from ..protocols.conftest import movies  # noqa: F401
 from .display import Screen, missing
 
 

@@ -17,9 +17,8 @@ from unittest import mock
 import matplotlib.pyplot as plt
 from pyworkflow.project import Manager
 
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, new_project, run
-
+from ..protocols.conftest import PIXEL_A, SHAPE
+from ..scipion_project import import_movies, new_alignment, new_project, run
 from .window import Form, Scipion, below
 
 EER_ONLY = {"nFrames", "eerSampling"}

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from flexalign_plugin.backend import LEAST_INTERPOLATION_POWER, FrameSource, Mix
+from flexalign_plugin.band import Band
+from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import LOST, FrameSource, Mix
-from flexalign_plugin.micrographs.resampling import plain_mix
-from flexalign_plugin.motion.band import Band, correlation_band, lowpass
+from flexalign_plugin.motion.lowpass import correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import neighbour_table
-from flexalign_plugin.tests.emulation import cuda_backend
-from flexalign_plugin.tests.in_memory import Stack
+
+from ..emulation import cuda_backend
+from ..in_memory import Stack
 
 NY, NX, N = 150, 210, 5
 
@@ -298,7 +300,9 @@ def test_mix_against_its_definition(backend, ny, nx):
         step = np.minimum((np.hypot(fy, fx) * steps * np.sqrt(2)).astype(int), steps - 1)
         cosines = [np.cos(2 * np.pi * f[..., None] * order) for f in (fy, fx[None])]
         mean = np.einsum("yxlm,yal,bxm->yx", power[step].astype(float), *cosines)
-        mixed = np.einsum("yxs,syx->yx", factors[step], np.fft.rfft2(blurred)) / np.sqrt(np.maximum(mean, LOST))
+        mixed = np.einsum("yxs,syx->yx", factors[step], np.fft.rfft2(blurred)) / np.sqrt(
+            np.maximum(mean, LEAST_INTERPOLATION_POWER)
+        )
         expected.append(np.fft.irfft2(mixed, (ny, nx)))
     for image, right in zip(backend.mix(sums, mixes), expected):
         assert image.dtype == np.float32

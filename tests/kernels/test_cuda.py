@@ -13,18 +13,20 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from flexalign_plugin.aligner import align
+from flexalign_plugin.backend import FrameSource, Mix
+from flexalign_plugin.band import Band
+from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import FrameSource, Mix
-from flexalign_plugin.micrographs.resampling import plain_mix
-from flexalign_plugin.motion.band import Band, lowpass
+from flexalign_plugin.motion.lowpass import lowpass
 from flexalign_plugin.motion.model import MotionModel
 from flexalign_plugin.motion.pairwise import all_pairs
 from flexalign_plugin.movies import Corrections, neighbour_table
-from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tests.emulation import cuda_backend, emulated_backend
-from flexalign_plugin.tests.in_memory import Stack
+
+from ..emulation import cuda_backend, emulated_backend
+from ..in_memory import Stack
 
 NY, NX, N = 100, 140, 4
 BAND = Band((96, 128), (60, 80))

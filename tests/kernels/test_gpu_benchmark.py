@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flexalign_plugin.tests.emulation import cuda_backend
+from ..emulation import cuda_backend
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -14,7 +14,8 @@ from flexalign_plugin.kernels.cuda import CudaBackend
 from flexalign_plugin.kernels.tuning import Tuner
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tests.emulation.accounting import AccountingDevice
+
+from ..emulation.accounting import AccountingDevice
 
 GB = 10**9
 SHAPE = (20, 8184, 11520)
@@ -41,7 +42,7 @@ def peak_gb(dtype: str, limit_gb: float, tmp_path) -> float:
     backend = CudaBackend(device, 2, Tuner(device, tmp_path / "sizes.json"))
     gain = np.broadcast_to(np.float32(1), SHAPE[1:])
     result = align(SameFrames(dtype), settings, backend, Corrections(None, gain, None, []))
-    assert result.images.weighted is not None and np.prod(result.quality["patches"]) > 50
+    assert result.images.weighted is not None and np.prod(result.figures.patches) > 50
     return device.peak_bytes / GB
 
 

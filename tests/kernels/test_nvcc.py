@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flexalign_plugin.tests.emulation.compiler import KERNELS
+from ..emulation.compiler import KERNELS
 
 SOURCES = sorted(KERNELS.glob("*.cu"))
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flexalign_plugin.tests.emulation.compiler import CXX, HERE, KERNELS, build, compiler_present
+from ..emulation.compiler import CXX, HERE, KERNELS, build, compiler_present
 
 FLAGS = "-fsanitize=address -fno-omit-frame-pointer -O1"
 ALL = """

@@ -10,9 +10,9 @@ import stat
 
 import pytest
 
+from flexalign_plugin.band import fft_size_above, fft_size_below, is_fft_friendly
 from flexalign_plugin.kernels import tuning
 from flexalign_plugin.kernels.device import DeviceOutOfMemory
-from flexalign_plugin.motion.band import fft_size_above, fft_size_below, is_fft_friendly
 
 
 class FakeDevice:

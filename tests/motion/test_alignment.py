@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flexalign_plugin.backend import FrameSource
+from flexalign_plugin.band import fft_size_below
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.motion.band import correlation_band, fft_size_below
 from flexalign_plugin.motion.band_movie import BandMovie
 from flexalign_plugin.motion.global_alignment import align_globally, refine_globally
 from flexalign_plugin.motion.local_alignment import align_locally
+from flexalign_plugin.motion.lowpass import correlation_band
 from flexalign_plugin.motion.patches import lay_patches
-from flexalign_plugin.motion.refine import matched_weight
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.tests.in_memory import Stack
+from flexalign_plugin.motion.refine import weighted_spectra
+from flexalign_plugin.phantoms.phantom import particle_phantom
+
+from ..in_memory import Stack
 
 PIXEL_A = 2.5
 N, NY, NX = 14, 768, 900
@@ -62,7 +64,7 @@ def test_global_shifts(drifting):
     ph, movie = drifting
     found = align_globally(movie, 30.0, 50.0)
     assert error(found.shifts_px, true_shifts(ph)[0]) < 0.1
-    assert found.believed and not found.by_search and found.rejected < 0.1
+    assert found.is_measured and not found.by_search and found.rejected < 0.1
     assert (found.shifts_px[found.reference] == 0).all()
 
 
@@ -71,9 +73,9 @@ def test_refined_global_shifts_reach_the_bound_of_the_noise(drifting):
     ph, movie = drifting
     found = refine_globally(movie, align_globally(movie, 30.0, 50.0))
     power = movie.backend.power(movie.spectra, movie.band.size, found.shifts_px[None] / movie.band.scale)
-    matched = matched_weight(movie.band, *power, N, PIXEL_A / 300.0)
+    weighted = weighted_spectra(movie.band, *power, N, PIXEL_A / 300.0)
     # Curvature of one pair's likelihood c: the shifts, mean removed, have covariance (1 - 1/n) / (n c) per axis.
-    variance = (1 - 1 / N) / (N * matched.curvature)
+    variance = (1 - 1 / N) / (N * weighted.curvature)
     bound = np.sqrt((variance * movie.band.scale**2).sum())
     assert bound < 0.1
     assert error(found.shifts_px, true_shifts(ph)[0]) < 3 * bound + 0.01
@@ -89,7 +91,7 @@ def test_a_drift_longer_than_the_bound_between_frames(drifting):
 def test_noise_is_not_believed():
     frames = np.random.default_rng(0).poisson(1.0, (N, 512, 512)).astype("u1")
     found = align_globally(band_movie(frames), 30.0, 50.0)
-    assert not found.believed
+    assert not found.is_measured
     assert (found.shifts_px == 0).all()
 
 
@@ -98,7 +100,7 @@ def test_search_finds_what_no_single_pair_shows():
     ph = phantom(local_px=1e-9, dose=0.05, seed=5)
     movie = band_movie(np.stack(list(ph.frames())))
     found = align_globally(movie, 30.0, 50.0)
-    assert found.by_search and found.believed
+    assert found.by_search and found.is_measured
     assert error(found.shifts_px, true_shifts(ph)[0]) < 1.0
 
 
@@ -175,20 +177,20 @@ def test_no_local_motion_gives_no_field(drifting):
 def test_matched_weight_knows_signal_and_noise():
     """S = 0.5 below a quarter of Nyquist, else 0, N = 2: the radial ratio comes out within 5 sd of its own noise."""
     rng = np.random.default_rng(1)
-    from flexalign_plugin.motion.band import Band
+    from flexalign_plugin.band import Band
 
     band, n = Band((256, 256), (256, 256)), 20
     k = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))
     signal = np.fft.rfft2(rng.standard_normal((256, 256))) / 256 * np.sqrt(0.5) * (k < 0.125)
     frames = signal + np.fft.rfft2(rng.standard_normal((n, 256, 256))) / 256 * np.sqrt(2.0)
-    matched = matched_weight(band, np.abs(frames.sum(0)) ** 2, (np.abs(frames) ** 2).sum(0), n, 0.01)
+    weighted = weighted_spectra(band, np.abs(frames.sum(0)) ** 2, (np.abs(frames) ** 2).sum(0), n, 0.01)
     # Rings of 100 coefficients and more, smoothed over 3: relative sd of S below 0.1.
-    assert np.abs((matched.signal / matched.noise)[10:28] / 0.25 - 1).max() < 0.4
-    assert (matched.signal / matched.noise)[40:].max() < 0.05
+    assert np.abs((weighted.signal / weighted.noise)[10:28] / 0.25 - 1).max() < 0.4
+    assert (weighted.signal / weighted.noise)[40:].max() < 0.05
     inside = (k > 0.04) & (k < 0.11)
     inside[0] = inside[:, 0] = False
     expected = 0.5 / (2 * (2 + n * 0.5))
-    assert abs(matched.weight[inside].mean() / expected - 1) < 0.15
+    assert abs(weighted.weight[inside].mean() / expected - 1) < 0.15
 
 
 @pytest.mark.parametrize("strong", [1.0, 1.6])
@@ -196,7 +198,7 @@ def test_images_that_show_more_count_more(strong):
     """200 images, half with `strong` and half with 2 - `strong` times the mean signal, S / N = 0.1: the strengths come
     out on average, and without a difference the noise of the values (8 % each) is not taken for one.
     Their random power itself differs by 4 %."""
-    from flexalign_plugin.motion.band import Band
+    from flexalign_plugin.band import Band
 
     rng, size, n, p = np.random.default_rng(2), 48, 10, 200
     band = Band((size, size), (size, size))
@@ -210,14 +212,14 @@ def test_images_that_show_more_count_more(strong):
         total += noise
         of_each += np.abs(signal + noise) ** 2
     of_sum = np.abs(total) ** 2
-    matched = matched_weight(band, of_sum.mean(0), of_each.mean(0), n, 0.01)
+    weighted = weighted_spectra(band, of_sum.mean(0), of_each.mean(0), n, 0.01)
     columns = np.where(np.arange(size // 2 + 1) % (size // 2), 2, 1)
-    values = 0.5 * (columns * matched.weight * (of_sum - of_each)).sum(axis=(1, 2))
-    found = matched.strengths(values)
+    values = 0.5 * (columns * weighted.weight * (of_sum - of_each)).sum(axis=(1, 2))
+    found = weighted.strengths(values)
     for kind in (strong, 2 - strong):
         assert abs(found[true == kind].mean() - kind) < 0.05
     assert found[true == strong].std() < (0.12 if strong > 1 else 0.07)
-    told = matched.information(np.array([1e-6, 1.0, 1e6]))
+    told = weighted.information(np.array([1e-6, 1.0, 1e6]))
     assert told[0] < 1e-6 and abs(told[1] - 1) < 1e-12
     # With signal in plenty the information only grows with S itself, in little with its square.
     assert 0.5e6 < told[2] < 3e6

@@ -42,7 +42,7 @@ def data(sd: float) -> np.ndarray:
 
 
 def weigh(candidates, measured: np.ndarray, sd: float):
-    """The belief from measured shifts, told as the slope of their likelihood at no shift at all."""
+    """The posterior from measured shifts, told as the slope of their likelihood at no shift at all."""
     slope = measured * sd**-2
     spaces = [modes.space for modes in candidates]
     return most_probable([candidates[0].time], spaces, candidates[0].weights, 0 * measured, slope, data(sd))
@@ -112,11 +112,11 @@ def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
         prior = 5.0 * modes.time.roughness[:, None] / np.median(modes.time.roughness)
         prior = prior + 20.0 * modes.space.roughness / np.median(modes.space.roughness) + 0.05
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
-        belief = weigh([modes], measure(rng, modes.field(true), sd), sd)
-        strengths = np.array(belief.prior) * [np.median(modes.time.roughness), np.median(modes.space.roughness)]
+        posterior = weigh([modes], measure(rng, modes.field(true), sd), sd)
+        strengths = np.array(posterior.prior) * [np.median(modes.time.roughness), np.median(modes.space.roughness)]
         assert (np.abs(np.log(strengths / [5.0, 20.0])) < np.log(2)).all()
-        found = modes.amplitudes(measure(rng, modes.field(true), sd)) * sd**-2 / (sd**-2 + belief.precision)
-        ratios.append((found - true) ** 2 * (sd**-2 + belief.precision))
+        found = modes.amplitudes(measure(rng, modes.field(true), sd)) * sd**-2 / (sd**-2 + posterior.precision)
+        ratios.append((found - true) ** 2 * (sd**-2 + posterior.precision))
     assert abs(np.mean(ratios) - 1) < 5 * np.sqrt(2 / np.size(ratios))
 
 
@@ -130,10 +130,10 @@ def test_variance_on_a_mesh_is_that_of_the_error():
     for _ in range(40):
         true = rng.standard_normal((2, *prior.shape)) / np.sqrt(prior)
         measured = measure(rng, modes.field(true), sd)
-        belief = weigh([modes], measured, sd)
-        found = modes.amplitudes(measured) * sd**-2 / (sd**-2 + belief.precision)
+        posterior = weigh([modes], measured, sd)
+        found = modes.amplitudes(measured) * sd**-2 / (sd**-2 + posterior.precision)
         error = on_mesh.field(modes.coefficients(found - true))
-        squares.append([(error**2).mean(), field_variance(belief, data(sd), SHAPE, mesh).mean()])
+        squares.append([(error**2).mean(), field_variance(posterior, data(sd), SHAPE, mesh).mean()])
     seen, expected = np.mean(squares, axis=0)
     # The corners count most, where few modes decide: some 5 times in each of 80 fields, so that 3 sds are 0.15.
     assert abs(seen / expected - 1) < 0.15
@@ -145,9 +145,9 @@ def test_more_control_points_only_where_the_field_needs_them():
     for which in range(3):
         modes = candidates[which]
         true = rng.standard_normal((2, *modes.roughness((0, 0), 1.0).shape))
-        belief = weigh(candidates, measure(rng, modes.field(true), 0.1), 0.1)
-        assert belief.modes.space is modes.space
-        assert belief.log_evidence > 100
+        posterior = weigh(candidates, measure(rng, modes.field(true), 0.1), 0.1)
+        assert posterior.modes.space is modes.space
+        assert posterior.log_evidence > 100
 
 
 def test_noise_is_no_evidence_for_a_field():
@@ -184,8 +184,8 @@ def test_fast_early_motion_is_known_as_such():
     for course, best in ((np.exp(-t / 3), early), (np.sin(2 * np.pi * t / 10), even)):
         true = where[:, None, None] * (course - course.mean())[:, None] * np.ones(2)
         slope = (true + sd * rng.standard_normal(true.shape)) * sd**-2
-        belief = most_probable([even, early], [space], np.ones(len(at)), 0 * true, slope, data(sd))
-        assert belief.modes.time is best
+        posterior = most_probable([even, early], [space], np.ones(len(at)), 0 * true, slope, data(sd))
+        assert posterior.modes.time is best
         errors = []
         for time in (even, early):
             one = most_probable([time], [space], np.ones(len(at)), 0 * true, slope, data(sd))

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.aligner import align
+from flexalign_plugin.backend import FrameSource
+from flexalign_plugin.band import Band
 from flexalign_plugin.kernels import select_backend
-from flexalign_plugin.kernels.backend import FrameSource
-from flexalign_plugin.motion.band import Band, correlation_band
 from flexalign_plugin.motion.band_movie import BandMovie
 from flexalign_plugin.motion.global_alignment import align_globally
 from flexalign_plugin.motion.limits import automatic_resolution, limits
-from flexalign_plugin.motion.refine import matched_weight
-from flexalign_plugin.phantom import field_rms_error, particle_phantom
+from flexalign_plugin.motion.lowpass import correlation_band
+from flexalign_plugin.motion.refine import weighted_spectra
+from flexalign_plugin.phantoms.phantom import field_rms_error, particle_phantom
 from flexalign_plugin.settings import Settings
-from flexalign_plugin.tests.in_memory import Stack
+
+from ..in_memory import Stack
 
 N, SIZE, PIXEL_A = 10, 512, 4.0
 
@@ -34,12 +36,11 @@ N, SIZE, PIXEL_A = 10, 512, 4.0
     ],
 )
 def test_automatic_resolution(pixel_size, image, patch, expected):
-    settings = Settings(pixel_size=pixel_size, min_local_res=patch)
-    assert automatic_resolution(settings, image) == pytest.approx(expected)
+    assert automatic_resolution(patch, pixel_size, image) == pytest.approx(expected)
 
 
 def test_given_values_win():
-    found = limits(Settings(max_res_for_correlation=17.0, max_shift=33.0), (4096, 4096))
+    found = limits(17.0, 33.0, patch_A=500.0, pixel_size_A=1.0, image=(4096, 4096))
     assert (found.max_res_A, found.max_shift_A, found.growing) == (17.0, 33.0, False)
 
 
@@ -71,8 +72,8 @@ def test_the_search_grows_for_a_jump_and_for_a_steady_drift(drift_px, decay):
     errors = {key: field_rms_error(result.model, truth).rms_px for key, result in results.items()}
     assert errors[50.0] > 10
     assert errors[0.0] < 0.2
-    assert results[50.0].quality["max_shift_A"] == 50.0
-    assert results[0.0].quality["max_shift_A"] > 100
+    assert results[50.0].figures.max_shift_A == 50.0
+    assert results[0.0].figures.max_shift_A > 100
 
 
 def test_the_search_does_not_grow_where_50_A_do():
@@ -84,7 +85,7 @@ def test_the_search_does_not_grow_where_50_A_do():
 def test_noise_does_not_make_the_search_grow():
     frames = np.random.default_rng(0).poisson(1.0, (N, SIZE, SIZE)).astype("u1")
     found = align_globally(band_movie(frames), 30.0, 50.0, growing=True)
-    assert found.lost > 0 and found.max_shift_A == 50.0 and not found.believed
+    assert found.lost > 0 and found.max_shift_A == 50.0 and not found.is_measured
 
 
 def test_a_frame_without_image_does_not_make_the_search_grow():
@@ -103,7 +104,7 @@ def test_what_was_used_is_told_and_what_was_asked_is_kept(detail_A, resolution):
     frames, _ = moving(6.0, 2.0, detail_A=detail_A)
     settings = Settings(pixel_size=PIXEL_A, do_local_alignment=False, do_plots=False, do_compute_psd=False)
     result = align(Stack(frames), settings, select_backend("cpu", threads=2))
-    assert (result.quality["max_res_for_correlation_A"], result.quality["max_shift_A"]) == (resolution, 50.0)
+    assert (result.figures.max_res_for_correlation_A, result.figures.max_shift_A) == (resolution, 50.0)
     assert any(f"compared to {resolution:.1f} A, shifts" in note and "50 A" in note for note in result.notes)
     saved = result.settings.to_dict()
     assert saved["max_res_for_correlation"] == saved["max_shift"] == 0.0
@@ -122,13 +123,13 @@ def powers(signal_to: float, strength: float, seed: int):
 @pytest.mark.parametrize("signal_to", [0.1, 0.25])
 def test_the_end_of_the_signal(signal_to):
     """S / N = 0.05 below it: rings of 100 coefficients and more show it with 10 sds; 3 rings are a hundredth."""
-    found = matched_weight(*powers(signal_to, 0.05, 1), 0.01)
+    found = weighted_spectra(*powers(signal_to, 0.05, 1), 0.01)
     assert abs(found.end / 256 - signal_to) < 0.012
     k = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))
     assert found.weight[k > signal_to + 0.016].max() == 0 < found.weight[(k < 0.9 * signal_to) & (k > 0.05)].mean()
 
 
 def test_noise_has_no_signal_but_coarse_rings_are_kept():
-    ends = [matched_weight(*powers(0.0, 0.0, seed), 0.01).end for seed in range(10)]
+    ends = [weighted_spectra(*powers(0.0, 0.0, seed), 0.01).end for seed in range(10)]
     assert np.median(ends) < 8
-    assert matched_weight(*powers(0.0, 0.0, 0), 0.01, always=0.125).end >= 32
+    assert weighted_spectra(*powers(0.0, 0.0, 0), 0.01, always=0.125).end >= 32

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexalign_plugin.motion.band import correlation_band, fft_size_below
+from flexalign_plugin.band import fft_size_below
 from flexalign_plugin.motion.band_movie import BandMovie
+from flexalign_plugin.motion.lowpass import correlation_band
 from flexalign_plugin.motion.patches import lay_patches
 from flexalign_plugin.motion.spline_fit import automatic_control_points, field_basis, fit_field
 

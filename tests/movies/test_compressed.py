@@ -9,7 +9,7 @@ import pytest
 
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.movies import bzip2, open_movie
-from flexalign_plugin.movies.writers import write_mrc_movie
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.settings import Settings
 
 SETTINGS = Settings()

@@ -7,7 +7,7 @@ import tifffile
 from flexalign_plugin.errors import CorrectionError
 from flexalign_plugin.movies import load_corrections, open_movie
 from flexalign_plugin.movies.defect_lists import EER_DEFECTS_TAG, defects_of_xml, read_defect_file
-from flexalign_plugin.movies.writers import write_eer_movie, write_mrc_movie, write_tiff_movie
+from flexalign_plugin.phantoms.movie_writers import write_eer_movie, write_mrc_movie, write_tiff_movie
 from flexalign_plugin.settings import Settings
 
 NY, NX = 40, 64

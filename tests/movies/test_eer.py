@@ -9,7 +9,7 @@ import tifffile
 
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.movies import open_movie
-from flexalign_plugin.movies.writers import encode_events, write_eer_movie
+from flexalign_plugin.phantoms.movie_writers import encode_events, write_eer_movie
 from flexalign_plugin.settings import Settings
 
 SHAPE = (96, 160)

@@ -13,9 +13,9 @@ from flexalign_plugin.movies.gain_orientation import (
     raw_sum,
     turned,
 )
-from flexalign_plugin.movies.writers import write_mrc_movie, write_tiff_movie
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.phantom_files import with_detector, write_phantom
+from flexalign_plugin.phantoms.files import with_detector, write_phantom
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
 
 SHAPE = (8, 256, 256)

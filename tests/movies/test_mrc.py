@@ -10,7 +10,7 @@ import pytest
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.movies import open_movie
 from flexalign_plugin.movies.mrc import IMOD_FLAGS_AT, IMOD_STAMP, IMOD_STAMP_AT
-from flexalign_plugin.movies.writers import pack_4bit, write_mrc_movie
+from flexalign_plugin.phantoms.movie_writers import pack_4bit, write_mrc_movie
 from flexalign_plugin.settings import Settings
 
 SETTINGS = Settings()

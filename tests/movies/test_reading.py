@@ -7,7 +7,7 @@ import pytest
 
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.movies import open_movie
-from flexalign_plugin.movies.writers import write_eer_movie, write_mrc_movie, write_tiff_movie
+from flexalign_plugin.phantoms.movie_writers import write_eer_movie, write_mrc_movie, write_tiff_movie
 from flexalign_plugin.settings import Settings
 
 SETTINGS = Settings(n_frames=2)

@@ -10,7 +10,7 @@ import tifffile
 
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.movies import load_corrections, open_movie
-from flexalign_plugin.movies.writers import pack_4bit, write_mrc_movie, write_tiff_movie
+from flexalign_plugin.phantoms.movie_writers import pack_4bit, write_mrc_movie, write_tiff_movie
 from flexalign_plugin.settings import Settings
 
 SETTINGS = Settings()

@@ -8,9 +8,10 @@ import itertools
 import numpy as np
 import pytest
 
-from flexalign_plugin.movies.writers import write_eer_movie, write_mrc_movie, write_tiff_movie
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.tests import scipion_project
+from flexalign_plugin.phantoms.movie_writers import write_eer_movie, write_mrc_movie, write_tiff_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
+
+from .. import scipion_project
 
 SHAPE = (8, 256, 320)
 PIXEL_A = 4.0

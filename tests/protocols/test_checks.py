@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+
+from ..scipion_project import import_movies, new_alignment
+from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
 
 REFUSED = [
     (dict(useGpu=True, gpuList="one"), "no GPU number"),
@@ -20,13 +21,13 @@ REFUSED = [
     (dict(fcropFactor=1.5), "F-crop factor is 1.5"),
     (dict(onlyProcess=-1), "0 for all"),
     (dict(denoiserPairs=True, nDenoiserPairs=0), "Number of pairs"),
-    (dict(useMovieDose=False, dosePerFrame=-1.0), "can't be negative"),
-    (dict(useMovieDose=False, preExposure=-1.0), "can't be negative"),
+    (dict(useMovieDose=False, dosePerFrame=-1.0), "of at least 0"),
+    (dict(useMovieDose=False, preExposure=-1.0), "of at least 0"),
     (dict(doSavePs=True), "dose per frame is not known"),
     (dict(splitEvenOdd=True, useAlignToSum=False, sumFrame0=3, sumFrameN=3), "can't be split"),
     (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "320 x 256"),
     (dict(maxResForCorrelation=5.0), "finer than"),
-    (dict(maxShift=-1.0), "above 0"),
+    (dict(maxShift=-1.0), "of at least 0"),
     (dict(groupNFrames=0), "at least 1"),
     (dict(minLocalRes=50.0), "too small"),
     (dict(autoControlPoints=False, controlPointX=2), "at least 3"),
@@ -37,7 +38,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def imported(movies, tmp_path_factory):
-    from flexalign_plugin.tests.scipion_project import new_project
+    from ..scipion_project import new_project
 
     project = new_project("checks")
     return project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A)

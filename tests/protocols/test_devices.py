@@ -7,15 +7,17 @@ import textwrap
 
 import pytest
 
-from flexalign_plugin.devices import Compute
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import toolkit, usable_cores
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+from flexalign_plugin.execution.devices import Compute
+from flexalign_plugin.kernels import cuda_installation as toolkit
+from flexalign_plugin.kernels import usable_cores
+
+from ..scipion_project import import_movies, new_alignment
+from .conftest import PIXEL_A
 
 RUNNER = """
     import os, sys, time
-    from flexalign_plugin.jobs import JobResult, failure
+    from flexalign_plugin.execution.job import JobResult, failure
     from flexalign_plugin.kernels.device import DeviceError
 
     def run(job, progress):
@@ -104,7 +106,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
         pools.append(WorkerPool(*args, runner="fake_gpu:run", **options))
         return pools[-1]
 
-    from flexalign_plugin.worker_pool import WorkerPool
+    from flexalign_plugin.execution.worker_pool import WorkerPool
 
     monkeypatch.setattr(computing, "WorkerPool", fake_pool)
     monkeypatch.setattr(Compute, "check", lambda self: None)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flexalign_plugin.settings import Settings, snake_case
-from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
+
+from ..scipion_project import import_movies, new_alignment
+from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
 
 XMIPP_DEFAULTS = dict(
     alignFrame0=1,
@@ -53,18 +54,14 @@ def test_names_and_defaults_are_those_of_the_original():
 
 
 def test_every_setting_is_in_the_form_and_every_parameter_has_a_help_text():
-    from flexalign_plugin.protocols import form
-
     protocol = protocol_class()()
-    assert {snake_case(n) for n in form.FORM_NAMES} | NOT_IN_FORM == set(Settings.__dataclass_fields__)
-    for name in form.FORM_NAMES:
+    assert {*FIELDS_OF_FORM.values()} | NOT_IN_FORM == set(Settings.__dataclass_fields__)
+    for name in FIELDS_OF_FORM:
         assert protocol.getParam(name).help.get()
 
 
 def test_every_parameter_is_explained_in_the_docs():
     """By its whole name, or after a comma by its last letters: *controlPointX*, *Y*, *T*."""
-    from flexalign_plugin.protocols import form
-
     page = Path(__file__).parents[2] / "docs" / "parameters.md"
     if not page.exists():
         pytest.skip("the docs are not installed")
@@ -74,7 +71,7 @@ def test_every_parameter_is_explained_in_the_docs():
         for name in re.findall(r"\*(\w+)\*", names):
             whole = whole[: -len(name)] + name if len(name) == 1 else name
             explained.add(whole)
-    missing = [n for n in form.FORM_NAMES if snake_case(n) not in {snake_case(e) for e in explained}]
+    missing = FIELDS_OF_FORM.keys() - explained
     assert not missing
 
 

@@ -8,7 +8,7 @@ import pwem.objects as emobj
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.jobs import Job, JobResult
+from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.protocols.handover import HandOver
 from flexalign_plugin.settings import Settings
 
@@ -72,13 +72,13 @@ def test_the_engine_has_as_many_movies_as_it_takes_and_each_once(engine, hand_ov
 
 def test_a_movie_without_valid_settings_fails_alone(engine, hand_over):
     result = hand_over.result(movie(4))
-    assert not result.ok and result.error.endswith("movie_4.mrc: The dose per frame is not known.")
+    assert not result.ok and result.message.endswith("movie_4.mrc: The dose per frame is not known.")
     assert engine.jobs == ["1", "2", "3"]
 
 
 def test_once_closed_every_movie_fails_and_no_engine_is_made(engine, hand_over):
     waiting = hand_over._future(movie(1))
     hand_over.close()
-    assert waiting.result(0).error == "closed"
-    assert "the run was stopped" in hand_over.result(movie(7)).error
+    assert waiting.result(0).message == "1: closed"
+    assert "the run was stopped" in hand_over.result(movie(7)).message
     assert engine.jobs == ["1", "2", "3"]

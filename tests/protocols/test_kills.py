@@ -9,9 +9,10 @@ import signal
 import pytest
 
 from flexalign_plugin.protocols.records import load_record, numbers_in_set, remove_unfit_set, sort_out
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A
-from flexalign_plugin.tests.protocols.killing import POINTS, start, state, wait
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, new_project
+
+from ..scipion_project import import_movies, new_alignment, new_project
+from .conftest import PIXEL_A
+from .killing import POINTS, start, state, wait
 
 N_MOVIES = 3
 FAST = {

@@ -13,8 +13,9 @@ import pytest
 
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.report_pages import live
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, run, shifts
+
+from ..scipion_project import import_movies, new_alignment, run, shifts
+from .conftest import PIXEL_A, SHAPE
 
 
 @pytest.mark.parametrize("kind", ["mrcs", "tiff", "eer"])

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from flexalign_plugin.jobs import unique_root, write_failures
+from flexalign_plugin.execution.job import JobResult
+from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.protocols.records import load_record, save_record
-from flexalign_plugin.worker import JobResult
+from flexalign_plugin.result_files import unique_root
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):

@@ -11,11 +11,12 @@ import time
 
 import pytest
 
-from flexalign_plugin.batch import read_answer
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.tests import scipion_project
-from flexalign_plugin.tests.protocols import slurm_cluster
+from flexalign_plugin.execution.queue_job import read_answer
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
+
+from .. import scipion_project
+from . import slurm_cluster
 
 pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "Slurm is here")
 

@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.phantom import particle_phantom
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.protocols import arrivals
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A
-from flexalign_plugin.tests.scipion_project import as_stored, import_movies, new_alignment, run
+
+from ..scipion_project import as_stored, import_movies, new_alignment, run
+from .conftest import PIXEL_A
 
 
 @pytest.fixture(autouse=True)

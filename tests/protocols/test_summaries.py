@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexalign_plugin.jobs import JobResult
+from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.protocols.summaries import Pace, duration, summary
 
 
@@ -72,7 +72,7 @@ class _Run:
     def __init__(self, pace, finished, waiting):
         self._pace, self.finished, self.streamClosed, self._waiting = pace, finished, finished, waiting
         self.outputMovies = type("Movies", (), {"getSize": lambda _: 3})()
-        self._failures = {i: JobResult(f"/data/m{i}.tif", False, error=f"/data/m{i}.tif: is empty.") for i in range(5)}
+        self._failures = {i: JobResult(f"/data/m{i}.tif", False, error="is empty.") for i in range(5)}
 
     def _n_waiting(self):
         return self._waiting

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import flexalign_plugin
-from flexalign_plugin.tests.protocols.conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import run
+
+from ..scipion_project import run
+from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
 
 TEMPLATES = Path(flexalign_plugin.__file__).parent / "templates"
 

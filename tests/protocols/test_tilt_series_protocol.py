@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.tests.protocols.killing import start, state, wait
-from flexalign_plugin.tests.scipion_project import run
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
+
+from ..scipion_project import run
+from .killing import start, state, wait
 
 TOMO = importlib.util.find_spec("tomo") is not None
 needs_tomo = pytest.mark.skipif(not TOMO, reason="scipion-em-tomo is not installed: pip install .[tomo]")
@@ -270,14 +271,15 @@ def test_scipion_finds_the_protocol_and_its_form_explains_every_parameter():
     import pwem
     from pyworkflow.gui.project.viewprotocols_extra import ProtocolTreeConfig
 
-    from flexalign_plugin.protocols import ProtFlexAlignTiltSeries, form
+    from flexalign_plugin.protocols import ProtFlexAlignTiltSeries
+    from flexalign_plugin.settings import FIELDS_OF_FORM
 
     assert pwem.Domain.getProtocols().get("ProtFlexAlignTiltSeries") is ProtFlexAlignTiltSeries
     (menu,) = [m for name, m in ProtocolTreeConfig.load(pwem.Domain, "").items() if name == "Tomography"]
     (section,) = [child for child in menu.childs if child.text == "Tilt-series movies"]
     assert [child.value for child in section.childs] == ["ProtFlexAlignTiltSeries"]
     protocol = ProtFlexAlignTiltSeries()
-    shown = [name for name in form.FORM_NAMES if protocol.hasAttribute(name)]
+    shown = [name for name in FIELDS_OF_FORM if protocol.hasAttribute(name)]
     assert {"maxShift", "gainRot", "splitEvenOdd", "binFactor"} <= set(shown) and "doSaveMovie" not in shown
     assert all(protocol.getParam(name).help.get() for name in shown)
     assert not protocol.doLocalAlignment and not protocol.evalParamCondition("nFrames")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.tests.protocols.conftest import PIXEL_A, SHAPE
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment
+
+from ..scipion_project import import_movies, new_alignment
+from .conftest import PIXEL_A, SHAPE
 
 
 class Form:
@@ -55,7 +56,7 @@ def test_the_gain_is_set_as_it_fits(wizards, project, movies, tmp_path):
     """The true gain turned by 90 degrees on disk: it has to be turned by 270 more. One small movie tells."""
     import mrcfile
 
-    from flexalign_plugin.movies.writers import write_mrc_movie
+    from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 
     gain = mrcfile.read(f"{movies.folder}/gain.mrc")
     write_mrc_movie(str(tmp_path / "turned.mrc"), [np.ascontiguousarray(np.rot90(gain))])
@@ -105,7 +106,7 @@ def test_control_points_are_those_of_the_aligner(wizards, project, movies, refin
     shown = wizards.preview(protocol)
     path, settings = wizards.first_movie(protocol)
     with open_movie(path, settings) as movie:
-        taken = align(movie, settings, select_backend("cpu", threads=1)).quality["control_points"]
+        taken = align(movie, settings, select_backend("cpu", threads=1)).figures.control_points
     text = wizards.preview_text(shown)
     if refinement:
         assert shown.at_most == (5, 5, 5) and "up to 5 x 5 and 5 in time" in text

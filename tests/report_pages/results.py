@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 
-from flexalign_plugin.jobs import write_failures
-from flexalign_plugin.micrographs import write_result
-from flexalign_plugin.tests.micrographs.synthetic import motion_model, movie_result
+from flexalign_plugin.output import write_result
+from flexalign_plugin.output.failures import write_failures
+
+from ..output.synthetic import motion_model, movie_result
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"
 FULL = "full_0000"
@@ -17,19 +19,23 @@ FULL = "full_0000"
 def make_results(folder, n_copies=0):
     """`full_0000`, `copy_0001` ... (the last jumps), and a failure whose name is markup."""
     result = movie_result(motion_model((256, 256), n_frames=8))
-    result.movie = "full_0000.tif"
-    result.quality.update(
+    figures = dataclasses.replace(
+        result.figures,
         patch_centres_px=[[64.0, 64.0], [192.0, 192.0]],
         patch_shifts_px=[[[0.0, 0.0]] * 8] * 2,
         patches_rejected=[0.1, 0.83],
         frame_pairs_rejected=[0.0, 0.0, 0.75, 0.0, 0.0, 0.0, 0.0, 0.25],
         frc=[0.9, 0.4, 0.1],
         frc_frequency_per_A=[0.1, 0.3, 0.5],
-        unheard_of_figure=12.5,
-        curve=[1, 2, 3],
     )
-    result.warnings = ["A warning about <b>this</b> movie."]
-    write_result(result, str(folder), FULL)
+    warnings = ["A warning about <b>this</b> movie."]
+    result = dataclasses.replace(result, movie="full_0000.tif", figures=figures, warnings=warnings)
+    path = write_result(result, str(folder), FULL)["motion"]
+    with open(path) as f:
+        content = json.load(f)
+    content["quality"].update(unheard_of_figure=12.5, curve=[1, 2, 3])  # as of another version
+    with open(path, "w") as f:
+        json.dump(content, f)
     for i in range(1, n_copies + 1):
         copy_result(folder, f"copy_{i:04d}", 300.0 if i == n_copies else 9.0 + 0.1 * (i % 5))
     write_failures(str(folder / "failed.tsv"), [(1, f"/data/{HOSTILE}.tif", f"/data/{HOSTILE}.tif: is empty.")])

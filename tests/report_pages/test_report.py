@@ -10,7 +10,7 @@ import pytest
 from flexalign_plugin.cli import main
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.report_pages import LiveReport, collect, collect_run, page, write_report
-from flexalign_plugin.report_pages.figures import concerns, described, numbers
+from flexalign_plugin.report_pages.concerns import concerns, described, numbers
 
 from .results import FULL, HOSTILE, copy_result, make_results
 

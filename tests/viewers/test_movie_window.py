@@ -12,7 +12,8 @@ from matplotlib.patches import Circle
 
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.report_pages import collect_run
-from flexalign_plugin.tests.report_pages.results import FULL, make_results
+
+from ..report_pages.results import FULL, make_results
 
 
 @pytest.fixture

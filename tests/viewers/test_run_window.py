@@ -6,7 +6,8 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 
 from flexalign_plugin.report_pages import collect_run
-from flexalign_plugin.tests.report_pages.results import copy_result, make_results
+
+from ..report_pages.results import copy_result, make_results
 
 FAR = (3, 4, 37)
 

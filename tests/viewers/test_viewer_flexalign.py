@@ -8,9 +8,10 @@ import sqlite3
 import pytest
 from matplotlib.backend_bases import MouseButton, MouseEvent
 
-from flexalign_plugin.movies.writers import write_mrc_movie
-from flexalign_plugin.phantom import particle_phantom
-from flexalign_plugin.tests.scipion_project import import_movies, new_alignment, new_project, run
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
+
+from ..scipion_project import import_movies, new_alignment, new_project, run
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def load(folder: str) -> None:
     """Make this process use the driver that `build` left in a folder, and NumPy in the place of cuFFT."""
     # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
     ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
-    from flexalign_plugin.kernels import fft
+    from flexalign_plugin.kernels import cufft as fft
 
     from .cufft import NumpyCufft
 

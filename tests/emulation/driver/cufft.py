@@ -7,7 +7,7 @@ from typing import Any, Dict
 
 import numpy as np
 
-from flexalign_plugin.kernels.fft import KINDS, CufftError
+from flexalign_plugin.kernels.cufft import KINDS, CufftError
 
 NO_WORKSPACE = 13
 

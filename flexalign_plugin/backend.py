@@ -1,0 +1,320 @@
+"""The interface between the mathematics and a device: operations on whole movies, so that data stays on the device.
+
+`motion`, `correction` and the aligner call it; the rooms `kernels/cpu*` and `kernels/cuda*` implement it. Spectra, sums
+and correlation windows are opaque to the caller (`OnDevice`): they live where the backend keeps them and are only
+handed back to it. All shapes are [frame, y, x]; shifts have columns (y, x).
+
+Rules that every backend must follow alike are here too: which coefficients of a weighted spectrum count
+(`select_band`), and the constants below.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import List, NamedTuple, Optional, Protocol, Sequence, Tuple
+
+import numpy as np
+
+from .band import Band, fft_size_below
+
+NEGLIGIBLE_WEIGHT = 3e-4  # of the largest weight of a spectrum: coefficients below are left out of a correlation
+PEAK_RADIUS_PX = 4.0  # window pixels around a maximum that belong to the peak and not to the noise
+# Mean power of the interpolation, below which nothing can be restored: half a pixel off, at Nyquist.
+LEAST_INTERPOLATION_POWER = 1e-4
+
+
+class OnDevice(Protocol):
+    """Data on a device, opaque to everyone but the backend that made it."""
+
+    @property
+    def shape(self) -> Tuple[int, ...]: ...
+
+
+class RawFrames(Protocol):
+    """What a backend asks of a movie: `movies.Movie`, or frames in memory."""
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """(n, ny, nx)."""
+
+    def frame(self, i: int) -> np.ndarray:
+        """Frame `i` (0-based) as (ny, nx) in its native type; thread-safe."""
+
+
+class ShiftField(Protocol):
+    """What a backend asks of a motion: `motion.MotionModel`. Units and signs are described there."""
+
+    @property
+    def frame_shape(self) -> Tuple[int, int]:
+        """(ny, nx) of the unbinned frame."""
+
+    def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Shifts of one frame on the mesh y (m,) by x (n,): (2, m, n) float64, [0] is sy, unbinned pixels."""
+
+    def control_points(self, frames: Sequence[int]) -> np.ndarray:
+        """B-spline coefficients of each frame's field over the frame: (n, 2, KY, KX) float64, [:, 0] is sy."""
+
+
+class NeighbourTable(NamedTuple):
+    """Good neighbours of each defect pixel; those of defect i are `neighbours_flat_index[indptr[i]:indptr[i + 1]]`."""
+
+    rows: np.ndarray  # (n,) int32, ascending
+    cols: np.ndarray  # (n,) int32
+    indptr: np.ndarray  # (n + 1,) int64
+    neighbours_flat_index: np.ndarray  # (indptr[n],) int64, row * nx + column
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Raw frames of one movie and how to correct them: `corrected = (raw - dark) * gain`, defects replaced.
+
+    Attributes
+    ----------
+    movie : the raw frames.
+    dark, gain : (ny, nx) float32 or None; the gain multiplies.
+    defects : pixels to replace by the mean of their good neighbours, or None.
+    """
+
+    movie: RawFrames
+    dark: Optional[np.ndarray]
+    gain: Optional[np.ndarray]
+    defects: Optional[NeighbourTable]
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Highest point of each correlation window, with sub-pixel position.
+
+    Attributes
+    ----------
+    position : (..., 2) float64, (y, x) in pixels of the correlated band.
+    height : (...) float64, value there.
+    noise : (...) float64, standard deviation of the window without its peak's neighbourhood (PEAK_RADIUS_PX).
+    on_rim : (...) bool, the maximum lies on the rim of the searched region: it measures nothing.
+    """
+
+    position: np.ndarray
+    height: np.ndarray
+    noise: np.ndarray
+    on_rim: np.ndarray
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How one image is made of sums of resampled frames: each sum filtered by radial frequency, then whitened.
+
+    Tables of n entries are indexed by `floor(f * n / sqrt(1/2))`, at most n - 1; f is the radial frequency in
+    cycles per pixel.
+
+    Attributes
+    ----------
+    factors : (n_factors, n_sums) float32, what each sum's spectrum is multiplied with.
+    power : (n_power, 6, 6) float32, mean power C of the interpolation: the total is divided by the root of
+        `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LEAST_INTERPOLATION_POWER where that is smaller
+        (`correction.resampling`).
+    """
+
+    factors: np.ndarray
+    power: np.ndarray
+
+
+@dataclass(frozen=True)
+class BandSelection:
+    """The rows and columns of a weighted spectrum that a correlation uses.
+
+    Attributes
+    ----------
+    rows, cols : (n_rows,), (n_cols,) int64 indices into the spectrum; both empty when every weight is 0.
+    root_weight : (n_rows, n_cols) float32, root of the weight, which both spectra of a product are multiplied with.
+    ky, kx : (n_rows,), (n_cols,) float64 frequencies in cycles per band pixel.
+    column_factor : (n_cols,) float64 of the inverse transform's real part: 1 / (sy sx), and twice that for columns that
+        stand for two of the full spectrum.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+    root_weight: np.ndarray
+    ky: np.ndarray
+    kx: np.ndarray
+    column_factor: np.ndarray
+
+
+def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
+    """Leave out the rows and columns in which no weight is above NEGLIGIBLE_WEIGHT of the largest.
+
+    Parameters
+    ----------
+    size : (sy, sx) of the images. weight : (sy, sx // 2 + 1) >= 0.
+
+    Notes
+    -----
+    Where every weight is 0 nothing is selected. The windows of such a correlation are 0 everywhere, and all their peaks
+    lie on the rim of the search.
+    """
+    sy, sx = size
+    significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
+    rows, cols = np.flatnonzero(significant.any(axis=1)), np.flatnonzero(significant.any(axis=0))
+    return BandSelection(
+        rows,
+        cols,
+        np.sqrt(weight[np.ix_(rows, cols)]).astype(np.float32),
+        np.fft.fftfreq(sy)[rows],
+        cols / sx,
+        np.where((cols == 0) | (2 * cols == sx), 1.0, 2.0) / (sy * sx),
+    )
+
+
+class CorrelationWindows(ABC):
+    """The central parts of the correlation images of pairs (i, j), which stay on the device.
+
+    All positions and shifts are absolute, in band pixels: shifts that were applied before the correlation are added
+    back.
+    """
+
+    @abstractmethod
+    def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
+        """Search each window's maximum.
+
+        Parameters
+        ----------
+        around : (batch, n_pairs, 2) positions (y, x) to search around; the window's centre when None.
+        radius : radius of the search; the whole window when None.
+        """
+
+    @abstractmethod
+    def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """How well shifts align the images: sum over pairs of weight * correlation(shift_j - shift_i).
+
+        This is the power of the aligned sum, without every image's own power (`motion.refine`).
+
+        Parameters
+        ----------
+        shifts : (batch, n, 2). weights : (batch, n_pairs).
+
+        Returns
+        -------
+        (batch,) values and (batch, n, 2) gradients, float64.
+        """
+
+
+class Backend(ABC):
+    """Operations on one device. Deterministic: the same input gives the same bytes.
+
+    Attributes
+    ----------
+    name : of the device. threads : of this process that the backend uses, at least 1.
+    """
+
+    name: str
+    threads: int
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device and the threads; the backend can't be used afterwards."""
+
+    def frame_fft_size(self, ny: int, nx: int, n_frames: int) -> Tuple[int, int]:
+        """(fy, fx) of the part of a frame that is transformed, in movies of so many frames; at most 10 % smaller."""
+        return fft_size_below(ny), fft_size_below(nx)
+
+    @abstractmethod
+    def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
+        """Sum of raw frames, (ny, nx) float32, and every frame's mean, (n,) float64, not finite if a pixel is not."""
+
+    @abstractmethod
+    def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
+        """Corrected image, (ny, nx) float32, of one raw frame or of a mean of raw frames."""
+
+    @abstractmethod
+    def spectra(self, source: FrameSource, frames: range, band: Band) -> OnDevice:
+        """Cropped spectra of the frames' central `band.full` pixels: (1, n, by, bx // 2 + 1) complex64."""
+
+    @abstractmethod
+    def patch_spectra(
+        self, spectra: OnDevice, band: Band, shifts: np.ndarray, corners: np.ndarray, patch: Tuple[int, int]
+    ) -> OnDevice:
+        """Spectra of patches cut from the frames after their global shift, which is applied exactly, as a phase.
+
+        Parameters
+        ----------
+        spectra, band : from `spectra`.
+        shifts : (n, 2) shift of each frame, band pixels.
+        corners : (p, 2) int, upper left corner of each patch, band pixels.
+        patch : (py, px) even size, band pixels.
+
+        Returns
+        -------
+        (p, n, py, px // 2 + 1) complex64.
+        """
+
+    @abstractmethod
+    def power(self, spectra: OnDevice, size: Tuple[int, int], shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """|sum_t F_t|^2 of the shifted frames and sum_t |F_t|^2, averaged over the batch: (sy, sx // 2 + 1) float64.
+
+        shifts : (batch, n, 2) in band pixels.
+        """
+
+    @abstractmethod
+    def correlate(
+        self,
+        spectra: OnDevice,
+        size: Tuple[int, int],
+        weight: np.ndarray,
+        pairs: np.ndarray,
+        radius: float,
+        step: float = 1.0,
+        shifts: Optional[np.ndarray] = None,
+        group: int = 1,
+    ) -> CorrelationWindows:
+        """Windows of the weighted cross-correlation of pairs (i, j): its maximum lies at shift_j - shift_i.
+
+        Parameters
+        ----------
+        spectra : (batch, n, sy, sx // 2 + 1) from `spectra` or `patch_spectra`.
+        size : (sy, sx) of the images that they are spectra of.
+        weight : (sy, sx // 2 + 1) float32 >= 0, multiplies the product of two spectra; see `select_band`.
+        pairs : (n_pairs, 2) int frame indices.
+        radius, step : windows span -radius .. radius in both axes, sampled every `step` band pixels.
+        shifts : (batch, n, 2) shifts in band pixels that are applied first, so that windows can be small; or None.
+        group : frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). What a frame
+            contributes to both groups of a pair is left out: it would pull the pair's shift to zero.
+        """
+
+    @abstractmethod
+    def warp_sum(
+        self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
+    ) -> OnDevice:
+        """Weighted sums of frames resampled once through the motion model. All sums are made in one pass.
+
+        Parameters
+        ----------
+        frames : (n,) 0-based frames of the movie.
+        weights : (n_sums, n) weight of each frame in each sum.
+        fill : (n,) value of pixels that a frame does not cover.
+
+        Returns
+        -------
+        (n_sums, ny, nx) float32, convolved with the quintic B-spline: `mix` removes that.
+        """
+
+    @abstractmethod
+    def mix(self, sums: OnDevice, mixes: Sequence[Mix]) -> List[np.ndarray]:
+        """Images (ny, nx) float32 made of sums from `warp_sum`, one for each of `mixes`."""
+
+    @abstractmethod
+    def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: the highest frequencies go."""
+
+    @abstractmethod
+    def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Sum of the power spectra of tiles of an image (ny, nx) float32, each freed of its mean and tapered.
+
+        Parameters
+        ----------
+        rows, columns : int, where tiles begin; there is one at each row and column.
+        window : (tile,) taper along both axes.
+
+        Returns
+        -------
+        (tile, tile) float64, unnormalised, frequency zero at [0, 0].
+        """

@@ -1,0 +1,1 @@
+"""From the motion to images: frames resampled once, summed, dose-weighted, cropped and binned; their power spectra."""

@@ -1,0 +1,122 @@
+"""From the motion model to the images: frames resampled once, summed, filtered, cropped and binned."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from ..backend import Backend, FrameSource, OnDevice
+from ..motion.model import MotionModel
+from ..settings import Settings
+from .power_spectra import power_spectrum
+from .resampling import fourier_bin, plain_mix
+from .sums import EVEN, ODD, PLAIN, WEIGHTED, Plan, plan_sums
+
+SPECTRUM_SIZE = 512  # RELION's default
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What is made of one movie.
+
+    Attributes
+    ----------
+    full : (ny, nx) float32, unweighted mean, neither cropped nor binned.
+    micrograph, weighted, even, odd : (my, mx) float32, cropped and binned; None where not asked for. The halves are
+        dose-weighted when `weighted` exists.
+    amplitudes : (512, 512) float32 or None: root of the sum of the power spectra of groups of frames, frequency zero
+        in the middle; smaller for smaller images.
+    movie : (n_aligned, my, mx) float32 or None.
+    """
+
+    full: np.ndarray
+    micrograph: np.ndarray
+    weighted: Optional[np.ndarray] = None
+    even: Optional[np.ndarray] = None
+    odd: Optional[np.ndarray] = None
+    amplitudes: Optional[np.ndarray] = None
+    movie: Optional[np.ndarray] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MovedFrames:
+    """The frames of a movie after their motion. fill : value of the pixels that an aligned frame does not cover."""
+
+    backend: Backend
+    source: FrameSource
+    model: MotionModel
+    fill: np.ndarray
+
+    def sums(self, frames: range, weights: np.ndarray) -> OnDevice:
+        """Weighted sums, on the device; weights (n_sums, n)."""
+        first = self.model.first_frame
+        fill = self.fill[frames.start - first : frames.stop - first]
+        return self.backend.warp_sum(self.source, self.model, frames, weights, fill)
+
+    def images(self, plan: Plan, one_by_one: bool) -> Iterator[Tuple[str, np.ndarray]]:
+        """All images of a plan, each named; made in one pass over the movie, or each in its own to save memory."""
+        together = None if one_by_one else self.sums(plan.frames, plan.sums)
+        for name in plan.mixes:
+            alone = plan.needed(name) if one_by_one else plan
+            sums = self.sums(alone.frames, alone.sums) if together is None else together
+            (image,) = self.backend.mix(sums, [alone.mixes[name]])
+            del sums
+            yield name, image
+
+
+def correct_motion(moved: MovedFrames, summed: range, window: Tuple[slice, slice], settings: Settings) -> Images:
+    """All images that the settings ask for.
+
+    Parameters
+    ----------
+    summed : 0-based frames in the micrographs. window : part of the frame that is written.
+    """
+
+    def finished(image: np.ndarray) -> np.ndarray:
+        return fourier_bin(image[window], settings.output_binning, moved.backend)
+
+    plan = plan_sums(settings, moved.model, summed)
+    made = {}
+    power: Optional[np.ndarray] = None
+    for name, image in moved.images(plan, settings.low_memory):
+        if name in plan.groups:
+            of_group = power_spectrum(image, moved.backend, SPECTRUM_SIZE)
+            power = of_group if power is None else power + of_group
+        else:
+            made[name] = image if name == PLAIN else finished(image)
+    return Images(
+        full=made[PLAIN],
+        micrograph=finished(made[PLAIN]),
+        weighted=made.get(WEIGHTED),
+        even=made.get(EVEN),
+        odd=made.get(ODD),
+        amplitudes=None if power is None else np.sqrt(power),
+        movie=_aligned_movie(moved, finished) if settings.do_save_movie else None,
+    )
+
+
+def _aligned_movie(moved: MovedFrames, finished: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    frames = []
+    for t in moved.model.aligned_frames:
+        sums = moved.sums(range(t, t + 1), np.ones((1, 1)))
+        (image,) = moved.backend.mix(sums, [plain_mix(moved.model, [t])])
+        frames.append(finished(image))
+    return np.stack(frames)
+
+
+class Border(NamedTuple):
+    """Widths in pixels, on the sides of the first and last row and column, that not all frames cover."""
+
+    top_row_side: float
+    last_row_side: float
+    left: float
+    right: float
+
+
+def uncovered_border(model: MotionModel) -> Border:
+    ny, nx = model.frame_shape
+    edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
+    sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])
+    return Border(*(float(max(width, 0)) for width in (sy.max(), -sy.min(), sx.max(), -sx.min())))

@@ -1,0 +1,124 @@
+"""Power spectrum of a micrograph as an averaged periodogram, and its flattened form in which Thon rings can be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from ..backend import Backend
+
+TILE = 384  # as Scipion's computePSD
+OVERLAP = 0.4
+
+
+@dataclass(frozen=True)
+class FlattenedSpectrum:
+    """A power spectrum and the form of it in which Thon rings can be seen.
+
+    Attributes
+    ----------
+    power : (tile, tile) float32, from `power_spectrum`.
+    image : (tile, tile) float32, decimal logarithm less the smooth radial background.
+    profile : (tile // 2,) float64, radial average less the same background.
+    """
+
+    power: np.ndarray
+    image: np.ndarray
+    profile: np.ndarray
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Of the mean of the frames with and without motion correction, unbinned and uncropped."""
+
+    corrected: FlattenedSpectrum
+    uncorrected: FlattenedSpectrum
+
+
+def spectra_of(corrected: np.ndarray, uncorrected: np.ndarray, backend: Backend) -> Spectra:
+    """Spectra of two images (ny, nx) float32."""
+    powers = (power_spectrum(image, backend) for image in (corrected, uncorrected))
+    return Spectra(*(FlattenedSpectrum(power, *flattened(power)) for power in powers))
+
+
+def power_spectrum(image: np.ndarray, backend: Backend, tile: int = TILE, overlap: float = OVERLAP) -> np.ndarray:
+    """Averaged periodogram over tiles, each freed of its mean and tapered with a Hann window.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32.
+    tile : side of the tiles in pixels (made smaller, to an even number, for a smaller image).
+    overlap : smallest fraction by which neighbouring tiles overlap; the tiles reach all edges.
+    backend : computes.
+
+    Returns
+    -------
+    (tile, tile) float32, frequency zero at [tile // 2, tile // 2]; white noise gives its variance everywhere.
+    """
+    tile = min(tile, *(n // 2 * 2 for n in image.shape))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(tile) + 0.5) / tile)
+    rows, columns = (_starts(n, tile, overlap) for n in image.shape)
+    total = backend.tile_power(image, rows, columns, window)
+    return np.fft.fftshift(total / (len(rows) * len(columns) * np.sum(window**2) ** 2)).astype(np.float32)
+
+
+def radial_average(spectrum: np.ndarray) -> np.ndarray:
+    """Mean over circles about the centre: (tile // 2,) for radii 0, 1, ... pixels.
+
+    The two axes are left out (except at radius 0): row and column patterns of the camera live there.
+    """
+    n = len(spectrum)
+    distance = radius(n)
+    off_axis = np.ones((n, n), bool)
+    off_axis[n // 2, :] = off_axis[:, n // 2] = False
+    off_axis[n // 2, n // 2] = True
+    bins = np.rint(distance[off_axis]).astype(int)
+    count = np.bincount(bins)[: n // 2]
+    return np.bincount(bins, weights=spectrum[off_axis])[: n // 2] / np.maximum(count, 1)
+
+
+def flattened(spectrum: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Decimal logarithm of a spectrum less its smooth radial background: what is left are the Thon rings.
+
+    Returns
+    -------
+    image : (tile, tile) float32, as `spectrum`.
+    profile : (tile // 2,) float64, radial average less the same background.
+    """
+    n = len(spectrum)
+    positive = spectrum[spectrum > 0]
+    floor = float(positive.min()) if positive.size else 1.0
+    log_power = np.log10(np.maximum(spectrum, floor))
+    log_power[n // 2, n // 2] = log_power[n // 2, n // 2 + 1]  # the tiles' mean was removed: no power there to show
+    profile = radial_average(log_power)
+    background = _smooth(profile)
+    image = log_power - np.interp(radius(n), np.arange(len(background)), background)
+    return image.astype(np.float32), profile - background
+
+
+def _starts(length: int, tile: int, overlap: float) -> np.ndarray:
+    count = int(np.ceil((length - tile) / (tile * (1 - overlap)))) + 1
+    return np.rint(np.linspace(0, length - tile, count)).astype(int)
+
+
+def radius(n: int) -> np.ndarray:
+    """(n, n) float64, distance of each pixel from the centre."""
+    squared = (np.arange(n) - n // 2) ** 2
+    return np.sqrt(squared[:, None] + squared)
+
+
+def _smooth(profile: np.ndarray) -> np.ndarray:
+    """Local straight-line fit with a Gaussian window that widens with the radius, as the space between Thon rings does
+    not: wide enough to pass over the rings, narrow where the spectrum falls steeply."""
+    k = np.arange(len(profile), dtype=float)
+    width = np.maximum(1.5, 0.2 * k)
+    weights = np.exp(-0.5 * ((k[None, :] - k[:, None]) / width[:, None]) ** 2)
+    weights[:, :2] = 0.0  # the lowest frequencies are the taper's own
+    offset = k[None, :] - k[:, None]
+    m0, m1, m2 = (np.sum(weights * offset**p, axis=1) for p in (0, 1, 2))
+    v0, v1 = (np.sum(weights * offset**p * profile, axis=1) for p in (0, 1))
+    determinant = m0 * m2 - m1**2
+    safe = determinant > 1e-9 * m0 * np.maximum(m2, 1e-30)
+    return np.where(safe, (m2 * v0 - m1 * v1) / np.where(safe, determinant, 1.0), v0 / np.maximum(m0, 1e-30))

@@ -1,0 +1,139 @@
+"""Which images are made of the moved frames, and how few sums of frames they need.
+
+A weight that depends on frame and frequency, w(t, k), asks for the Fourier transform of every frame. But the weights of
+all frequencies are a family of smooth curves over t: a handful of curves v_r(t), found by singular value decomposition,
+gives them all, w(t, k) = sum_r u_r(k) v_r(t). So the frames are summed in space with the weights v_r(t), in one pass
+over the movie, and only these sums are transformed and mixed with u_r(k) (`Backend.mix`). Even and odd frames are
+summed apart where their means are wanted; the whole is mixed of both.
+
+An image's noise stays white: at each frequency the weights are divided by the root of the sum of their squares, and so
+are the powers of the interpolation (micrographs/resampling.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List
+
+import numpy as np
+
+from ..backend import Mix
+from ..motion.model import MotionModel
+from ..settings import Settings
+from .dose import accumulated_dose, dose_weights
+from .resampling import frame_powers
+
+N_RADIAL = 4096  # steps of radial frequency: a weight changes by less than 1e-3 from one to the next
+WEIGHT_ERROR = 1e-3  # of the root of the sum of a frequency's squared weights
+NEGLIGIBLE_FACTOR = 1e-6  # of a sum in an image: what rounding has left
+GROUP_DOSE = 4.0  # e/A^2 in each of RELION's groups of frames for power spectra
+PLAIN, WEIGHTED, EVEN, ODD = "plain", "weighted", "even", "odd"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the images come about.
+
+    Attributes
+    ----------
+    frames : 0-based frames of the movie. sums : (n_sums, n) float64 weights of each frame in each sum.
+    mixes : {image: what is made of the sums}; the images are those of `images_of` and `groups`.
+    groups : names of the means of some successive frames, for `psd.amplitude_spectrum`.
+    """
+
+    frames: range
+    sums: np.ndarray
+    mixes: Dict[str, Mix]
+    groups: List[str]
+
+    def needed(self, name: str) -> Plan:
+        """Plan of one image alone, with the sums that it is made of."""
+        mix = self.mixes[name]
+        used = mix.factors.any(axis=0)
+        alone = Mix(np.ascontiguousarray(mix.factors[:, used]), mix.power)
+        return Plan(self.frames, self.sums[used], {name: alone}, self.groups)
+
+
+def images_of(settings: Settings) -> List[str]:
+    """Names of the images that the settings ask for, PLAIN first: power spectra and pictures are made of it."""
+    weighted = [WEIGHTED] if settings.is_dose_weighted else []
+    return [PLAIN, *weighted, *([EVEN, ODD] if settings.split_even_odd else [])]
+
+
+def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
+    """Sums and mixes of all images. Even and odd go by the frame's number in the movie, counted from 1."""
+    n = len(frames)
+    whole: np.ndarray = np.ones(n, bool)
+    even: np.ndarray = (np.array(frames) + 1) % 2 == 0
+    constant = np.ones((1, n))
+    decay = _decay(settings, frames) if settings.is_dose_weighted else constant
+    halves: List[np.ndarray] = [even, ~even] if settings.split_even_odd else [whole]
+    curves = _curves(_normalised(decay, whole))  # cut in halves they serve the halves
+    shared = np.concatenate([curves * half for half in halves])
+    groups = _dose_groups(settings, n) if settings.do_save_ps else []
+    of_groups = np.array([[(k in group) / len(group) for k in range(n)] for group in groups]).reshape(-1, n)
+    sums = np.concatenate([shared, of_groups])
+    powers = frame_powers(model, frames)
+    mixes = {}
+    wanted = {PLAIN: (constant, whole), WEIGHTED: (decay, whole), EVEN: (decay, even), ODD: (decay, ~even)}
+    for name in images_of(settings):
+        weights = _normalised(*wanted[name])
+        factors = weights @ np.linalg.pinv(shared)
+        factors[:, np.abs(factors).max(axis=0) < NEGLIGIBLE_FACTOR] = 0  # saves transforms
+        mixes[name] = _mix(np.pad(factors, ((0, 0), (0, len(groups)))), weights, powers)
+    names = [f"group {k + 1}" for k in range(len(groups))]
+    for k, name in enumerate(names):
+        only = np.zeros((1, len(sums)))
+        only[0, len(shared) + k] = 1
+        mixes[name] = _mix(only, of_groups[k : k + 1], powers)
+    return Plan(frames, sums, mixes, names)
+
+
+def _mix(factors: np.ndarray, weights: np.ndarray, powers: np.ndarray) -> Mix:
+    """Factors (m, n_sums) with the interpolation's power under the frames' weights (m, n)."""
+    factors = np.where(
+        np.abs(factors).max(axis=0) > NEGLIGIBLE_FACTOR, factors, 0.0
+    )  # such a sum need not be transformed
+    squares = weights**2
+    shares = squares / np.maximum(squares.sum(axis=1, keepdims=True), 1e-300)
+    return Mix(factors.astype(np.float32), np.einsum("kt,tlm->klm", shares, powers).astype(np.float32))
+
+
+def _decay(settings: Settings, frames: range) -> np.ndarray:
+    """(N_RADIAL, n) signal that the dose has left, at the middle of each radial step."""
+    frequency = (np.arange(N_RADIAL) + 0.5) / N_RADIAL * np.sqrt(0.5) / settings.pixel_size
+    dose = accumulated_dose(np.array(frames), settings.dose_per_frame or 0.0, settings.pre_exposure)
+    return dose_weights(frequency, dose, settings.voltage)
+
+
+def _dose_groups(settings: Settings, n: int) -> List[range]:
+    """Successive frames, by their place in the summed range, with GROUP_DOSE each; the last group may be smaller."""
+    size = max(round(GROUP_DOSE / settings.dose_per_frame), 1) if settings.dose_per_frame else n
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _normalised(decay: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """(m, n) weights of the frames in `part`: those of a mean at full signal, with that mean's noise at all others.
+
+    Empty parts (a single frame has no even half) have no weight at all.
+    """
+    weights = decay * part
+    size = np.sqrt((weights**2).sum(axis=1, keepdims=True) * max(part.sum(), 1))
+    return weights / np.where(size > 0, size, 1.0)
+
+
+def _curves(family: np.ndarray) -> np.ndarray:
+    """Few orthonormal curves (r, n) that make up every row of `family` (m, n), to WEIGHT_ERROR; the mean is exact."""
+    n = family.shape[1]
+    mean = np.full((1, n), 1 / np.sqrt(n))
+    left = family - (family @ mean.T) @ mean
+    # Some hundred rows give the same curves as all of them.
+    _, size, shapes = np.linalg.svd(left[:: max(len(left) // 512, 1)], full_matrices=False)
+    norm = np.linalg.norm(family, axis=1)
+    curves = mean
+    for shape in shapes[size > 1e-9]:
+        error = np.linalg.norm(family - (family @ curves.T) @ curves, axis=1)
+        if (error <= WEIGHT_ERROR * norm).all():
+            break
+        curves = np.concatenate([curves, shape[None]])
+    return curves

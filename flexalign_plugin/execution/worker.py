@@ -1,0 +1,331 @@
+"""One movie in, one result out, in a process of its own.
+
+A crash in native code, a kill for lack of memory or a read that hangs costs one movie, not the run. `Worker` keeps one
+warm child process (`worker_process`) and talks to it in JSON lines; while one movie is aligned the next one is read.
+When the child dies with two movies in its hands, both are tried again, each alone in a fresh child, so that the right
+one is blamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Deque, Dict, List, Optional, TextIO, Tuple
+
+from ..files import remove_leftovers
+from .engine import PendingMovie
+from .job import DEVICE_FAILED, Job, JobResult, Progress
+
+IN_FLIGHT = 2  # one movie is aligned, the next is read
+CLOSE_SECONDS = 5.0  # time that a child gets to clean up before it is killed
+KEPT_LOG_LINES = 20
+
+
+@dataclass(eq=False)
+class _Task(PendingMovie):
+    number: int = 0
+    alone: bool = False  # was in a child that died: may not share the next one
+    times_sent: int = 0
+    taken: bool = False  # the child has said that it has it
+
+
+@dataclass(eq=False)
+class _Child:
+    process: subprocess.Popen[str]
+    last_lines: Deque[str]
+    log_thread: threading.Thread
+
+
+class Worker:
+    """A warm child process that aligns one movie after the other, started when needed and again when it dies.
+
+    Thread-safe. A movie's failure of whatever kind (error, crash, kill, timeout) is a `JobResult` with ok=False, never
+    an exception. Relative paths are relative to the working folder at the time when the Worker is made.
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        threads: Optional[int] = None,
+        timeout_s: Optional[float] = None,
+        log: Optional[Callable[[str], None]] = None,
+        runner: Optional[str] = None,
+        gpu_memory_gb: Optional[float] = None,
+        tune: bool = True,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        device, threads, gpu_memory_gb, tune : as for `kernels.select_backend`.
+        timeout_s : a movie that takes longer is given up; None waits for ever.
+        log : called, from threads, with each line that the child writes to its standard error.
+        runner : "module:function" that is called in the child with (job, progress) and returns a JobResult, in place of
+            `run_job`. For tests of crashes and timeouts.
+        """
+        self._command = [sys.executable, "-m", "flexalign_plugin.execution.worker_process", "--device", device]
+        self._command += ["--threads", str(threads)] if threads else []
+        self._command += ["--runner", runner] if runner else []
+        self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []
+        self._command += [] if tune else ["--no-fft-tuning"]
+        self._folder = os.getcwd()
+        self._timeout_s = timeout_s
+        self._log = log
+        self._child: Optional[_Child] = None
+        self._waiting: Deque[_Task] = deque()
+        self._flight: List[_Task] = []  # sent to the child; the first one is being aligned
+        self._head_since = 0.0
+        self._submitted = 0
+        self._closed = False
+        self._lock = threading.Lock()  # of _closed, _submitted; the rest belongs to the managing thread
+        self._events: queue.Queue[Tuple[str, Any, Any]] = queue.Queue()
+        self._thread = threading.Thread(target=self._manage, name="flexalign-worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
+        """Queue a movie. `progress(stage, fraction)` is called from a thread of the Worker."""
+        with self._lock:
+            self._submitted += 1
+            task = _Task(job, progress, number=self._submitted)
+            if self._closed:
+                task.give_up()
+            else:
+                self._events.put(("submit", task, None))
+        return task.future
+
+    def close(self, wait: bool = True) -> None:
+        """Stop the child; movies that are not finished fail. May be called more than once."""
+        self._events.put(("close", None, None))
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _manage(self) -> None:
+        """All state changes happen here, one event after the other."""
+        try:
+            while True:
+                self._send()
+                try:
+                    kind, subject, message = self._events.get(timeout=self._seconds_left())
+                except queue.Empty:
+                    self._give_up_head()
+                    continue
+                if kind == "close":
+                    return
+                if kind == "submit":
+                    self._waiting.append(subject)
+                elif subject is self._child:  # else: news of a child that was given up
+                    if kind == "message":
+                        self._received(message)
+                    else:
+                        self._bury()
+        finally:
+            self._end()
+
+    def _send(self) -> None:
+        while self._waiting and len(self._flight) < IN_FLIGHT:
+            task = self._waiting[0]
+            if self._flight and (task.alone or self._flight[0].alone):
+                return
+            self._waiting.popleft()
+            if not task.begin():
+                continue
+            try:
+                if self._child is None or self._child.process.poll() is not None:
+                    self._child = self._spawn()
+                if not self._flight:
+                    self._head_since = time.monotonic()
+                self._flight.append(task)
+                task.times_sent, task.taken = task.times_sent + 1, False
+                self._write(task)
+            except BrokenPipeError:
+                return  # it died just now: the event that says so is on its way
+            except OSError as error:
+                task.fail(f"no process could be started: {error}.")
+
+    def _write(self, task: _Task) -> None:
+        assert self._child is not None and self._child.process.stdin is not None
+        request = {"number": task.number, **asdict(task.job)}
+        self._child.process.stdin.write(json.dumps(request) + "\n")
+        self._child.process.stdin.flush()
+
+    def _spawn(self) -> _Child:
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._folder,
+            env=_child_environment(),
+            encoding="utf-8",
+            errors="replace",
+        )
+        last_lines: Deque[str] = deque(maxlen=KEPT_LOG_LINES)
+        assert process.stderr is not None
+        log_thread = threading.Thread(target=self._follow_log, args=(process.stderr, last_lines), daemon=True)
+        child = _Child(process, last_lines, log_thread)
+        log_thread.start()
+        threading.Thread(target=self._follow, args=(child,), daemon=True).start()
+        return child
+
+    def _follow(self, child: _Child) -> None:
+        assert child.process.stdout is not None
+        for line in child.process.stdout:
+            if line.endswith("\n"):  # a process that is killed may leave half a line
+                self._events.put(("message", child, json.loads(line)))
+        self._events.put(("died", child, None))
+
+    def _follow_log(self, stream: TextIO, last_lines: Deque[str]) -> None:
+        for line in stream:
+            last_lines.append(line.rstrip())
+            if self._log is not None:
+                self._log(line.rstrip())
+
+    def _received(self, message: Dict[str, Any]) -> None:
+        task = next(task for task in self._flight if task.number == message["number"])
+        if "result" in message:
+            self._flight.remove(task)
+            self._head_since = time.monotonic()
+            result = JobResult(**message["result"])
+            if result.device_fault == DEVICE_FAILED:
+                self._replace_child()
+            task.future.set_result(result)
+        elif "taken" in message:
+            task.taken = True
+        elif task.progress is not None:
+            task.progress(message["stage"], message["fraction"])
+
+    def _seconds_left(self) -> Optional[float]:
+        if self._timeout_s is None or not self._flight:
+            return None
+        return max(self._head_since + self._timeout_s - time.monotonic(), 0.0)
+
+    def _replace_child(self) -> None:
+        """The child ends by itself, because its device failed; what it was reading goes to a fresh one."""
+        self._waiting.extendleft(reversed(self._flight))
+        self._flight = []
+        self._stop_child(CLOSE_SECONDS)
+
+    def _give_up_head(self) -> None:
+        """The first movie takes too long: stop the child, the other movie goes to a fresh one."""
+        assert self._timeout_s is not None
+        head, others = self._flight[0], self._flight[1:]
+        self._flight = []
+        self._waiting.extendleft(reversed(others))
+        self._stop_child(grace_s=0.0)
+        _remove_leftovers([head, *others])
+        head.fail(
+            f"gave no result within {self._timeout_s:g} s and was given up: check that its disk answers, or allow more "
+            "time.",
+            seconds=self._timeout_s,
+        )
+
+    def _bury(self) -> None:
+        """The child has died by itself. One movie in its hands: that one is to blame. Two: try each alone.
+
+        A movie that was sent to a child which was already dying is not to blame; yet when it is never taken, no child
+        can start at all, and that has to be said.
+        """
+        assert self._child is not None
+        dead, self._child = self._child, None
+        status = _reap(dead)
+        flight, self._flight = self._flight, []
+        _remove_leftovers(flight)
+        if len(flight) == 1 and (flight[0].taken or flight[0].times_sent > 1):
+            task = flight.pop()
+            task.fail(_cause_of_death(status, dead.last_lines), seconds=time.monotonic() - self._head_since)
+        for task in reversed(flight):
+            task.alone = True
+            self._waiting.appendleft(task)
+
+    def _stop_child(self, grace_s: float) -> None:
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        assert child.process.stdin is not None
+        try:
+            child.process.stdin.close()  # asks the child to clean up and leave
+        except BrokenPipeError:
+            pass  # it has left already
+        try:
+            child.process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+        _reap(child)
+
+    def _end(self) -> None:
+        self._stop_child(grace_s=CLOSE_SECONDS)
+        with self._lock:  # nothing can be submitted after this
+            self._closed = True
+        left = [*self._flight, *self._waiting]
+        _remove_leftovers(self._flight)
+        while not self._events.empty():
+            kind, subject, _ = self._events.get()
+            left += [subject] if kind == "submit" else []
+        for task in left:
+            task.give_up()
+
+
+def _child_environment() -> Dict[str, str]:
+    """The environment in which the child finds this very package, also when it runs from a checkout."""
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    # The aligner's own threads share the work; a library's threads beside them only wait in circles.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    # site-packages is found anyway, and named here it would hide modules of the standard library.
+    if os.path.basename(root) not in ("site-packages", "dist-packages"):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return environment
+
+
+def _reap(child: _Child) -> int:
+    """Exit status of a child that has ended or was killed, once its last words are read."""
+    try:
+        child.process.wait(CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:  # closed its output, yet lives
+        child.process.kill()
+    child.log_thread.join(1.0)
+    return child.process.wait()
+
+
+def _cause_of_death(status: int, last_lines: Deque[str]) -> str:
+    if status >= 0:
+        last = last_lines[-1] if last_lines else "nothing"
+        return f"the process that aligned it ended with status {status}; its last line was: {last}. See the log."
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if -status == signal.SIGKILL:
+        return (
+            f"the process that aligned it was killed ({name}), most often for lack of memory: "
+            "use fewer workers at once or ask for more memory."
+        )
+    return (
+        f"the process that aligned it crashed ({name}): check that the file is complete, copy it again if not; "
+        "otherwise please report it together with the log."
+    )
+
+
+def _remove_leftovers(tasks: List[_Task]) -> None:
+    for task in tasks:
+        remove_leftovers(task.job.output_dir, task.job.root)
+
+
+if __name__ == "__main__":
+    from .worker_process import main
+
+    main()

@@ -1,0 +1,207 @@
+"""Movies over several devices: a `Worker` for each, and one queue from which whoever has room takes the next movie.
+
+Here is decided what happens when a GPU fails. A movie whose GPU failed is tried once more, on another GPU if there is
+one, else by a fresh process. A GPU that fails twice in a row rests for ten minutes. What no GPU can align fails or goes
+to the CPU, as the user chose. A movie that is too large for a GPU's memory goes that way at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Callable, Deque, List, Optional, Tuple
+
+from ..kernels import usable_cores
+from .devices import Compute, is_gpu
+from .engine import PendingMovie
+from .job import DEVICE_FAILED, Job, JobResult, Progress
+from .worker import IN_FLIGHT, Worker
+
+FAILURES = 2  # in a row, of a movie or of a GPU
+REST_SECONDS = 600.0
+
+
+@dataclass(eq=False)
+class _Lane:
+    """A device, its worker, and how many more movies it takes."""
+
+    device: str
+    worker: Worker
+    room: int = IN_FLIGHT
+    failures: int = 0
+    rests_until: float = 0.0
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class _Movie(PendingMovie):
+    failures: int = 0
+    failed_on: Optional[_Lane] = None
+    reason: str = ""  # why the CPU has it
+
+
+class WorkerPool:
+    """As `worker.Worker`, over all devices of `compute`. The results do not depend on how many there are.
+
+    Thread-safe. A movie's failure of whatever kind is a `JobResult` with ok=False, never an exception.
+    """
+
+    def __init__(
+        self,
+        compute: Compute,
+        timeout_s: Optional[float] = None,
+        log: Optional[Callable[[str], None]] = None,
+        runner: Optional[str] = None,
+    ) -> None:
+        """
+        Parameters
+        ----------
+        timeout_s, log, runner : as for `Worker`; log is also told of GPUs that fail.
+        """
+        self._compute = compute
+        self._log = log
+        self._worker_options = {"timeout_s": timeout_s, "log": log, "runner": runner}
+        n = len(compute.devices)
+        share = compute.threads if n == 1 else max((compute.threads or usable_cores()) // n, 1)
+        self._lanes = [self._lane(device, share) for device in compute.devices]
+        self._cpu: Optional[_Lane] = None
+        self._queue: Deque[_Movie] = deque()
+        self._for_cpu: Deque[_Movie] = deque()
+        self._closed = False
+        self._lock = threading.Lock()  # of everything above; futures get their results outside of it
+
+    @property
+    def capacity(self) -> int:
+        """Movies that are worked on at once: with fewer submitted, a device or a disk has nothing to do."""
+        return IN_FLIGHT * len(self._lanes)
+
+    def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
+        """Queue a movie. `progress(stage, fraction)` is called from a thread of the pool."""
+        movie = _Movie(job, progress)
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._queue.append(movie)
+        if closed:
+            movie.give_up()
+        else:
+            self._dispatch()
+        return movie.future
+
+    def close(self) -> None:
+        """Stop all processes; movies that are not finished fail. May be called more than once."""
+        with self._lock:
+            self._closed = True
+            left = [*self._queue, *self._for_cpu]
+            self._queue.clear()
+            self._for_cpu.clear()
+            lanes = self._lanes + ([self._cpu] if self._cpu is not None else [])
+        for movie in left:
+            movie.give_up()
+        for lane in lanes:
+            lane.worker.close(wait=False)
+        for lane in lanes:
+            lane.worker.close()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lane(self, device: str, threads: Optional[int]) -> _Lane:
+        gpu = {"gpu_memory_gb": self._compute.gpu_memory_gb, "tune": self._compute.tune_fft} if is_gpu(device) else {}
+        return _Lane(device, Worker(device, threads, **self._worker_options, **gpu))  # type: ignore[arg-type]
+
+    def _dispatch(self) -> None:
+        """Movies to the workers that have room; when all GPUs rest, the way that the user chose."""
+        refused: List[Tuple[_Movie, JobResult]] = []
+        with self._lock:
+            now = time.monotonic()
+            usable = [lane for lane in self._lanes if lane.rests_until <= now]
+            while self._queue and not usable:
+                movie = self._queue.popleft()
+                result = self._without_gpu(movie, self._resting(movie.job))
+                refused += [(movie, result)] if result is not None else []
+            following = self._next(usable)
+            while following is not None:
+                self._queue.remove(following[0])
+                self._send(*following)
+                following = self._next(usable)
+            while self._for_cpu and not self._closed:
+                if self._cpu is None:
+                    self._cpu = self._lane("cpu", self._compute.threads)
+                if not self._cpu.room:
+                    break
+                self._send(self._for_cpu.popleft(), self._cpu)
+        for movie, result in refused:
+            if movie.begin():
+                movie.future.set_result(result)
+
+    def _next(self, usable: List[_Lane]) -> Optional[Tuple[_Movie, _Lane]]:
+        """The first movie that a device with room may take: not the one that it failed on, if there is another."""
+        for lane in sorted(usable, key=lambda lane: -lane.room):
+            for movie in self._queue if lane.room else ():
+                if movie.failed_on is not lane or len(usable) == 1:
+                    return movie, lane
+        return None
+
+    def _send(self, movie: _Movie, lane: _Lane) -> None:
+        if movie.begin():
+            lane.room -= 1
+            done = lane.worker.submit(movie.job, movie.progress)
+            done.add_done_callback(lambda done: self._finished(movie, lane, done.result()))
+
+    def _finished(self, movie: _Movie, lane: _Lane, result: JobResult) -> None:
+        """News of a lane, in its worker's thread."""
+        with self._lock:
+            lane.room += 1
+            final = self._judge(movie, lane, result)
+        if final is not None:
+            movie.future.set_result(final)
+        self._dispatch()
+
+    def _judge(self, movie: _Movie, lane: _Lane, result: JobResult) -> Optional[JobResult]:
+        """The movie's result, or None when it is tried again."""
+        if movie.reason:
+            warning = f"Computed on the CPU, because the GPU could not: {movie.reason}"
+            return replace(result, warnings=[warning, *result.warnings])
+        if result.ok:
+            lane.failures = 0
+        if not result.device_fault or not is_gpu(lane.device) or self._closed:
+            return result
+        if result.device_fault == DEVICE_FAILED:
+            self._note_failure(lane, result.error)
+            movie.failures, movie.failed_on = movie.failures + 1, lane
+            if movie.failures < FAILURES:
+                self._queue.appendleft(movie)
+                return None
+        return self._without_gpu(movie, result)
+
+    def _note_failure(self, lane: _Lane, reason: str) -> None:
+        lane.failures, lane.reason = lane.failures + 1, reason
+        then = "it is started anew"
+        if lane.failures >= FAILURES:
+            lane.rests_until = time.monotonic() + REST_SECONDS
+            then = f"that was {lane.failures} times in a row, it gets no movies for {REST_SECONDS / 60:.0f} minutes"
+        if self._log is not None:
+            self._log(f"{lane.device} failed: {reason} ({then})")
+
+    def _without_gpu(self, movie: _Movie, result: JobResult) -> Optional[JobResult]:
+        """What the user chose for a movie that no GPU aligns: this result, or None when it goes to the CPU."""
+        if not self._compute.cpu_instead:
+            return result
+        movie.reason = result.error
+        self._for_cpu.append(movie)
+        return None
+
+    def _resting(self, job: Job) -> JobResult:
+        last = max(self._lanes, key=lambda lane: lane.rests_until)
+        text = (
+            f"{last.device} failed {FAILURES} times in a row and is left alone for a while: see whether "
+            f"nvidia-smi shows it in order. The last time: {last.reason}"
+        )
+        return JobResult(job.movie, ok=False, error=text, device_fault=DEVICE_FAILED)

@@ -1,0 +1,128 @@
+"""Writing files so that nobody ever sees half of one: temporary names first, renamed when all is well.
+
+A movie's result is several files. `OutputFiles` gives them their final names together, after the last one is written;
+when anything fails (disk full, permissions, a crash of Python code) none of them appears.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import secrets
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Dict, Iterator, List, Optional, Type
+
+from .errors import OutputError
+from .result_files import STARTS
+
+_TEMPORARY_ENDING = ".part"
+_ANOTHER_FOLDER = "choose another output folder"
+# What an operating system's error number means to the user, and what to do.
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", f"free some space or {_ANOTHER_FOLDER}"),
+    errno.EDQUOT: ("your disk quota is used up", f"free some space or {_ANOTHER_FOLDER}"),
+    errno.EFBIG: ("the file is larger than the system allows", f"raise the limit or {_ANOTHER_FOLDER}"),
+    errno.EACCES: ("you may not write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
+    errno.EPERM: ("you may not write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
+    errno.EROFS: ("the disk is mounted read-only", _ANOTHER_FOLDER),
+    errno.ENOENT: ("its folder does not exist", "create the folder or choose another one"),
+    errno.ENOTDIR: ("a part of this path is a file, not a folder", _ANOTHER_FOLDER),
+    errno.EEXIST: ("a file of this name is in the way of the folder", f"remove the file or {_ANOTHER_FOLDER}"),
+    errno.EISDIR: ("a folder of this name is in the way", f"remove the folder or {_ANOTHER_FOLDER}"),
+    errno.ERANGE: ("its values are too large for 16-bit floats", "write 32-bit floats"),
+    errno.ENAMETOOLONG: ("the name is too long for this disk", "shorten the movie's name"),
+}
+
+
+def output_error(path: str, error: OSError) -> OutputError:
+    """The failure to write `path` as one sentence for the user."""
+    reason, cure = _REASONS.get(error.errno or 0, (error.strerror or str(error), _ANOTHER_FOLDER))
+    return OutputError(f"{path}: can't be written because {reason}: {cure}.")
+
+
+def prepare_folder(folder: str) -> None:
+    """Create `folder` if it is missing; OutputError if it can't be created or is not writable."""
+    folder = folder or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "")
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def remove_leftovers(folder: str, root: str) -> List[str]:
+    """Remove temporary files that a killed process left for the results `<root>_*`; returns their paths."""
+    found = []
+    for start in STARTS:
+        found += glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(root)}{start}*{_TEMPORARY_ENDING}"))
+    for path in found:
+        _remove(path)
+    return found
+
+
+def remove_all_leftovers(folder: str) -> None:
+    """Remove every temporary file in a folder in which nothing is being written."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f".*{_TEMPORARY_ENDING}")):
+        _remove(path)
+
+
+class OutputFiles:
+    """The files of one result, all or none.
+
+    with OutputFiles(folder) as out:
+        with out.file("a.mrc") as temporary:
+            ...write to the path `temporary`...
+
+    Final names appear when the outer block ends without an exception, in the order of the calls to `file`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._temporary: Dict[str, str] = {}
+
+    def __enter__(self) -> OutputFiles:
+        prepare_folder(self._folder)
+        return self
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[str]:
+        """Path to write to now; an OSError while writing becomes an OutputError that names the final path."""
+        final = os.path.join(self._folder, name)
+        # Random, not the process id: jobs on several nodes share a folder. Hidden, so that no pattern for results fits.
+        temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}{_TEMPORARY_ENDING}")
+        self._temporary[final] = temporary
+        try:
+            yield temporary
+        except OSError as error:
+            raise output_error(final, error) from error
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        try:
+            if kind is None:
+                for final, temporary in self._temporary.items():
+                    try:
+                        os.replace(temporary, final)
+                    except OSError as error:
+                        raise output_error(final, error) from error
+        finally:
+            for temporary in self._temporary.values():
+                _remove(temporary)
+
+
+@contextmanager
+def atomic_path(path: str) -> Iterator[str]:
+    """Temporary path beside `path`; takes its name when the block succeeds, is removed when it fails."""
+    folder, name = os.path.split(os.fspath(path))
+    with OutputFiles(folder) as out, out.file(name) as temporary:
+        yield temporary
+
+
+def _remove(path: str) -> None:
+    if os.path.exists(path):
+        os.remove(path)

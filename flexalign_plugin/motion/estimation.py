@@ -1,0 +1,172 @@
+"""The motion of one movie, from its frames to `MotionModel`: global alignment, then local (Strelak 2020, section 2.1).
+
+Arrays in, arrays out: the frames come as a `FrameSource`, what the user chose as `EstimationOptions`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Callable, ContextManager, List, Optional, Tuple
+
+import numpy as np
+
+from ..backend import Backend, FrameSource
+from .band_movie import BandMovie
+from .bspline import basis
+from .global_alignment import GlobalAlignment, align_globally, refine_globally, signal_end_A
+from .limits import FINE_DETAIL_A, Limits, limit_notes, limits
+from .local_alignment import LocalAlignment, align_locally
+from .lowpass import correlation_band
+from .model import MotionModel
+from .patches import lay_patches
+from .spline_fit import automatic_control_points
+
+# Begins a stage of the work: its name and the fraction of the whole that is done before it.
+Stage = Callable[[str, float], ContextManager[None]]
+
+
+@dataclass(frozen=True)
+class EstimationOptions:
+    """What the user can choose about the estimate.
+
+    Attributes
+    ----------
+    pixel_size_A : of the unbinned frame.
+    max_res_A, max_shift_A : resolution of the comparison, largest shift between consecutive frames; 0: automatic.
+    local : whether local motion is measured.
+    patch_A : size of its patches. patches : (n_y, n_x), or None for as many as cover the frame.
+    group : frames averaged before patches are compared.
+    control_points : (KT, KY, KX) of the field, or None for the published rule, from which the refinement may go up.
+    refine : refine all patches and frames together; False gives FlexAlign as published.
+    """
+
+    pixel_size_A: float
+    max_res_A: float = 0.0
+    max_shift_A: float = 0.0
+    local: bool = True
+    patch_A: float = 500.0
+    patches: Optional[Tuple[int, int]] = None
+    group: int = 3
+    control_points: Optional[Tuple[int, int, int]] = None
+    refine: bool = True
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The motion and how it was found.
+
+    Attributes
+    ----------
+    model : the motion, zero everywhere in the reference frame.
+    overall : whole-frame shifts. local : patches and field; None where they were not measured.
+    correlated : (fy, fx) pixels of the frames' central part that was compared.
+    max_res_A : resolution of the comparison.
+    notes : sentences about choices that were made.
+    """
+
+    model: MotionModel
+    overall: GlobalAlignment
+    local: Optional[LocalAlignment]
+    correlated: Tuple[int, int]
+    max_res_A: float
+    notes: List[str]
+
+
+def estimate_motion(
+    backend: Backend,
+    source: FrameSource,
+    aligned: range,
+    options: EstimationOptions,
+    stage: Stage = lambda name, done: nullcontext(),
+) -> Estimate:
+    """Estimate the motion of the frames `aligned` (0-based) of a movie.
+
+    stage : called as each stage begins.
+    """
+    n_frames, ny, nx = source.movie.shape
+    with stage("spectra", 0.08):
+        correlated = backend.frame_fft_size(ny, nx, len(aligned))
+        bounds = limits(options.max_res_A, options.max_shift_A, options.patch_A, options.pixel_size_A, correlated)
+        frames = _spectra(backend, source, aligned, correlated, options.pixel_size_A, bounds)
+    with stage("global alignment", 0.3):
+        overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
+        if bounds.coarser_A and signal_end_A(frames, overall) > FINE_DETAIL_A:
+            bounds = dataclasses.replace(bounds, max_res_A=bounds.coarser_A)
+            del frames  # before the next ones, so that only one set is in memory
+            frames = _spectra(backend, source, aligned, correlated, options.pixel_size_A, bounds)
+            overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
+        notes = limit_notes(options.max_res_A, options.max_shift_A, bounds, overall.max_shift_A)
+    with stage("local alignment", 0.45):
+        local = _local(frames, overall, options, bounds) if options.local and overall.is_measured else None
+        if options.local and overall.is_measured:
+            notes += _local_notes(local, options)
+        if local is None and overall.is_measured and options.refine:
+            overall = refine_globally(frames, overall)
+        del frames
+    model = motion_model((ny, nx), n_frames, aligned.start, overall, local, options.pixel_size_A)
+    return Estimate(model, overall, local, correlated, bounds.max_res_A, notes)
+
+
+def _spectra(
+    backend: Backend, source: FrameSource, aligned: range, area: Tuple[int, int], pixel_size_A: float, bounds: Limits
+) -> BandMovie:
+    """The frames as far as they are compared; `area` (fy, fx) is the part of them that is transformed."""
+    band = correlation_band(area, pixel_size_A, bounds.max_res_A)
+    _, ny, nx = source.movie.shape
+    return BandMovie(backend, backend.spectra(source, aligned, band), band, len(aligned), (ny, nx), pixel_size_A)
+
+
+def _local(
+    frames: BandMovie, overall: GlobalAlignment, options: EstimationOptions, bounds: Limits
+) -> Optional[LocalAlignment]:
+    """Local alignment, or None when the frame is too small for it."""
+    layout = lay_patches(frames, overall.shifts_px, options.patch_A, options.patches)
+    if layout is None:
+        return None
+    points = options.control_points
+    return align_locally(
+        frames,
+        layout,
+        overall,
+        bounds.max_res_A,
+        bounds.max_shift_A,
+        options.group,
+        points or automatic_control_points(frames.frame_shape, options.pixel_size_A, frames.n),
+        options.refine,
+        choose_points=points is None,
+    )
+
+
+def _local_notes(local: Optional[LocalAlignment], options: EstimationOptions) -> List[str]:
+    if local is None:
+        return [
+            f"No local alignment: the area that all frames share has no room for two patches of {options.patch_A:g} A "
+            "on each axis; smaller ones need a strong signal (--min-local-res)."
+        ]
+    if local.coefficients_px is None:
+        return ["No local motion was found that rises above the noise: the global alignment is used everywhere."]
+    return []
+
+
+def motion_model(
+    frame_shape: Tuple[int, int],
+    n_frames: int,
+    first: int,
+    overall: GlobalAlignment,
+    local: Optional[LocalAlignment],
+    pixel_size_A: float,
+) -> MotionModel:
+    """Global shifts and field in one model, zero everywhere in the reference frame."""
+    shifts, coefficients = overall.shifts_px, None
+    if local is not None:
+        shifts = local.shifts_px
+        if local.coefficients_px is not None:
+            kt = local.coefficients_px.shape[1]
+            at_reference = basis(kt, len(shifts) - 1, np.array([overall.reference]))[0]
+            # The temporal basis sums to 1: taking a field off all control points takes it off all frames.
+            still = np.einsum("l,alyx->ayx", at_reference, local.coefficients_px)
+            coefficients = local.coefficients_px - still[:, None]
+    shifts = shifts - shifts[overall.reference]
+    return MotionModel(frame_shape, n_frames, first, shifts, coefficients, pixel_size_A)

@@ -1,0 +1,39 @@
+"""Gain, dark and defects are read once for many movies."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from typing import Optional, Tuple
+
+from ..settings import Settings
+from .corrections import Corrections, load_corrections
+from .movie import Movie
+
+# Settings whose names begin so decide how corrections are read.
+DECISIVE_SETTINGS = ("gain", "dark", "defect", "eer_sampling")
+
+
+class CorrectionsCache:
+    """Corrections of the last movie, used again while neither their files nor the kind of movie change."""
+
+    def __init__(self) -> None:
+        self._key: Tuple[object, ...] = ()
+        self._corrections: Optional[Corrections] = None
+
+    def get(self, movie: Movie, settings: Settings) -> Corrections:
+        """As `load_corrections`."""
+        names = [f.name for f in fields(settings) if f.name.startswith(DECISIVE_SETTINGS)]
+        values = [getattr(settings, name) for name in names]
+        key = (movie.kind, movie.top_row_first, movie.shape[1:], [(v, _file_state(v)) for v in values])
+        if self._corrections is None or key != self._key:
+            self._corrections, self._key = load_corrections(movie, settings), key
+        return self._corrections
+
+
+def _file_state(path: object) -> Optional[Tuple[int, int]]:
+    """Time and size of a file; None for values that name none."""
+    if not isinstance(path, str) or not os.path.exists(path):
+        return None
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,100 @@
+"""A first look at a movie: the sum of its raw frames, empty or damaged frames, hot pixels, the gain's orientation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Dict, List
+
+import numpy as np
+
+from ..backend import Backend, FrameSource
+from ..errors import MovieError
+from ..settings import Settings
+from .corrections import Corrections
+from .defects import find_hot_pixels, neighbour_table, replace_defects
+from .gain_orientation import orientation_warnings
+from .movie import Movie
+
+NAMED_FRAMES = 5  # in an error; more are only counted
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a movie before anything is aligned.
+
+    Attributes
+    ----------
+    source : its frames with all corrections, hot pixels included.
+    mean : (ny, nx) float32, mean of the corrected frames without motion correction.
+    fill : (n_aligned,) mean of each aligned frame after the corrections: the value of pixels that it does not cover.
+    defects_px : (n, 2) int32, row and column of the pixels that are replaced in every frame.
+    defect_counts : {source: pixels that it marks}.
+    notes, warnings : sentences for the user.
+    """
+
+    source: FrameSource
+    mean: np.ndarray
+    fill: np.ndarray
+    defects_px: np.ndarray
+    defect_counts: Dict[str, int]
+    notes: List[str]
+    warnings: List[str]
+
+
+def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: range, settings: Settings) -> Inspection:
+    """Look at the frames `aligned` (0-based).
+
+    Raises
+    ------
+    MovieError : a frame is empty or holds values that are no numbers.
+    """
+    plain = FrameSource(movie, corrections.dark, corrections.gain, None)
+    total, means = backend.sum_raw(plain, aligned)
+    _check_frames(movie, aligned, means)
+    total /= len(aligned)
+    warnings = orientation_warnings(total, corrections, settings)
+    mean = total if plain.dark is None and plain.gain is None else backend.correct(plain, total)
+    defects, notes = corrections.defects, []
+    if settings.remove_hot_pixels:
+        hot = find_hot_pixels(mean, defects)
+        count = np.count_nonzero(hot)
+        if count:
+            notes.append(f"{count} hot or dead pixels were found in the movie and replaced.")
+        defects = hot if defects is None else hot | defects
+    source = plain
+    defects_px = np.zeros((0, 2), np.int32)
+    if defects is not None and defects.any():
+        table = neighbour_table(defects)
+        source = dataclasses.replace(plain, defects=table)
+        replace_defects(mean, table)
+        defects_px = np.stack([table.rows, table.cols], axis=1).astype(np.int32)
+    dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
+    level = float(means.mean()) - dark
+    fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
+    known = 0 if corrections.defects is None else int(np.count_nonzero(corrections.defects))
+    counts = {**corrections.counts, "hot_or_dead": len(defects_px) - known}
+    return Inspection(source, mean, fill, defects_px, counts, notes, warnings)
+
+
+def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:
+    broken = _frame_list(aligned, ~np.isfinite(means))
+    if broken:
+        raise MovieError(
+            f"{movie.path}: {broken} holds pixels that are not numbers (NaN or infinite): "
+            "the file is damaged, write it again or leave these frames out of the range to align."
+        )
+    empty = _frame_list(aligned, means == 0)
+    if empty:
+        raise MovieError(
+            f"{movie.path}: {empty} is empty (all pixels are 0): "
+            "check the recording, or leave these frames out of the range to align."
+        )
+
+
+def _frame_list(aligned: range, which: np.ndarray) -> str:
+    """The marked frames in words, numbered from 1; empty when there are none."""
+    numbers = [str(aligned[k] + 1) for k in np.flatnonzero(which)]
+    if len(numbers) > NAMED_FRAMES:
+        return f"frame {', '.join(numbers[:NAMED_FRAMES])} and {len(numbers) - NAMED_FRAMES} more"
+    return f"frame {', '.join(numbers)}" if numbers else ""

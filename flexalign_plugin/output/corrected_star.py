@@ -1,0 +1,139 @@
+"""`corrected_micrographs.star`: RELION's list of all micrographs in a folder, to go on there after motion correction.
+
+It is made from the results that lie in the folder, whichever run or job wrote them, and replaced as a whole: runs that
+share a folder, one after the other or side by side, need not know of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Callable, Dict, List, Optional, Tuple
+
+from .. import result_files as names
+from ..errors import SettingsError
+from ..files import atomic_path
+from ..quality.figures import Figures
+from ..settings import Settings
+from .star import star_loop
+
+OPTICS_COLUMNS = (
+    "rlnOpticsGroupName",
+    "rlnOpticsGroup",
+    "rlnMicrographOriginalPixelSize",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnMicrographPixelSize",
+)
+MIRRORED = "# Micrographs of TIFF movies are mirror images of RELION's frames: to polish, align with --flip-tiff.\n"
+# RELION's column: the file's ending.
+FILE_COLUMNS = {
+    "rlnMicrographName": names.MICROGRAPH_WEIGHTED,  # or the next one
+    "rlnMicrographNameNoDW": names.MICROGRAPH,
+    "rlnMicrographNameEven": names.MICROGRAPH_EVEN,
+    "rlnMicrographNameOdd": names.MICROGRAPH_ODD,
+    "rlnCtfPowerSpectrum": names.AMPLITUDE_SPECTRUM,
+    "rlnMicrographMetadata": names.SHIFTS,
+}
+FIGURE_COLUMNS: Dict[str, Callable[[Figures], Optional[float]]] = {
+    "rlnAccumMotionTotal": lambda figures: figures.accumulated_motion_total_A,
+    "rlnAccumMotionEarly": lambda figures: figures.accumulated_motion_early_A,
+    "rlnAccumMotionLate": lambda figures: figures.accumulated_motion_late_A,
+}
+
+
+def write_corrected_micrographs(
+    folder: str, spherical_aberration_mm: float = 2.7, amplitude_contrast: float = 0.1
+) -> List[str]:
+    """Write the list of all micrographs whose results are in `folder`.
+
+    File names are `folder` and the name: relative to where RELION runs if `folder` is.
+
+    Returns
+    -------
+    A sentence for each result that can't be read and is left out.
+
+    Raises
+    ------
+    OutputError : the list can't be written.
+    """
+    results = sorted(name for name in os.listdir(folder) if name.endswith(names.MOTION) and not name.startswith("."))
+    optics: List[Tuple[str, ...]] = []
+    rows: List[Dict[str, str]] = []
+    problems: List[str] = []
+    mirrored = False
+    for name in results:
+        try:
+            row = _row(folder, name[: -len(names.MOTION)])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
+            path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
+            problems.append(
+                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, since it is no complete result ({reason})."
+            )
+            continue
+        if not row:
+            continue
+        mirrored = bool(row.pop("mirrored", "")) or mirrored
+        group = tuple(row.pop(key) for key in ("original_pixel_size", "pixel_size", "voltage"))
+        if group not in optics:
+            optics.append(group)
+        row["rlnOpticsGroup"] = str(optics.index(group) + 1)
+        rows.append(row)
+    if not rows:
+        return problems
+    constants = (f"{spherical_aberration_mm:.6f}", f"{amplitude_contrast:.6f}")
+    groups = [
+        (f"opticsGroup{i}", str(i), original, voltage, *constants, pixel)
+        for i, (original, pixel, voltage) in enumerate(optics, 1)
+    ]
+    order = [*FILE_COLUMNS, *FIGURE_COLUMNS, "rlnOpticsGroup"]
+    columns = [column for column in order if any(column in row for row in rows)]
+    text = "\n".join(
+        [
+            "# version 30001\n" + (MIRRORED if mirrored else ""),
+            star_loop("optics", OPTICS_COLUMNS, groups),
+            star_loop("micrographs", columns, [[row.get(column, "None") for column in columns] for row in rows]),
+        ]
+    )
+    with atomic_path(os.path.join(folder, names.CORRECTED_MICROGRAPHS)) as path, open(
+        path, "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+    return problems
+
+
+def _row(folder: str, root: str) -> Dict[str, str]:
+    """One micrograph's values by column, and those of its optics group; nothing if no micrograph was written."""
+    start = os.path.join(folder, root)
+    with open(start + names.MOTION, encoding="utf-8") as file:
+        result = json.load(file)
+    parsed = Settings.from_dict(result["settings"])
+    settings, binned = result["settings"], float(result["micrograph"]["pixel_size_A"])
+    figures = Figures.from_dict(result["quality"])
+    pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])
+    # Files that an earlier run with other settings left are not of this result.
+    unwanted = {
+        "rlnMicrographName": not parsed.is_dose_weighted,
+        "rlnMicrographNameNoDW": parsed.is_dose_weighted and not parsed.do_save_unweighted_mic,
+        "rlnMicrographNameEven": not parsed.split_even_odd,
+        "rlnMicrographNameOdd": not parsed.split_even_odd,
+        "rlnCtfPowerSpectrum": not parsed.do_save_ps,
+    }
+    row = {
+        column: start + ending
+        for column, ending in FILE_COLUMNS.items()
+        if os.path.exists(start + ending) and not unwanted.get(column)
+    }
+    if "rlnMicrographName" not in row:
+        if "rlnMicrographNameNoDW" not in row:
+            return {}
+        row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
+    if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
+        row["mirrored"] = "yes"
+    for column, figure in FIGURE_COLUMNS.items():
+        value = figure(figures)
+        if value is not None:
+            row[column] = f"{value:.6f}"
+    row.update(original_pixel_size=f"{pixel_size:.6f}", pixel_size=f"{binned:.6f}", voltage=f"{voltage:.6f}")
+    return row

@@ -1,0 +1,25 @@
+"""`failed.tsv`: the movies of a folder that could not be aligned, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Iterable, List, Tuple, Union
+
+from ..files import atomic_path
+
+
+def read_failures(path: str) -> List[Tuple[str, str, str]]:
+    """(number, movie, reason) of each line; none where there is no table."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.rstrip("\n").split("\t") for line in file][1:]
+    except OSError:
+        return []
+    return [(line[0], line[1], line[2]) for line in lines if len(line) >= 3]
+
+
+def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]]) -> None:
+    """Write the table of (number, movie, reason) for people and scripts, tab separated."""
+    lines = ["id\tmovie\treason"]
+    lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write("\n".join(lines) + "\n")

@@ -1,0 +1,62 @@
+"""Grey-scale pictures and PNG files.
+
+Orientation, in every picture and plot of this package: row 0 of the image is at the top and y grows downwards, as
+Scipion's own viewers show a micrograph. (Viewers with the origin at the lower left, such as IMOD, show it mirrored.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from ..correction.power_spectra import radius
+
+THUMBNAIL_SIZE = 512
+_PNG_COMPRESSION = 6
+
+
+def thumbnail(image: np.ndarray, size: int = THUMBNAIL_SIZE) -> np.ndarray:
+    """Small picture of a micrograph, with a contrast that shows particles and ice.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32.
+    size : longest side of the result in pixels; a smaller image keeps its size.
+
+    Returns
+    -------
+    (my, mx) uint8.
+    """
+    ny, nx = image.shape
+    scale = min(1.0, size / max(ny, nx))
+    small = Image.fromarray(np.ascontiguousarray(image, np.float32)).resize(
+        (max(1, round(nx * scale)), max(1, round(ny * scale))), Image.Resampling.BOX
+    )
+    smooth = gaussian_filter(np.asarray(small), 1.0)
+    low, high = np.percentile(smooth, (0.5, 99.5))
+    return to_grey(smooth, low, high)
+
+
+def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`image` as uint8, black at `low` and below, white at `high` and above; a flat image is mid-grey."""
+    if not high > low:
+        return np.full(image.shape, 128, np.uint8)
+    return np.rint(np.clip((image - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def spectra(corrected: np.ndarray, uncorrected: np.ndarray) -> np.ndarray:
+    """Picture of two flattened spectra: left half from the corrected, right half from the uncorrected, uint8.
+
+    Both halves share one grey scale, so a ring that is stronger on the left is stronger in the data.
+    """
+    n = corrected.shape[1]
+    image = np.where(np.arange(n) < n // 2, gaussian_filter(corrected, 0.8), gaussian_filter(uncorrected, 0.8))
+    ring_zone = (radius(n) > 0.06 * n) & (radius(n) < 0.45 * n)
+    low, high = np.percentile(image[ring_zone], (1, 99.7))
+    return np.rint(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def write_png(path: str, pixels: np.ndarray) -> None:
+    """Write (ny, nx) grey or (ny, nx, 3) colour uint8 pixels; no time stamp, no program name."""
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG", compress_level=_PNG_COMPRESSION)

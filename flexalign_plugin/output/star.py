@@ -1,0 +1,92 @@
+"""RELION's per-movie STAR file: global shifts and local motion for Bayesian polishing.
+
+RELION's local motion is a polynomial of third order in time and second order in space. It is zero in one frame,
+`rlnMicrographStartFrame`, of which RELION's reader makes no other use. That must be the frame whose geometry the
+micrograph has: otherwise particles picked there would be looked for at places that are off by the local motion
+between the two frames. So our reference frame is named, and the polynomial is fitted to the spline by least squares.
+
+All numbers are unbinned pixels, also when the micrograph is binned (RELION itself scales one half of them).
+Defects are given pixel by pixel, whatever file they came from: RELION reads fewer kinds of defect files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..result import MovieResult
+
+EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # RELION's number for our sampling
+_UNUSED = -9999.0
+
+
+def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> str:
+    """The whole file.
+
+    Parameters
+    ----------
+    program : named in the first comment.
+    gain : file to be named as the gain reference, when it is not the one of the settings.
+    """
+    model, settings, fit = result.model, result.settings, result.polynomial
+    hardware_frames, defects_px = result.hardware_frames, result.defects_px
+    ny, nx = model.frame_shape
+    general: List[Tuple[str, Any]] = [
+        ("rlnImageSizeX", nx),
+        ("rlnImageSizeY", ny),
+        ("rlnImageSizeZ", model.n_frames),
+        ("rlnMicrographMovieName", result.movie),
+        ("rlnMicrographGainName", gain or settings.gain),
+        ("rlnMicrographBinning", f"{settings.output_binning:.6f}"),
+        ("rlnMicrographOriginalPixelSize", f"{settings.pixel_size:.6f}"),
+        ("rlnMicrographDoseRate", None if settings.dose_per_frame is None else f"{settings.dose_per_frame:.6f}"),
+        ("rlnMicrographPreExposure", f"{settings.pre_exposure:.6f}"),
+        ("rlnVoltage", f"{settings.voltage:.6f}"),
+        ("rlnEERUpsampling", EER_UPSAMPLINGS[settings.eer_sampling] if hardware_frames else None),
+        ("rlnEERGrouping", hardware_frames),
+        ("rlnMicrographStartFrame", model.first_frame + 1 + (0 if fit is None else fit.reference)),
+        ("rlnMotionModelVersion", 0 if fit is None else 1),
+    ]
+    shifts = np.full((model.n_frames, 2), _UNUSED)
+    shifts[model.aligned_frames] = model.global_shifts_px
+    blocks = [
+        f"# {program}: shifts are unbinned pixels, to be added to a frame's content.\n",
+        star_list("general", [(name, value) for name, value in general if value is not None]),
+        star_loop(
+            "global_shift",
+            ("rlnMicrographFrameNumber", "rlnMicrographShiftX", "rlnMicrographShiftY"),
+            [(str(i + 1), f"{sx:.6f}", f"{sy:.6f}") for i, (sy, sx) in enumerate(shifts)],
+        ),
+    ]
+    if fit is not None:
+        blocks.append(
+            "# Fitted to a B-spline; zero in rlnMicrographStartFrame, in whose geometry the micrograph is; "
+            f"difference {fit.rms_px:.4f} px rms, {fit.max_px:.4f} px at most.\n"
+        )
+        blocks.append(
+            star_loop(
+                "local_motion_model",
+                ("rlnMotionModelCoeffsIdx", "rlnMotionModelCoeff"),
+                [(str(i), f"{c:.12g}") for i, c in enumerate(fit.coefficients.ravel())],
+            )
+        )
+    if len(defects_px):
+        rows = "".join(f"{x:>8} {y:>8}\n" for y, x in defects_px.tolist())
+        blocks.append(star_loop("hot_pixels", ("rlnCoordinateX", "rlnCoordinateY"), []) + rows)
+    return "\n".join(blocks)
+
+
+def star_list(name: str, pairs: Sequence[Tuple[str, Any]]) -> str:
+    return f"data_{name}\n\n" + "".join(f"_{key:<34} {quoted(value)}\n" for key, value in pairs)
+
+
+def star_loop(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"_{column} #{i + 1}\n" for i, column in enumerate(columns))
+    lines = (" ".join(f"{quoted(value):>14}" for value in row) + "\n" for row in rows)
+    return f"data_{name}\n\nloop_\n{head}" + "".join(lines)
+
+
+def quoted(value: Any) -> str:
+    text = str(value)
+    return f'"{text}"' if any(c.isspace() for c in text) else text

@@ -1,0 +1,112 @@
+"""How far the motion can be trusted: expected errors in figures, and sentences where something looks wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import List, Optional
+
+import numpy as np
+
+from ..motion.global_alignment import GlobalAlignment
+from ..motion.local_alignment import LocalAlignment
+from ..motion.model import MotionModel
+from .figures import Figures
+
+MESH = 9
+MESH_STEP_NODES = 4  # of the nodes of the field's sigma are written
+HIGH_ERROR_PX = 0.5  # half of the amplitude at Nyquist is lost
+ZIGZAG = 1.5  # second over first differences: random walk 1.41, independent positions 1.73, smooth paths far below 1
+VISIBLE_STEP_PX = 1.0
+LATE_FROM = 4.0  # e/A^2, after which the specimen should have calmed down
+FAST_DRIFT = 1.0  # A per e/A^2
+
+
+def with_confidence(
+    figures: Figures,
+    overall: GlobalAlignment,
+    local: Optional[LocalAlignment],
+    model: MotionModel,
+    dose_per_frame: Optional[float],
+) -> Figures:
+    """Expected errors, how they compare with the motion, and how even the path is."""
+    source = overall if local is None else local
+    steps = np.diff(model.global_shifts_px, axis=0)
+    turns = np.diff(steps, axis=0)
+    figures = replace(
+        figures,
+        confidence=None if overall.is_measured else 0.0,
+        roughness=_rms(turns) / max(_rms(steps), 1e-9) if len(turns) else None,
+        late_drift_A_per_dose=_late_drift(model, dose_per_frame),
+    )
+    if source.shift_sigma_px is None:
+        return figures
+    variance = float((source.shift_sigma_px**2).sum(axis=1).mean())
+    if local is not None and local.field_sigma_px is not None:
+        # Each node stands for the area around it: half at the edges.
+        area = np.ones(len(local.field_sigma_px))
+        area[[0, -1]] = 0.5
+        field = float(np.average(local.field_sigma_px**2, weights=np.outer(area, area)))
+        # Motion that the spline does not follow is no noise, but an error all the same.
+        variance += field + local.misfit_px**2
+        figures = replace(
+            figures,
+            field_sigma_px=field**0.5,
+            field_sigma_mesh_px=np.round(local.field_sigma_px[::MESH_STEP_NODES, ::MESH_STEP_NODES], 4).tolist(),
+            field_misfit_px=local.misfit_px,
+        )
+    error = variance**0.5
+    return replace(
+        figures,
+        shift_sigma_px=np.round(source.shift_sigma_px, 4).tolist(),
+        expected_error_px=error,
+        motion_over_error=_motion(model) / max(error, 1e-9),
+        confidence=float(np.exp(-((np.pi * error / 2) ** 2))),
+    )
+
+
+def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
+    """Sentences about figures that look wrong."""
+    doubts = []
+    error, roughness, drift = figures.expected_error_px, figures.roughness, figures.late_drift_A_per_dose
+    if error is not None and error > HIGH_ERROR_PX:
+        doubts.append(
+            f"The motion is uncertain: its expected error is {error:.2f} px, of {_motion(model):.1f} px of motion."
+        )
+    step = _rms(np.diff(model.global_shifts_px, axis=0))
+    if roughness is not None and model.n_aligned >= 5 and roughness > ZIGZAG and step > VISIBLE_STEP_PX:
+        doubts.append(
+            f"The path of the frames is a zigzag with steps of {step:.1f} px: frames show little contrast, or the gain "
+            "reference is wrong."
+        )
+    if drift is not None and drift > FAST_DRIFT:
+        doubts.append(
+            f"The specimen still drifts by {drift:.1f} A per e/A^2 after the first {LATE_FROM:g} e/A^2: the motion "
+            "within single frames blurs them, and no alignment can undo that."
+        )
+    return doubts
+
+
+def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional[float]:
+    """Distance between the first and the last of the late frames over their dose: noise does not add up in it."""
+    if not dose_per_frame:
+        return None
+    ends = (np.array(model.aligned_frames) + 1) * dose_per_frame
+    late = np.flatnonzero(ends > LATE_FROM)
+    if len(late) < 2:
+        return None
+    path = model.global_shifts_px[late[-1]] - model.global_shifts_px[late[0]]
+    return float(np.hypot(*path)) * model.pixel_size_A / (dose_per_frame * (late[-1] - late[0]))
+
+
+def _motion(model: MotionModel) -> float:
+    """RMS length of the motion over the frame and all frames, each position's mean over the frames aside."""
+    ny, nx = model.frame_shape
+    y, x = np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH)
+    t = np.array(model.aligned_frames, float)
+    shifts = np.stack(model.shift(t[:, None, None], y[:, None], x))
+    shifts -= shifts.mean(axis=1, keepdims=True)
+    return float(np.sqrt((shifts**2).sum(axis=0).mean()))
+
+
+def _rms(vectors: np.ndarray) -> float:
+    return float(np.sqrt((vectors**2).sum(axis=-1).mean()))

@@ -1,0 +1,323 @@
+"""`Figures`: every number that says how well a movie was aligned, with its name, unit, meaning and limit.
+
+`_motion.json` holds these figures under these names and in this order. The report, the viewer and the table in
+docs/outputs.md are made from the fields below: a new figure is one new field, and the place where it is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+FRACTION = "fraction"  # shown in percent
+
+
+class Description(NamedTuple):
+    """What people read about a figure.
+
+    Attributes
+    ----------
+    label : a few words. unit : "px" are unbinned pixels. meaning : one or two sentences.
+    limit : beyond it a person should look at the movie; None where there is none.
+    outlier_above : a movie of a run that is far above the others in this figure needs a look if the figure is above
+        this value too; None: not compared.
+    rank : figures with a rank are shown first, in this order.
+    chart : chart of the report to which the figure belongs: "motion" or "local motion" of a run, or "pairs" of frames.
+    group : figures of a group are written together, and only where there is something to say: "local alignment",
+        "even and odd halves", "power spectra" or "RELION's polynomial". Others are always written, `null` if unknown.
+    """
+
+    label: str
+    unit: str
+    meaning: str
+    limit: Optional[float] = None
+    outlier_above: Optional[float] = None
+    rank: Optional[int] = None
+    chart: str = ""
+    group: str = ""
+
+
+def figure(label: str, unit: str, meaning: str, **more: Any) -> Any:
+    """A field of `Figures`, unknown by default; `more` as in `Description`."""
+    return dataclasses.field(default=None, metadata={"description": Description(label, unit, meaning, **more)})
+
+
+LOCAL, HALVES, SPECTRA, POLYNOMIAL = "local alignment", "even and odd halves", "power spectra", "RELION's polynomial"
+Numbers = List[float]
+Points = List[List[float]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of one movie; None where a figure is not known. JSON-ready: plain numbers, lists and dicts."""
+
+    correlated_area_px: Optional[List[int]] = figure(
+        "Area compared",
+        "px",
+        "Rows and columns of the central part of the frames that was compared: a size that is fast to transform, at "
+        "most 10 % smaller than the frame. On a GPU the search for fast sizes chooses it. The micrograph keeps every "
+        "pixel.",
+    )
+    max_res_for_correlation_A: Optional[float] = figure(
+        "Resolution of the comparison",
+        "Å",
+        "Resolution to which frames were compared: that of the settings, or the automatic one where they are 0.",
+    )
+    max_shift_A: Optional[float] = figure(
+        "Search range",
+        "Å",
+        "Largest shift between consecutive frames that was searched: that of the settings, or the automatic one.",
+    )
+    reference_frame: Optional[int] = figure(
+        "Reference frame", "", "The frame (from 1) in which all shifts are zero.", rank=18
+    )
+    pairs_rejected: Optional[float] = figure(
+        "Rejected pairs",
+        FRACTION,
+        "Frame pairs that contradict the estimated motion of the whole frame. Above 0.3 the movie has little signal, "
+        "and the motion is searched another way.",
+        limit=0.3,
+        rank=5,
+        chart="pairs",
+    )
+    frame_pairs_rejected: Optional[Numbers] = figure(
+        "Rejected pairs of each frame", FRACTION, "The same for the pairs of each aligned frame."
+    )
+    pairs_on_rim: Optional[float] = figure(
+        "Pairs at the search limit",
+        FRACTION,
+        "Frame pairs without a correlation peak inside the search range.",
+        limit=0.1,
+        rank=6,
+    )
+    pair_residual_px: Optional[float] = figure(
+        "Residual of pairs",
+        "px",
+        "Standard deviation of the shifts of the accepted pairs about the motion.",
+        outlier_above=0.2,
+        rank=7,
+    )
+    pair_significance: Optional[float] = figure(
+        "Strength of the matches",
+        "",
+        "Height of a pair's correlation peak over the noise around it, median over the pairs.",
+        rank=8,
+    )
+    uncovered_border_px: Optional[Dict[str, float]] = figure(
+        "Uncovered border",
+        "px",
+        "How far the motion reaches in from each edge of the micrograph: there some frames have no data and their mean "
+        "is used.",
+    )
+    patches: Optional[List[int]] = figure("Patches", "", "Patches along y and x.", group=LOCAL)
+    patch_centres_px: Optional[Points] = figure("Patch centres", "px", "`[y, x]` of each patch.", group=LOCAL)
+    patch_shifts_px: Optional[List[Points]] = figure(
+        "Patch shifts",
+        "px",
+        "Shift `[sy, sx]` of each patch in each frame as measured from pairs, before the spline; the mean over the "
+        "frames is removed.",
+        group=LOCAL,
+    )
+    patch_pairs_rejected: Optional[float] = figure(
+        "Rejected pairs of patches",
+        FRACTION,
+        "As the rejected pairs of whole frames, mean over the patches.",
+        limit=0.5,
+        rank=9,
+        group=LOCAL,
+    )
+    patches_rejected: Optional[Numbers] = figure(
+        "Rejected pairs of each patch", FRACTION, "The same for each patch, in the order of the centres.", group=LOCAL
+    )
+    control_points: Optional[List[int]] = figure(
+        "Control points",
+        "",
+        "Of the field: in time, along y, along x; `null` when no local motion rises above the noise.",
+        group=LOCAL,
+    )
+    local_log_evidence: Optional[float] = figure(
+        "Evidence for local motion",
+        "",
+        "Natural logarithm of how much more probable the movie is with the local field than with whole-frame shifts "
+        "alone. The field is dropped when it is below 0.",
+        rank=14,
+        group=LOCAL,
+    )
+    shift_sigma_px: Optional[Points] = figure(
+        "Standard errors of the shifts",
+        "px",
+        "Standard error `[sy, sx]` of each frame's shift, from the curvature of the likelihood. As for all errors "
+        "here, the mean shift over the frames is removed first. `null` without refinement.",
+    )
+    field_sigma_px: Optional[float] = figure(
+        "Standard error of the local field",
+        "px",
+        "Length of the error vector of the local field, rms over the frame and all frames. `null` without a refined "
+        "field.",
+    )
+    field_sigma_mesh_px: Optional[Points] = figure(
+        "Standard error of the local field, map",
+        "px",
+        "The same at 9 x 9 positions from edge to edge, `[y][x]`. It is largest at the edges, beyond the centres of "
+        "the outer patches.",
+    )
+    field_misfit_px: Optional[float] = figure(
+        "Misfit of the local field",
+        "px",
+        "Rms length of patch motion that the spline does not follow, such as a jolt within one frame. 0 where it is "
+        "not clear of noise; `null` without a refined field.",
+    )
+    expected_error_px: Optional[float] = figure(
+        "Expected error",
+        "px",
+        "Rms error to expect of the motion over the frame and all frames, from the three above. It leaves out what "
+        "blurs within a patch or a frame (0.02 px on phantoms).",
+        rank=10,
+    )
+    motion_over_error: Optional[float] = figure(
+        "Motion over its error", "", "Rms motion divided by its expected error.", rank=12
+    )
+    confidence: Optional[float] = figure(
+        "Confidence",
+        FRACTION,
+        "Part of the signal's amplitude at Nyquist that the expected error e leaves, `exp(-(pi e / 2)^2)`: 0.98 for "
+        "0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured.",
+        rank=11,
+    )
+    roughness: Optional[float] = figure(
+        "Roughness of the path",
+        "",
+        "Rms second difference of the whole-frame shifts over their rms first difference: near 0 for a smooth path, "
+        "1.4 for a random walk, 1.7 for noise. Above 1.5, with steps above 1 px, there is a warning.",
+    )
+    late_drift_A_per_dose: Optional[float] = figure(
+        "Late drift",
+        "Å per e/Å²",
+        "How fast the specimen still drifts after the first 4 e/Å², end to end; it blurs single frames. Above 1 there "
+        "is a warning. `null` when the dose is not known.",
+        rank=13,
+    )
+    pixels_replaced: Optional[int] = figure(
+        "Pixels replaced", "px", "Defects and hot pixels, replaced in every frame.", rank=17
+    )
+    defects: Optional[Dict[str, int]] = figure(
+        "Defects by source",
+        "px",
+        "Pixels that each source marks: `gain`, `gain_list` (in the gain's own file), `defect_map`, `defect_file`, and "
+        "`hot_or_dead`, those detected in the movie and marked by no other source.",
+    )
+    frc_frequency_per_A: Optional[Numbers] = figure(
+        "Frequencies of the Fourier ring correlation", "1/Å", "Middle of each ring, up to Nyquist.", group=HALVES
+    )
+    frc: Optional[Numbers] = figure(
+        "Fourier ring correlation",
+        "",
+        "Of the even and odd micrographs in 64 rings, without uncovered borders.",
+        group=HALVES,
+    )
+    frc_0143_A: Optional[float] = figure(
+        "Even and odd agree to (0.143)",
+        "Å",
+        "Finest resolution at which the Fourier ring correlation of even and odd frames reaches 0.143; between zeros "
+        "of the microscope's transfer function it may fall below. `null` if it never does.",
+        rank=15,
+        group=HALVES,
+    )
+    frc_05_A: Optional[float] = figure("Even and odd agree to (0.5)", "Å", "The same for 0.5.", rank=16, group=HALVES)
+    psd_profile: Optional[Dict[str, Numbers]] = figure(
+        "Radial averages of the power spectra",
+        "log10",
+        "Less their backgrounds, as drawn in `_plot_psd.png`: `corrected` and `uncorrected`, from frequency 0 to "
+        "Nyquist in equal steps.",
+        group=SPECTRA,
+    )
+    accumulated_motion_total_A: Optional[float] = figure(
+        "Total motion",
+        "Å",
+        "Length of the path of the whole frame over the aligned frames.",
+        outlier_above=5.0,
+        rank=1,
+        chart="motion",
+    )
+    accumulated_motion_early_A: Optional[float] = figure(
+        "Early motion",
+        "Å",
+        "Its part up to 4 e/Å²: steps that lead to a frame at whose end the dose, with pre-exposure, is at most 4. "
+        "`null` when the dose is not known.",
+        rank=2,
+        chart="motion",
+    )
+    accumulated_motion_late_A: Optional[float] = figure(
+        "Late motion", "Å", "The rest of the path. `null` when the dose is not known.", rank=3, chart="motion"
+    )
+    local_motion_max_px: Optional[float] = figure(
+        "Largest local motion",
+        "px",
+        "Largest distance, on a 9 x 9 mesh over the frame and in any frame, between the local shift and the one in the "
+        "first aligned frame. 0 without local alignment.",
+        outlier_above=1.0,
+        rank=4,
+        chart="local motion",
+    )
+    relion_fit_rms_px: Optional[float] = figure(
+        "RELION polynomial, rms",
+        "px",
+        "Length of the difference between RELION's polynomial in `_shifts.star` and the spline, rms over a 16 x 16 "
+        "mesh and all aligned frames.",
+        rank=19,
+        group=POLYNOMIAL,
+    )
+    relion_fit_max_px: Optional[float] = figure(
+        "RELION polynomial, largest", "px", "Largest length of this difference.", rank=20, group=POLYNOMIAL
+    )
+
+    def to_dict(self) -> Dict[str, Any]:
+        """{name: value} as in `_motion.json`; groups with nothing to say are left out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        present = {DESCRIPTIONS[name].group for name, value in values.items() if value is not None}
+        return {
+            name: value
+            for name, value in values.items()
+            if not DESCRIPTIONS[name].group or DESCRIPTIONS[name].group in present
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Figures:
+        """Figures of a saved result, perhaps of another version: names that this one does not have are left out."""
+        return cls(**{name: value for name, value in values.items() if name in DESCRIPTIONS})
+
+
+# {name: what people read about it}, in the order of the fields.
+DESCRIPTIONS: Dict[str, Description] = {
+    field.name: field.metadata["description"] for field in dataclasses.fields(Figures)
+}
+
+
+def in_order_of_rank() -> List[str]:
+    """Names of the figures with a rank, the most important first."""
+    ranks: List[Tuple[int, str]] = []
+    for name, description in DESCRIPTIONS.items():
+        if description.rank is not None:
+            ranks.append((description.rank, name))
+    return [name for _, name in sorted(ranks)]
+
+
+def in_chart(chart: str) -> List[str]:
+    """Names of the figures that are drawn in this chart of a run."""
+    return [name for name in in_order_of_rank() if DESCRIPTIONS[name].chart == chart]
+
+
+def documentation() -> str:
+    """The table of docs/outputs.md. `python -m flexalign_plugin.quality.figures` prints it."""
+    lines = ["| name | unit | meaning |", "|---|---|---|"]
+    for name, description in DESCRIPTIONS.items():
+        unit = {"px": "unbinned px", FRACTION: "0 to 1"}.get(description.unit, description.unit)
+        group = f" Only with {description.group}." if description.group else ""
+        limit = f" Above {description.limit:g} the movie needs a look." if description.limit is not None else ""
+        lines.append(f"| `{name}` | {unit} | {description.meaning}{limit}{group} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")

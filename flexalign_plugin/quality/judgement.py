@@ -1,0 +1,108 @@
+"""The figures of an alignment, and sentences about what may be wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import List, Optional
+
+import numpy as np
+
+from ..motion.estimation import Estimate
+from ..motion.global_alignment import GlobalAlignment
+from ..motion.limits import START_SHIFT_A
+from .confidence import motion_doubts, with_confidence
+from .figures import Figures
+from .motion_size import largest_local_motion_px, path_length
+
+MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be too small
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures and warnings; both are also what the report and the log show."""
+
+    figures: Figures
+    warnings: List[str]
+
+
+def judge(
+    estimate: Estimate, max_shift_A: float, dose_per_frame: Optional[float], pre_exposure: float = 0.0
+) -> Judgement:
+    """Judge the estimated motion of a movie.
+
+    Parameters
+    ----------
+    max_shift_A : largest shift between consecutive frames that the user allows; 0: automatic.
+    dose_per_frame, pre_exposure : e/A^2; the dose is None where it is not known.
+    """
+    model = estimate.model
+    path = path_length(model, dose_per_frame, pre_exposure)
+    figures = replace(
+        _alignment_figures(estimate),
+        accumulated_motion_total_A=path.total_A,
+        accumulated_motion_early_A=path.early_A,
+        accumulated_motion_late_A=path.late_A,
+        local_motion_max_px=largest_local_motion_px(model),
+    )
+    figures = with_confidence(figures, estimate.overall, estimate.local, model, dose_per_frame)
+    warnings = _alignment_doubts(estimate.overall, max_shift_A, model.pixel_size_A) + motion_doubts(figures, model)
+    return Judgement(figures, warnings)
+
+
+def _alignment_figures(estimate: Estimate) -> Figures:
+    overall, local = estimate.overall, estimate.local
+    figures = Figures(
+        correlated_area_px=list(estimate.correlated),
+        max_res_for_correlation_A=estimate.max_res_A,
+        max_shift_A=overall.max_shift_A,
+        reference_frame=overall.reference + estimate.model.first_frame + 1,
+        pairs_rejected=overall.rejected,
+        frame_pairs_rejected=_rounded(overall.frames_rejected),
+        pairs_on_rim=overall.on_rim,
+        pair_residual_px=overall.residual_px,
+        pair_significance=overall.significance,
+    )
+    if local is None:
+        return figures
+    return replace(
+        figures,
+        patches=list(local.layout.counts),
+        patch_centres_px=np.round(local.layout.centres_px, 2).tolist(),
+        patch_shifts_px=np.round(local.patch_shifts_px, 3).tolist(),
+        patch_pairs_rejected=local.rejected,
+        patches_rejected=_rounded(local.patches_rejected),
+        control_points=None if local.coefficients_px is None else list(local.coefficients_px.shape[1:]),
+        local_log_evidence=local.log_evidence,
+    )
+
+
+def _rounded(fractions: Optional[np.ndarray]) -> Optional[List[float]]:
+    return None if fractions is None else np.round(fractions, 3).tolist()
+
+
+def _alignment_doubts(overall: GlobalAlignment, max_shift_A: float, pixel_size_A: float) -> List[str]:
+    doubts = []
+    if not overall.is_measured:
+        return [
+            "No motion could be measured: the movie holds no image or too little signal. Its frames were summed as "
+            "they are; look at the micrograph before you use it."
+        ]
+    if overall.by_search:
+        doubts.append(
+            f"Little signal: {overall.rejected:.0%} of the frame pairs contradict each other, so that the motion was "
+            "searched over all of them at once. Treat it with care."
+        )
+    elif overall.on_rim > MANY_ON_RIM:
+        doubts.append(
+            f"For {overall.on_rim:.0%} of the frame pairs no shift was found within the search range: "
+            f"the maximum shift of {overall.max_shift_A:.0f} A may be too small."
+        )
+    steps = np.linalg.norm(np.diff(overall.shifts_px, axis=0), axis=1) * pixel_size_A
+    usual = max_shift_A or START_SHIFT_A
+    if len(overall.shifts_px) > 2 and steps.max() > usual:
+        what = f"the maximum shift of {usual:g} A" if max_shift_A else f"the usual {usual:g} A at most"
+        doubts.append(
+            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {what}: "
+            "see its plot, and leave jumping frames at the beginning out."
+        )
+    return doubts

@@ -1,0 +1,58 @@
+"""How much the specimen moved: the path of the whole frame, and the local motion on a mesh."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from ..motion.model import MotionModel
+
+EARLY_DOSE = 4.0  # e/A^2; RELION's and MotionCor's boundary between early and late motion
+MESH = 9
+
+
+class PathLength(NamedTuple):
+    """Length in A of the path of the global shifts: in all, and up to and beyond EARLY_DOSE (None: dose not known)."""
+
+    total_A: float
+    early_A: Optional[float]
+    late_A: Optional[float]
+
+
+def path_length(model: MotionModel, dose_per_frame: Optional[float], pre_exposure: float) -> PathLength:
+    """A step is early if the dose at the end of the frame to which it leads, with the pre-exposure, is at most
+    EARLY_DOSE; doses in e/A^2. This is RELION's definition of accumulated motion."""
+    steps_A = np.hypot(*np.diff(model.global_shifts_px, axis=0).T) * model.pixel_size_A
+    total = float(steps_A.sum())
+    if not dose_per_frame:
+        return PathLength(total, None, None)
+    reached = np.array(model.aligned_frames[1:], int) + 1
+    is_early = pre_exposure + reached * dose_per_frame <= EARLY_DOSE + 1e-6
+    return PathLength(total, float(steps_A[is_early].sum()), float(steps_A[~is_early].sum()))
+
+
+def largest_local_motion_px(model: MotionModel) -> float:
+    """Largest distance, on a mesh from edge to edge and in any frame, between the local shift and the one in the first
+    aligned frame; 0 without local motion. Unbinned pixels."""
+    ny, nx = model.frame_shape
+    return float(np.hypot(*local_shifts(model, np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH))).max())
+
+
+def local_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Local shifts relative to those of the first aligned frame, on the mesh y by x of pixel coordinates.
+
+    Returns
+    -------
+    (2, n_aligned, len(y), len(x)) float64, [0] is y, unbinned pixels.
+    """
+    t = np.array(model.aligned_frames, float)
+    total = np.stack(model.shift(t[:, None, None], y[:, None], x[None, :]))
+    local = total - model.global_shifts_px.T[:, :, None, None]
+    return local - local[:, :1]
+
+
+def mesh_positions(length: int, spacing: float) -> np.ndarray:
+    """Positions in pixels of a mesh that is drawn: as near to `spacing` apart as divides the length, at least 2."""
+    n = max(2, round(length / spacing))
+    return (np.arange(n) + 0.5) * length / n

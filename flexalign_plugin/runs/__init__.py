@@ -1,0 +1,1 @@
+"""From a list of movies, or a tilt series, to a folder of results."""

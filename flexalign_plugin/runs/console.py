@@ -1,0 +1,113 @@
+"""Progress and results on the console: a bar for people at a terminal, lines for logs, JSON lines for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+import time
+from typing import Any, Dict, List, Optional, Set
+
+from ..execution.job import JobResult
+from ..quality.figures import Figures
+
+
+class Report:
+    """Told of every stage and result; writes results to standard output, and what failed to standard error."""
+
+    def __init__(self, json_lines: bool = False, quiet: bool = False) -> None:
+        self._json, self._quiet = json_lines, quiet
+        self._bar: Optional[Any] = None
+        self._begun: Dict[str, float] = {}  # fraction done of each movie without a result
+        self._total = self._done = 0
+        self._noted: Set[str] = set()
+        self._started = time.monotonic()
+
+    def start(self, n_movies: int) -> None:
+        self._total = n_movies
+        if sys.stderr.isatty() and not self._quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=n_movies,
+                file=sys.stderr,
+                bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
+                leave=False,
+            )
+
+    def stage(self, movie: str, stage: str, fraction: float) -> None:
+        """`fraction` of the movie is done and `stage` begins."""
+        if self._bar is not None:
+            self._begun[movie] = fraction
+            self._bar.n = self._done + sum(list(self._begun.values()))
+            self._bar.set_description_str(f"{self._done + 1}/{self._total} {os.path.basename(movie)}: {stage}")
+
+    def result(self, result: JobResult) -> None:
+        self._done += 1
+        self._begun.pop(result.movie, None)
+        if self._bar is not None:
+            self._bar.n = self._done + sum(list(self._begun.values()))
+            self._bar.refresh()
+        if self._json:
+            self._write(json_line(result))
+        if not result.ok:
+            self._write(f"{self._counter()} FAILED {result.message}", sys.stderr)
+        elif not self._quiet and not self._json:
+            self._write(f"{self._counter()} {result.movie}: {_summary(result)}")
+            for warning in result.warnings:
+                self._write(f"    warning: {warning}")
+            for note in result.notes:
+                # What is done with every movie is told once, whatever its numbers are this time.
+                kind = re.sub(r"\d+", "", note)
+                if kind not in self._noted:
+                    self._noted.add(kind)
+                    self._write(f"    note: {note}")
+
+    def log(self, line: str) -> None:
+        """A line of the process that aligns: a library's warning, or where it crashed."""
+        if not self._quiet:
+            self._write(line, sys.stderr)
+
+    def end(self, failed: List[JobResult], failures_path: str) -> None:
+        self.close()
+        if failed and self._total > 1:
+            print(f"\n{len(failed)} of {self._total} movies failed (see {failures_path}):", file=sys.stderr)
+            for result in failed:
+                print(f"  {result.message}", file=sys.stderr)
+        elif not failed and self._total > 1 and not self._quiet and not self._json:
+            print(f"{self._total} movies aligned in {time.monotonic() - self._started:.0f} s.")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _counter(self) -> str:
+        return f"[{self._done}/{self._total}]"
+
+    def _write(self, line: str, file: Any = None) -> None:
+        file = file or sys.stdout
+        if self._bar is not None:
+            self._bar.write(line, file=file)
+        else:
+            print(line, file=file)
+        file.flush()
+
+
+def json_line(result: JobResult) -> str:
+    """The result in one line; numbers that are not finite are null."""
+    from ..output.motion_json import json_text
+
+    return json.dumps(
+        json.loads(json_text({**dataclasses.asdict(result), "error": "" if result.ok else result.message}))
+    )
+
+
+def _summary(result: JobResult) -> str:
+    moved = Figures.from_dict(result.quality).accumulated_motion_total_A or 0.0
+    micrographs = [path for what, path in result.files.items() if what.startswith("micrograph")]
+    written = micrographs[0] if micrographs else result.files["motion"]
+    more = ", ".join(os.path.splitext(path)[0].rsplit("_", 1)[-1] for path in micrographs[1:])
+    return f"moved {moved:.1f} A, {result.seconds:.1f} s, {written}" + (f" (and {more})" if more else "")

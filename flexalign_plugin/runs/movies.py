@@ -1,0 +1,88 @@
+"""All movies into one folder of results; what fails is listed there and the others go on (`flexalign align`)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import replace
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+from ..execution.devices import Compute
+from ..execution.job import Job, JobResult
+from ..files import prepare_folder
+from ..output.corrected_star import write_corrected_micrographs
+from ..output.failures import read_failures, write_failures
+from ..result_files import FAILED_MOVIES, unique_root
+from ..settings import Settings
+from .console import Report
+from .results import results_of
+
+
+def align_movies(
+    movies: Sequence[str],
+    output_dir: str,
+    settings: Settings,
+    report: Report,
+    compute: Compute,
+    timeout_s: Optional[float] = None,
+    denoiser_pairs: int = 0,
+    optics: Optional[Tuple[float, float]] = (2.7, 0.1),
+) -> List[JobResult]:
+    """Align movies and write their results to `output_dir`; returns those that failed.
+
+    denoiser_pairs : of so many movies even and odd frames are summed apart, whatever the settings say.
+    optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
+        is written at the end; None: no list.
+
+    Raises
+    ------
+    SettingsError : a device can't be used.
+    OutputError : the folder can't be made or written to.
+    """
+    compute.check()
+    prepare_folder(output_dir)
+    jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
+    failures_path = os.path.join(output_dir, FAILED_MOVIES)
+    failed: List[JobResult] = []
+    failures: List[Tuple[int, str, str]] = []
+    report.start(len(jobs))
+    try:
+        with closing(results_of(jobs, report, compute, timeout_s)) as results:
+            for number, result in enumerate(results, 1):
+                report.result(result)
+                if not result.ok:
+                    failed.append(result)
+                    failures.append((number, result.movie, result.message))
+    finally:
+        report.close()
+        _list_failures(failures_path, jobs, failures)
+    if optics is not None:
+        for problem in write_corrected_micrographs(output_dir, *optics):
+            report.log(problem)
+    report.end(failed, failures_path)
+    return failed
+
+
+def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, str]]) -> None:
+    """Write the table, with what it says of movies that are not this run's; without any failure there is none."""
+    ours = {os.path.abspath(job.movie) for job in jobs}
+    others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in ours]
+    if others or failures:
+        write_failures(path, [*others, *failures])
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:
+    """A job for each movie; one that is named twice is aligned once."""
+    jobs = []
+    taken: Set[str] = set()
+    distinct: Dict[str, str] = {}
+    for movie in movies:
+        distinct.setdefault(os.path.abspath(movie), movie)
+    for number, movie in enumerate(distinct.values(), 1):
+        root = unique_root(movie, taken, number)
+        taken.add(root)
+        split = settings.split_even_odd or number <= denoiser_pairs
+        jobs.append(Job(movie, output_dir, root, replace(settings, split_even_odd=split)))
+    return jobs

@@ -1,0 +1,44 @@
+"""Scipion's queue as an engine: how its jobs are sent, cancelled and logged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import flexalign_plugin
+from flexalign_plugin.execution.queue_engine import QueueEngine
+
+from . import devices
+
+CANCEL_S = 60.0  # longest time for the command that cancels a job
+
+
+def queue_of(protocol: Any) -> QueueEngine:
+    """Jobs as the protocol's form asks for them: its threads say how many at once, one of them only watches."""
+
+    def run_command(_: int, request: str) -> None:
+        program = f"{shlex.quote(sys.executable)} -m {flexalign_plugin.__name__}"
+        threads = protocol.getBinThreads()
+        protocol.runJob(program, f"batch {shlex.quote(request)}", env=None, numberOfMpi=1, numberOfThreads=threads)
+
+    def cancel() -> None:
+        for number in list(protocol.getJobIds()):
+            command = protocol.getHostConfig().getCancelCommand() % {"JOB_ID": number}
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, shell=True, check=False, timeout=CANCEL_S)
+
+    return QueueEngine(
+        run_command,
+        cancel,
+        lambda number: protocol._getLogsPath(f"{protocol.strId()}-{number}-1"),
+        os.path.abspath(protocol._getTmpPath("queue")),
+        "all" if devices.chosen(protocol) else "cpu",
+        devices.compute(protocol),
+        protocol.getScipionThreads() - 1,
+        protocol.moviesPerJob.get(),
+        protocol.info,
+    )

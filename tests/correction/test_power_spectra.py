@@ -1,0 +1,88 @@
+"""Power spectra of images whose spectrum is known: white noise, a wave, rings on a falling background."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.correction import power_spectra as psd
+from flexalign_plugin.kernels.cpu import CpuBackend
+from flexalign_plugin.output.pictures import spectra
+
+
+@pytest.mark.parametrize("shape", [(1000, 1400), (384, 384), (1111, 500)])
+def test_white_noise_is_flat(shape):
+    sigma = 3.0
+    image = np.random.default_rng(0).normal(7.0, sigma, shape).astype(np.float32)
+    spectrum = psd.power_spectrum(image, CpuBackend(1))
+    n_tiles = np.prod([len(psd._starts(n, psd.TILE, psd.OVERLAP)) for n in shape])
+    assert spectrum.shape == (384, 384)
+    assert spectrum.dtype == np.float32
+    c = 192
+    away = np.ones((384, 384), bool)
+    away[c - 2 : c + 3, c - 2 : c + 3] = False  # the removed mean, spread by the taper
+    relative = spectrum[away] / sigma**2 - 1
+    # A bin is the mean of n_tiles exponential variables: relative deviation 1 / sqrt(n_tiles), a little more because
+    # the tiles overlap. The mean over all bins is the noise's variance, known to sqrt(2 / pixels).
+    assert 0.95 < relative.std() * np.sqrt(n_tiles) < 1.3
+    assert abs(relative.mean()) < 5 * np.sqrt(2.0 / np.prod(shape)) * 1.6
+    # Circles: pi r bins of 2.25 bins' correlation (Hann, two axes) are averaged.
+    radii = np.arange(10, 192)
+    expected = np.sqrt(2.25 / (np.pi * radii * n_tiles)) * 1.3
+    assert np.all(np.abs(psd.radial_average(spectrum)[10:] / sigma**2 - 1) < 5 * expected)
+
+
+@pytest.mark.parametrize(("ky", "kx"), [(30, -50), (-7, 100), (0, 64)])
+def test_wave_peaks_at_its_bin_with_its_power(ky, kx):
+    y, x = np.mgrid[:900, :700]
+    amplitude = 1.5
+    image = (4.0 + amplitude * np.cos(2 * np.pi * (ky * y + kx * x) / 384 + 0.3)).astype(np.float32)
+    spectrum = psd.power_spectrum(image, CpuBackend(1))
+    peaks = {tuple(p) for p in np.argwhere(spectrum > 0.9 * spectrum.max())}
+    assert peaks == {(192 + ky, 192 + kx), (192 - ky, 192 - kx)}
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(384) + 0.5) / 384)
+    gain = np.sum(window) ** 4 / np.sum(window**2) ** 2
+    assert spectrum.max() == pytest.approx((amplitude / 2) ** 2 * gain, rel=1e-3)
+
+
+def test_odd_number_of_tiles_equals_single_transforms():
+    image = np.random.default_rng(1).normal(size=(384, 384 * 2)).astype(np.float32)
+    starts = psd._starts(768, 384, 0.4)
+    assert len(starts) == 3
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(384) + 0.5) / 384)
+    taper = np.outer(window, window)
+    expected = np.zeros((384, 384))
+    for x in starts:
+        tile = image[:, x : x + 384].astype(float)
+        expected += np.abs(np.fft.fft2((tile - tile.mean()) * taper)) ** 2 / (3 * np.sum(taper**2))
+    np.testing.assert_allclose(
+        psd.power_spectrum(image, CpuBackend(1)), np.fft.fftshift(expected), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_small_image_gets_a_smaller_spectrum():
+    spectrum = psd.power_spectrum(np.random.default_rng(0).normal(size=(255, 300)).astype(np.float32), CpuBackend(1))
+    assert spectrum.shape == (254, 254)
+
+
+def test_flattening_keeps_rings_and_drops_the_background():
+    n = 384
+    k = psd._radius(n) / n
+    rings = 0.2 * np.cos(2 * np.pi * 150 * k**2)
+    spectrum = 10 ** (3 * np.exp(-k / 0.1) + 1 + rings)
+    image, profile = psd.flattened(spectrum.astype(np.float32))
+    zone = np.arange(n // 2)
+    zone = zone[(zone > 60) & (zone < 150)]
+    # Two and more rings fit into the smoothing window here: nearly all of the ring must be left, and nothing else.
+    wanted = 0.2 * np.cos(2 * np.pi * 150 * (zone / n) ** 2)
+    assert np.corrcoef(profile[zone], wanted)[0, 1] > 0.98
+    assert np.abs(profile[zone] - wanted).max() < 0.06
+    assert np.abs(image[(k > 0.16) & (k < 0.39)]).max() < 0.27
+
+
+def test_constant_image_does_not_fail():
+    spectrum = psd.power_spectrum(np.full((400, 400), 3.0, np.float32), CpuBackend(1))
+    image, profile = psd.flattened(spectrum)
+    assert np.isfinite(image).all()
+    assert np.isfinite(profile).all()
+    assert spectra(image, image).shape == (384, 384)
