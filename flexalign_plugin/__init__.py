@@ -1,7 +1,7 @@
 """FlexAlign: motion correction of cryo-EM movies on CPU and GPU, as a Scipion plugin and as a command.
 
-The aligner (`aligner`, `movies`, `motion`, `micrographs`, `kernels`) and the command line need no Scipion.
-`Plugin`, which pyworkflow asks for, is therefore handed out lazily.
+The aligner and the command line need no Scipion: only `protocols`, `viewers`, `plugin` and `wizards` import it.
+`Plugin`, which pyworkflow asks for, is therefore loaded when it is first used.
 
 In the repository `protocols/`, `viewers/`, `kernels/` and `tests/` stand at the top level. The links of these names in
 this folder make a checkout import exactly as the installed package does.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 _logo = "flexalign_logo.png"
 _references = ["strelak2020flexalign"]
 
