@@ -1,10 +1,10 @@
 """FlexAlign: motion correction of cryo-EM movies on CPU and GPU, as a Scipion plugin and as a command.
 
-The aligner (`aligner`, `movies`, `motion`, `micrographs`, `kernels`) and the command line need no Scipion.
-`Plugin`, which pyworkflow asks for, is therefore handed out lazily.
+The aligner and the command line do not need Scipion. `Plugin`, the class that pyworkflow requests, is therefore
+imported only when it is used.
 
-In the repository `protocols/`, `viewers/`, `kernels/` and `tests/` stand at the top level. The links of these names in
-this folder make a checkout import exactly as the installed package does.
+In the repository `protocols/`, `viewers/`, `kernels/` and `tests/` are at the top level. Links with these names in this
+folder give a checkout the same imports as the installed package.
 """
 
 from __future__ import annotations

@@ -125,6 +125,8 @@ def problems(protocol: Any) -> List[str]:
     """One sentence for each wrong value, and for chosen GPUs that can't be used. GPUs of a queue are not checked,
     because they are in other machines."""
     errors = []
+    if protocol.getBinThreads() < 1:
+        errors.append(f"Threads is {protocol.getBinThreads()}: at least 1 CPU core is needed.")
     if protocol.moviesPerJob.get() < 1:
         errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: give a number of at least 1.")
     if protocol.gpuMemory.get() < 0:

@@ -161,7 +161,7 @@ def execute(folder: str) -> None:
 
 
 def wizards(folder: str) -> None:
-    """Every wand opens its window and sets what it found."""
+    """Every wizard opens its window and sets the values that it has determined."""
     scipion = Scipion(project_with(folder, "mrcs", gainFile=os.path.join(folder, "turned", "gain.mrc")))
     form = form_on(scipion, useAlignToSum=False, autoControlPoints=False, autoPatches=False, minLocalRes=500.0)
     form.set_level("Advanced")
@@ -196,7 +196,7 @@ def wizards(folder: str) -> None:
 
     form.set(minLocalRes="much")
     said = scipion.answer(form.wand("minLocalRes"), "OK")
-    assert "Min size of the patch (A) is empty or no number" in said, said
+    assert "Min size of the patch (A) is empty or not a number" in said, said
     said = scipion.answer(form.button("Execute").invoke, "OK")
     assert "Min size of the patch (A) should be a float" in said and "validation failed" not in said, said
 

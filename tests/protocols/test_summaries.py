@@ -84,12 +84,12 @@ class _Run:
 def test_the_summary_begins_with_what_is_asked_first():
     lines = summary(_Run(paced(arrive_every=40, finish_every=60), False, 30)).splitlines()
     assert lines[0] == "3 movies aligned, *5 failed*, 30 waiting."
-    assert lines[1].startswith("60 movies per hour, falls behind by 3") and "left for those that are here." in lines[1]
-    assert lines[2] == "All movies at a glance: [[Runs/1/extra/report.html][extra/report.html]]"
+    assert lines[1].startswith("60 movies per hour, falls behind by 3") and "left for the waiting movies." in lines[1]
+    assert lines[2] == "Overview of all movies: [[Runs/1/extra/report.html][extra/report.html]]"
     assert lines[4:] == ["  m0.tif: Is empty.", "  m1.tif: Is empty.", "  m2.tif: Is empty.", "  and 2 more."]
 
 
 def test_the_summary_of_a_finished_run_speaks_of_no_future():
     lines = summary(_Run(paced(arrive_every=40, finish_every=60), True, 0)).splitlines()
     assert lines[:2] == ["3 movies aligned, *5 failed*.", "60 movies per hour."]
-    assert "All movies" in summary(_Run(Pace(), True, 0)).splitlines()[1]
+    assert "Overview" in summary(_Run(Pace(), True, 0)).splitlines()[1]

@@ -263,7 +263,7 @@ def test_what_is_wrong_with_every_tilt_is_said_before_the_run(project, tilts, tm
     assert "frames 1 to 7 are to be aligned, but it has 4" in problem
     assert new_alignment(project, source).warnings() == []
     (hint,) = new_alignment(project, source, doLocalAlignment=True, minLocalRes=700.0).warnings()
-    assert "no room for two patches" in hint
+    assert "too short for two patches" in hint
 
 
 @needs_tomo
