@@ -109,7 +109,7 @@ def chosen(protocol: Any) -> List[str]:
 
 
 def compute(protocol: Any) -> Compute:
-    """Devices and CPU threads for the protocol's movies. *Threads* counts for one movie; each GPU has one at a time."""
+    """Devices and CPU threads for the protocol's movies. *Threads* is per movie, and each GPU aligns one at a time."""
     gpus = chosen(protocol)
     threads = protocol.getBinThreads() * max(len(gpus), 1)
     return Compute(
@@ -123,7 +123,7 @@ def compute(protocol: Any) -> Compute:
 
 def problems(protocol: Any) -> List[str]:
     """One sentence for each wrong value, and for chosen GPUs that can't be used. GPUs of a queue are not checked,
-    because they are in other machines."""
+    because they are on other machines."""
     errors = []
     if protocol.getBinThreads() < 1:
         errors.append(f"Threads is {protocol.getBinThreads()}: at least 1 CPU core is needed.")

@@ -119,7 +119,7 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
     add(
         group,
         "flipTiff",
-        "Flip TIFF movies upside down?",
+        "Turn TIFF movies upside down?",
         "Micrographs and shifts then refer to the flipped frames. Choose *Yes* for Bayesian polishing in RELION, and "
         "*No* if other programs in Scipion will read the same movies.",
         condition=only_tiff,

@@ -92,10 +92,10 @@ class HandOver:
         try:
             job = self._job_of(movie)
         except FlexAlignError as error:
-            self._futures[number] = _known(JobResult(path, ok=False, error=str(error)))
+            self._futures[number] = _finished_future(JobResult(path, ok=False, error=str(error)))
             return
         if self._engine is None:
-            self._futures[number] = _known(given_up(job))
+            self._futures[number] = _finished_future(given_up(job))
             return
         self._in_work += 1
         self._futures[number] = future = self._engine.submit(job)
@@ -108,7 +108,7 @@ class HandOver:
             self._keep_busy()
 
 
-def _known(result: JobResult) -> Future[JobResult]:
+def _finished_future(result: JobResult) -> Future[JobResult]:
     future: Future[JobResult] = Future()
     future.set_result(result)
     return future

@@ -59,7 +59,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         self._failures: Dict[int, JobResult] = {}
         self._registered: Set[int] = set()
         self.finished = self.streamClosed = False
-        self._take_up()
+        self._continue_earlier_run()
         super()._insertAllSteps()
 
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
@@ -74,9 +74,9 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
                 self._hand_over.expect(movie)
         return super()._insertMovieStep(movie)
 
-    def _take_up(self) -> None:
-        """Continue from the records of an earlier run, whenever it ended. Failed movies are aligned again, and sets
-        that do not match the records are made again from them."""
+    def _continue_earlier_run(self) -> None:
+        """Continue from the records of an earlier run, if there is one. Failed movies are aligned again, and sets that
+        do not match the records are made again from them."""
         self._recorded, removed = sort_out(self._getExtraPath("DONE"), self._getExtraPath())
         if removed:
             self.info(f"Failed or incomplete in an earlier run, aligned again: {summaries.counted(removed)}.")
@@ -151,7 +151,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         return steps
 
     def _requested(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
-        """The movies that *Only process N movies* leaves."""
+        """The movies that are to be aligned with the current value of *Only process N movies*."""
         limit = self.onlyProcess.get()
         for i, movie in enumerate(movies):
             # Movies that an earlier run with a higher limit has aligned stay in the outputs.

@@ -67,7 +67,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         self._tilts: List[Tuple[str, int]] = []
         self._failures: Dict[Tuple[str, int], Tuple[str, str]] = {}  # {(series, number of the tilt): (movie, reason)}
         self._begun: Set[str] = set()
-        self._take_up()
+        self._continue_earlier_run()
         super()._insertAllSteps()
 
     def _initialize(self) -> None:
@@ -79,8 +79,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     def convertInputStep(self, inputId: int) -> None:
         """Does nothing: gain and dark are read without conversion."""
 
-    def _take_up(self) -> None:
-        """Continue from the records of an earlier run, whenever it ended. Series without failed tilts are kept. In the
+    def _continue_earlier_run(self) -> None:
+        """Continue from the records of an earlier run, if there is one. Series without failed tilts are kept. In the
         others the failed tilts are aligned again and the stacks are written again."""
         pwutils.makePath(self._getExtraPath("DONE"))
         self._remove_tables()

@@ -50,7 +50,7 @@ def sort_out(folder: str, results: str) -> Tuple[Set[int], int]:
     done, removed = set(), 0
     for path in glob.glob(os.path.join(glob.escape(folder), "movie_*.json")):
         record, number = load_record(path), re.search(r"movie_(\d+)\.json$", path)
-        if record is not None and number and record.ok and all(_there(file, results) for file in record.files.values()):
+        if record is not None and number and record.ok and all(_exists(f, results) for f in record.files.values()):
             done.add(int(number.group(1)))
         else:
             os.remove(path)
@@ -60,7 +60,7 @@ def sort_out(folder: str, results: str) -> Tuple[Set[int], int]:
     return done, removed
 
 
-def _there(path: str, folder: str) -> bool:
+def _exists(path: str, folder: str) -> bool:
     # The folder in the record may be outdated, because the project may have been moved.
     return os.path.exists(os.path.join(folder, os.path.basename(path)))
 
