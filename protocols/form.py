@@ -209,15 +209,16 @@ def define_alignment(form: Any, local: bool = True) -> None:
         group,
         "maxShift",
         "Maximum shift (A), 0 = automatic",
-        "This limits the motion from one frame to the next; the total drift may be many times larger. "
-        "0: automatic, which starts with 50 A and uses up to four times that if frames cannot be aligned within it.",
+        "The total drift over all frames may be many times larger. The automatic value starts with 50 A and increases, "
+        "up to four times that, if frames cannot be aligned within it.",
     )
     add(
         group,
         "maxResForCorrelation",
         "Maximum resolution (A), 0 = automatic",
         "Finer detail is mostly noise in a single frame and is not used to compare frames. "
-        "0: automatic, 30 A for a field of view of 4096 A, finer (down to 20 A) for a smaller one with fine detail.",
+        "The automatic value is 30 A for a field of view of 4096 A, and finer (down to 20 A) for a smaller one with "
+        "fine detail.",
     )
     group = form.addGroup("Local motion")
     add(
@@ -368,7 +369,7 @@ def _define_even_odd(form: Any) -> None:
         group,
         "splitEvenOdd",
         "Sum even and odd frames?",
-        "Two more micrographs, each of half of the frames, corrected with the same motion. Denoisers need them. The "
+        "Two more micrographs, each from half of the frames, corrected with the same motion. Denoisers need them. The "
         "Fourier ring correlation measures their agreement.",
     )
     group.addParam(

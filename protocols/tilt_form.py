@@ -53,7 +53,7 @@ def _define_output(where: Any) -> None:
         group,
         "splitEvenOdd",
         "Sum even and odd frames?",
-        "Two more tilt series, each of half of the frames, corrected with the same motion, for denoising of tomograms.",
+        "Two more tilt series, each from half of the frames, corrected with the same motion, to denoise tomograms.",
     )
     group = where.addGroup("Further results")
     form.add_psd(group)
