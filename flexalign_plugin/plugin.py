@@ -1,4 +1,4 @@
-"""The plugin as Scipion sees it. There are no binaries to install: everything comes with the Python package."""
+"""The plugin class for Scipion. There are no binaries to install, because the Python package contains everything."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import pwem
 
 _VARIABLES = (
     ("FLEXALIGN_CUDA_BIN", pwem.Config.CUDA_BIN, "Folder of the CUDA compiler nvcc, which compiles the GPU kernels."),
-    ("FLEXALIGN_CUDA_LIB", pwem.Config.CUDA_LIB, "Folder of libcufft.so, the library of the GPU's Fourier transforms."),
+    (
+        "FLEXALIGN_CUDA_LIB",
+        pwem.Config.CUDA_LIB,
+        "Folder of libcufft.so, the library for Fourier transforms on the GPU.",
+    ),
     ("FLEXALIGN_CACHE", "~/.cache/flexalign", "Folder for compiled GPU kernels."),
-    ("FLEXALIGN_TUNING_FILE", "~/.cache/flexalign/fft_sizes.json", "File of the FFT sizes found fast on each GPU."),
+    ("FLEXALIGN_TUNING_FILE", "~/.cache/flexalign/fft_sizes.json", "File with the fastest FFT sizes of each GPU."),
 )
 
 
 class Plugin(pwem.Plugin):
     """FlexAlign for Scipion."""
 
-    __module__ = "flexalign_plugin"  # where pyworkflow looks for the plugin's folder
+    __module__ = "flexalign_plugin"  # pyworkflow derives the plugin's folder from it
 
-    # A home or path variable would have to exist on disk, else Scipion takes all protocols as not installed.
+    # Scipion treats all protocols as not installed if a home or path variable names a folder that does not exist.
     _homeVar = ""
     _pathVars: List[str] = []
     _supportedVersions: List[str] = []
@@ -27,7 +31,7 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def _defineVariables(cls) -> None:
-        """Where the parts of CUDA are; whoever uses them reads the variables from the environment."""
+        """Define the variables with their defaults. The kernels read them from the environment."""
         for name, default, description in _VARIABLES:
             cls._defineVar(name, default, description=description)
 

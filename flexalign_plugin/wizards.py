@@ -1,6 +1,6 @@
-"""The wands in the form of ProtFlexAlign: frame range, orientation of the gain, patches and control points.
+"""The wizards of the form of ProtFlexAlign: frame range, orientation of the gain, patches and control points.
 
-What they find out is computed by functions that need no window; the wizards show it and set the form's values.
+Functions without a window compute the results. The wizards show them and set the form's values.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 
 SHOWN_FITS = 8
-DIALOG_WIDTH = 76  # characters; Scipion makes its dialogs as high as the text has lines, however long
+DIALOG_WIDTH = 76  # characters; Scipion does not wrap long lines when it computes the height of a dialog
 PREVIEW_PIXELS = 800
-PREVIEW_FRAMES = 10  # enough to see what the patches cover
+PREVIEW_FRAMES = 10  # their mean is shown behind the patches
 PATCH_COLOUR, POINT_COLOUR = "#29b6f6", "#ffd54f"
 TEXT_WIDTH = 104  # characters
 
 
 def first_movie(protocol: Any) -> Tuple[str, Settings]:
-    """File of the first movie and the settings that the form makes for it.
+    """File of the first movie, and its settings from the form's values.
 
     Raises
     ------
-    SettingsError : no movies are chosen, or the form's values make no sense.
+    SettingsError : no movies are chosen, or a value of the form is empty or invalid.
     """
     movie = protocol._first_movie()
     if movie is None:
         raise SettingsError("Choose the input movies first.")
     empty = empty_numbers(protocol)
     if empty:
-        raise SettingsError(f"*{empty[0]}* is empty or no number: write one.")
+        raise SettingsError(f"*{empty[0]}* is empty or not a number: enter a number.")
     return os.path.abspath(movie.getFileName()), Settings(**settings_values(protocol, movie))
 
 
 def frame_count(protocol: Any) -> int:
-    """Frames of the first movie's file; for EER the groups that the form asks for."""
+    """Number of frames of the first movie; for EER, the number of groups that is set in the form."""
     path, settings = first_movie(protocol)
     with open_movie(path, settings) as movie:
         return int(movie.n_frames)
@@ -63,43 +63,46 @@ def gain_verdict(protocol: Any) -> Verdict:
     """How well each orientation of the gain explains the first movie."""
     path, settings = first_movie(protocol)
     if not settings.gain:
-        raise SettingsError("No gain reference was given when the movies were imported.")
+        raise SettingsError("No gain reference was given at the import: import the movies again with their gain.")
     with open_movie(path, settings) as movie:
         return find_orientation(movie, raw_sum(movie), settings)
 
 
 def verdict_text(verdict: Verdict) -> str:
     explained = (
-        "How much of the gain's fine detail is found in the frames of the first movie: near 100 % where the gain lies "
-        "as they do, near 0 elsewhere; below 0 it multiplies where it should divide, or the other way round."
+        "Part of the gain's fine detail that is detected in the frames of the first movie, with its standard error: "
+        "near 100 % for the right orientation, near 0 for all others. It is negative if the gain is multiplied "
+        "instead of divided, or the other way round."
     )
     lines = [textwrap.fill(explained, DIALOG_WIDTH), ""]
     for fit in verdict.fits[:SHOWN_FITS]:
-        turned = f"rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
-        lines.append(f"{turned}: {100 * fit.slope:.1f} +- {100 * fit.error:.1f} %")
-    question = f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first one?"
+        orientation = f"rotation {fit.rotation}, flip {fit.flip}, {fit.convention}"
+        lines.append(f"{orientation}: {100 * fit.slope:.1f} +- {100 * fit.error:.1f} %")
+    question = f"Undecided. {verdict.reason}" if verdict.best is None else "Set the first orientation in the form?"
     lines += ["", textwrap.fill(question, DIALOG_WIDTH)]
     return "\n".join(lines)
 
 
 def patch_edges(length_px: int, patch_px: float, count: int) -> List[float]:
-    """First pixels of the patches along an axis: flush with both ends, the rest evenly between."""
-    return [float(at) for at in np.linspace(0, max(length_px - patch_px, 0), count)]
+    """First pixels of the patches along an axis: evenly spaced from one edge of the frame to the other."""
+    return [float(edge) for edge in np.linspace(0, max(length_px - patch_px, 0), count)]
 
 
 @dataclass(frozen=True)
 class Preview:
-    """Where the local motion of the first movie will be measured, and how freely its field may bend.
+    """Patches and control points of the first movie.
 
     Attributes
     ----------
-    image : (ny, nx) float32 mean of some frames, each pixel `step` pixels of the frame wide.
-    edges : first pixels of the patches along y and x, pixels of the frame.
-    patch_px : their size.
-    control_points : (KT, KY, KX) of the spline.
-    at_most : the same as far as the refinement may raise them, or None when these are final.
-    n_frames : frames to align.
-    enough_room : whether the frame is large enough for such patches.
+    image : (ny, nx) float32 mean of the first aligned frames, averaged over `step` x `step` pixels of the frame.
+    step : pixel size of the image in unbinned pixels.
+    edges : first pixels of the patches along y and along x, in unbinned pixels.
+    patch_px : size of the patches in unbinned pixels.
+    control_points : (KT, KY, KX), numbers of control points of the spline.
+    at_most : (KT, KY, KX), the largest numbers that the refinement may use; None if `control_points` is final.
+    n_frames : number of frames to align.
+    automatic : whether the control points are chosen automatically.
+    enough_room : whether the frame is large enough for these patches.
     """
 
     image: np.ndarray
@@ -149,28 +152,27 @@ def preview(protocol: Any) -> Preview:
 
 
 def preview_text(shown: Preview) -> str:
-    """What the control points mean, and where their numbers come from."""
+    """Explains the control points and their numbers."""
     kt, ky, kx = shown.control_points
     if not shown.enough_room:
         return (
-            f"The frame has no room for two patches of {shown.patch_px:.0f} px on each axis: local motion will not be "
+            f"The frame is too small for two patches of {shown.patch_px:.0f} px on each axis: local motion will not be "
             "corrected. Make the patches smaller."
         )
     text = (
-        "The motion of each patch is measured in every frame; one smooth spline describes that of the whole image over "
-        f"time. Each control point holds {kt} shifts, spread over the {shown.n_frames} frames, that the field near it "
-        "follows: more points let it bend more, and follow more noise. "
+        "The motion of each patch is measured in every frame. A smooth B-spline describes the motion of the image over "
+        f"time. Each control point has {kt} shifts, spread over {shown.n_frames} frames. More control points "
+        "follow the motion more closely but are noisier. "
     )
     if shown.at_most is not None:
         most_t, most_y, most_x = shown.at_most
         return text + (
-            "These numbers come from the size of the image and the number of frames. Each movie starts from them; its "
-            f"refinement takes more, up to {most_x} x {most_y} and {most_t} in time, if the movie's own motion needs "
-            "them, which nobody knows before."
+            "The numbers shown follow from the size of the image and the number of frames. They are used at first. "
+            f"The refinement uses more, up to {most_x} x {most_y} and {most_t} in time, if the motion requires it."
         )
     if shown.automatic:
-        return text + "These numbers come from the size of the image and the number of frames."
-    return text + "These numbers are the form's, for every movie."
+        return text + "The numbers shown follow from the size of the image and the number of frames."
+    return text + "The numbers shown are the form's and apply to every movie."
 
 
 class _FlexAlignWizard(Wizard):
@@ -185,7 +187,7 @@ class _FlexAlignWizard(Wizard):
 
 
 class AlignedFramesWizard(_FlexAlignWizard):
-    """All frames that the first movie has."""
+    """Sets the range to align to all frames of the first movie."""
 
     _targets = [(ProtFlexAlign, ["alignFrame0", "alignFrameN"])]
     names = ("alignFrame0", "alignFrameN")
@@ -195,19 +197,21 @@ class AlignedFramesWizard(_FlexAlignWizard):
         for name, value in zip(self.names, (1, n)):
             form.setVar(name, value)
         showInfo(
-            "Frames", f"The first movie has {n} frames. For movies of different lengths leave *to* at 0.", form.root
+            "Frames",
+            f"The first movie has {n} frames. If the movies have different numbers of frames, set *to* to 0.",
+            form.root,
         )
 
 
 class SummedFramesWizard(AlignedFramesWizard):
-    """All frames that the first movie has, for the sum."""
+    """Sets the range to sum to all frames of the first movie."""
 
     _targets = [(ProtFlexAlign, ["sumFrame0", "sumFrameN"])]
     names = ("sumFrame0", "sumFrameN")
 
 
 class GainOrientationWizard(_FlexAlignWizard):
-    """Ranks the orientations of the gain by how well they explain the first movie."""
+    """Ranks the orientations of the gain by how well they explain the first movie, and sets the best one."""
 
     _targets = [(ProtFlexAlign, ["gainRot", "gainFlip"])]
 
@@ -263,7 +267,7 @@ def patches_window(shown: Preview) -> Plotter:
     axes.plot(
         x.ravel(), y.ravel(), "D", color=POINT_COLOUR, markeredgecolor="black", clip_on=False, label="control point"
     )
-    axes.set(xlim=(0, width), ylim=(height, 0), anchor="S")  # as points on the edges would widen it
+    axes.set(xlim=(0, width), ylim=(height, 0), anchor="S")  # control points on the edges would widen the limits
     axes.legend(loc="upper center", bbox_to_anchor=(0.53, 0.19), bbox_transform=figure.transFigure, ncol=3, fontsize=10)
     text = textwrap.fill(preview_text(shown), TEXT_WIDTH)
     figure.text(0.04, 0.135, text, fontsize=9, va="top", color="black" if shown.enough_room else "#b3261e")
@@ -271,7 +275,7 @@ def patches_window(shown: Preview) -> Plotter:
 
 
 def _draw_patches(axes: Any, shown: Preview) -> None:
-    """All outlines thin; they overlap, so that one patch is drawn whole."""
+    """Draw all patches as thin outlines. Patches overlap, so one of them is also drawn as a filled square."""
     size = shown.patch_px
     corners = [(x, y) for y in shown.edges[0] for x in shown.edges[1]]
     for corner in corners:

@@ -1,4 +1,4 @@
-"""What Scipion runs. The protocol for tilt series is there where scipion-em-tomo is."""
+"""The protocols for Scipion. The one for tilt series is available if scipion-em-tomo is installed."""
 
 import logging
 
@@ -11,5 +11,5 @@ try:
 
     __all__ += ["ProtFlexAlignTiltSeries"]
 except ImportError as error:
-    if error.name != "tomo":  # it is installed, yet can't be used
+    if error.name != "tomo":  # tomo is installed, but can't be imported
         logging.getLogger(__name__).warning("There is no protocol FlexAlign tilt series: %s", error)

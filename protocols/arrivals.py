@@ -1,4 +1,7 @@
-"""Movie files that may still be on their way. Their own times are compared with each other, never with a clock."""
+"""Detects movie files that are still being written.
+
+Modification times of a file are compared with earlier ones of the same file, never with the clock of this machine.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import os
 import time
 from typing import Optional, Tuple
 
-STILL_S = 2.0  # a file that is the same for so long is taken as complete
+STILL_S = 2.0  # a file that has not changed for this time counts as complete
 LONGEST_WAIT_S = 300.0
 
 State = Optional[Tuple[int, int]]
 
 
 def file_state(path: str) -> State:
-    """Size and time of change; None where there is no file."""
+    """Size in bytes and modification time in ns; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -22,14 +25,14 @@ def file_state(path: str) -> State:
 
 
 def is_being_written(path: str, before: State) -> bool:
-    """Whether the file has changed since, or changes within the next moments."""
+    """Whether the file has changed since the state `before`, or changes within `STILL_S`."""
     if file_state(path) == before:
         time.sleep(STILL_S)
     return file_state(path) != before
 
 
 def wait_until_still(path: str) -> None:
-    """Return when the file no longer changes, or when it has been waited for long enough."""
+    """Wait until the file has not changed for `STILL_S`, at most `LONGEST_WAIT_S`."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     state, since = file_state(path), time.monotonic()
     while time.monotonic() - since < STILL_S and time.monotonic() < deadline:

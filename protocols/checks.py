@@ -1,4 +1,4 @@
-"""Checks of the form against the movies themselves, before anything runs."""
+"""Checks of the form's values and of the input movies before the run starts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from flexalign_plugin.motion.patches import MIN_ROOM
 from flexalign_plugin.movies import Movie, load_corrections, open_movie
 from flexalign_plugin.settings import Settings
 
-MOVIES_TRIED = 5
+MOVIES_TRIED = 5  # the checks use the first of these that can be read
 
 
 def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
-    """One sentence for each thing that would go wrong with every movie.
+    """One sentence for each error that would occur with every movie.
 
     Parameters
     ----------
     values : fields of Settings, unchecked.
-    paths : movie files. One that can't be read is no reason to stop the others, so the first few are tried.
+    paths : movie files. The first one that can be read is checked, because a damaged movie must not stop the run.
     """
     try:
         settings = Settings(**values)
@@ -31,7 +31,7 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
         movie = _first_readable(paths, settings)
     except MovieError as error:
         return [str(error)]
-    found = []
+    errors = []
     with movie:
         n_frames, ny, nx = movie.shape
         for check in (
@@ -42,30 +42,30 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
             try:
                 check()
             except FlexAlignError as error:
-                found.append(str(error))
-    return found + _control_points(settings, ny, nx)
+                errors.append(str(error))
+    return errors + _control_points(settings, ny, nx)
 
 
 def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
-    """Things worth knowing before the run that are no mistakes."""
+    """Sentences about values that are valid but may not be intended. shape : (ny, nx) of the frames."""
     settings = Settings(**values)
-    found = []
+    sentences = []
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
-        found.append(
-            "The dose per frame is not known, so no dose-weighted micrographs will be made: give it under "
-            "*Dose weighting*, or turn the dose filter off."
+        sentences.append(
+            "The dose per frame is not known, so no dose-weighted micrographs will be written: give the dose under "
+            "*Dose weighting*, or set *Apply dose filter?* to No."
         )
-    return found + room_hints(settings, shape)
+    return sentences + room_hints(settings, shape)
 
 
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:
-    """What the size of the frames, (ny, nx), means for the local motion."""
-    narrow = min(shape) * settings.pixel_size
-    if not settings.do_local_alignment or narrow >= MIN_ROOM * settings.min_local_res:
+    """A sentence if the frames are too small to measure local motion. shape : (ny, nx) of the frames."""
+    shorter_side = min(shape) * settings.pixel_size
+    if not settings.do_local_alignment or shorter_side >= MIN_ROOM * settings.min_local_res:
         return []
     return [
-        f"The movies are {narrow:.0f} A wide: no room for two patches of {settings.min_local_res:g} A, so local motion "
-        "can't be measured, they will be aligned as whole frames."
+        f"The shorter side of the frames is {shorter_side:.0f} A, too short for two patches of "
+        f"{settings.min_local_res:g} A: local motion can't be measured, and the movies will be aligned as whole frames."
     ]
 
 
@@ -81,7 +81,8 @@ def _first_readable(paths: List[str], settings: Settings) -> Movie:
 
 
 def _control_points(settings: Settings, ny: int, nx: int) -> List[str]:
-    """Control points set by hand need patches enough; Settings can't know how many automatic patches there will be."""
+    """An error if there are fewer automatic patches than the given control points need. Settings checks this only for
+    a given number of patches, because the automatic number depends on the size of the frames."""
     if not settings.do_local_alignment or settings.auto_control_points or not settings.auto_patches:
         return []
     patch = settings.min_local_res / settings.pixel_size

@@ -1,55 +1,120 @@
-"""What the protocols have in common: the devices or the queue that compute, and the end of a run."""
+"""What both protocols share: devices or queue for the movies, counts, progress in the log, the end of a run."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Dict, List
 
+import pyworkflow.object as pwobj
 from pwem.protocols import EMProtocol
 
 from flexalign_plugin.execution.engine import Engine
+from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.execution.worker_pool import WorkerPool
 from flexalign_plugin.kernels.cuda_installation import device_index
 from flexalign_plugin.report_pages import LiveReport
 
-from . import devices
+from . import devices, form_values, summaries
 from .handover import HandOver
 from .scipion_queue import queue_of
 
 
 class ComputesMovies(EMProtocol):
-    """To be named before a protocol's other base class. `_insertAllSteps` sets what is declared here."""
+    """Base class of both protocols. List it before the other base class. `_insertAllSteps` must call `_prepare_run`."""
 
     _hand_over: HandOver
     _report: LiveReport
 
+    # --------------------------- Form ---------------------------
+    @property
+    def inputIsEer(self) -> pwobj.Boolean:
+        """For conditions of the form, which evaluate it like a parameter."""
+        first = self._first_movie()
+        return pwobj.Boolean(first is not None and form_values.is_eer(first))
+
+    @property
+    def inputIsTiff(self) -> pwobj.Boolean:
+        """See `inputIsEer`."""
+        first = self._first_movie()
+        return pwobj.Boolean(first is not None and form_values.is_tiff(first))
+
+    def _first_movie(self) -> Any:
+        """The first movie of the input, or None if there is none yet."""
+        raise NotImplementedError
+
+    def _getBinFactor(self) -> float:
+        return self.binFactor.get() / self.fcropFactor.get()
+
+    # --------------------------- Devices ---------------------------
     def getGpuList(self) -> List[int]:
-        # pyworkflow makes a slot for each listed GPU even when none is used, and then runs one step at a time.
+        # pyworkflow reserves a slot for each listed GPU even if none is used, and then runs one step at a time.
         return [] if devices.steps_go_to_queue(self) else [device_index(name) for name in devices.chosen(self)]
 
     def getTotalThreads(self) -> int:
-        # pyworkflow takes one Scipion thread as the one that only waits; here it computes.
-        at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
-        return at_once * self.getBinThreads()
+        # pyworkflow counts one Scipion thread as idle, because it only waits for the others. With one thread, that
+        # thread runs the steps itself.
+        movies_at_once = len(devices.chosen(self)) or max(self.getScipionThreads() - 1, 1)
+        return movies_at_once * self.getBinThreads()
 
     def getSubmitDict(self) -> Dict[str, Any]:
-        """What a job of a queue asks for, unless the queue's own form says it; the base class counts Scipion's threads
-        as cores."""
+        """Resources that a job of a queue requests; values from the queue's own form take precedence. The base class
+        would request one core for each Scipion thread."""
         values: Dict[str, Any] = super().getSubmitDict()
         cores = self.getTotalThreads()
         if devices.steps_go_to_queue(self):
             cores = self.getBinThreads() * max(len(devices.chosen(self)), 1)
-        asked = {"JOB_THREADS": cores, "JOB_CORES": cores, "GPU_COUNT": len(devices.chosen(self))}
-        return {**values, **asked, **self.getQueueParams()[1]}
+        requested = {"JOB_THREADS": cores, "JOB_CORES": cores, "GPU_COUNT": len(devices.chosen(self))}
+        return {**values, **requested, **self.getQueueParams()[1]}
 
     def _make_engine(self) -> Engine:
         if devices.steps_go_to_queue(self):
             return queue_of(self)
         return WorkerPool(devices.compute(self), log=self.info)
 
+    # --------------------------- The run ---------------------------
+    def _prepare_run(self) -> None:
+        """Set up what the steps share."""
+        self._counting = threading.RLock()  # guards the counts that steps change
+        self._hand_over = HandOver(self._make_engine, self._job, self.info)
+        self._n_done = 0
+        self._pace = summaries.Pace()
+        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
+
+    def _job(self, movie: Any) -> Job:
+        raise NotImplementedError
+
+    def _n_known(self) -> int:
+        """Number of movies (or tilts) in the input so far."""
+        raise NotImplementedError
+
+    def _log_result(self, item: str, name: str, result: JobResult, pixel_size_A: float, more_come: bool) -> None:
+        """Log the outcome for one movie, count the movie, and log the progress of the run.
+
+        Parameters
+        ----------
+        item : "Movie" or "Tilt". name : of the movie, as in the log.
+        more_come : whether the input is still open.
+        """
+        if result.ok:
+            for warning in result.warnings:
+                self.warning(f"{name}: {warning}")
+            for note in result.notes:
+                self.info(f"{name}: {note}")
+            outcome = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, pixel_size_A)}"
+        else:
+            self.warning(f"FAILED: {result.message}")
+            outcome = "failed, the run continues"
+        with self._counting:
+            self._n_done += 1
+            self._pace.finished()
+            done, total = self._n_done, self._n_known()
+            pace = self._pace.text(total - done, more_come)
+        self.info(f"{item} {done} of {total}: {name} {outcome}; {pace}")
+
     def _stepsCheck(self) -> None:
         if self.isFailed():
-            # The executor calls this a last time and then waits for every thread; and whoever waits for our outputs
-            # must learn that no more will come.
+            # The executor calls this a last time and then waits for every thread. The outputs are closed, so that
+            # protocols that wait for them stop waiting.
             self._hand_over.close()
             self._closeOutputSet()
             return

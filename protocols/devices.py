@@ -1,4 +1,4 @@
-"""The form's choice of GPUs, and what the workers are told about it."""
+"""Form parameters for GPUs and cluster jobs, and the devices and threads that follow from them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ FAILURE_CHOICES = ("the movie fails", "the CPU aligns it")
 
 
 def define_choice(form: Any) -> None:
-    """Scipion shows these two in a place of its own, above the form's tabs."""
+    """Scipion shows these two together as *GPU IDs*, above the tabs of the form."""
     form.addHidden(
         USE_GPU,
         params.BooleanParam,
         default=False,
         label="Use GPU for execution",
-        help="GPUs are *No* by default, because this version has been tested on an emulated GPU but has not been tried "
-        "on hardware yet. Compare a few movies with the CPU's results first: they should agree to 0.02 pixels. "
-        "`flexalign info` says whether a GPU can be used here, and if not, what is missing.",
+        help="The default is *No*, because this version has been tested on an emulated GPU but not on real hardware. "
+        "First align a few movies on both CPU and GPU: their shifts should agree within 0.02 pixels. "
+        "`flexalign info` shows whether a GPU can be used on this machine, and what is missing if not.",
     )
     form.addHidden(
         GPU_LIST,
         params.StringParam,
         default="0",
         label="Choose GPU IDs",
-        help="Numbers of the GPUs, as *0 1* or *0,1*. They share the movies: each aligns one and reads the next. "
-        "Nothing else needs to be set for that, *Scipion threads* stays at 1.",
+        help="Numbers of the GPUs, separated by spaces or commas, for example *0 1*. The first GPU is 0. The GPUs "
+        "share the movies: each GPU aligns one movie while the next one is read. Leave *Scipion threads* at 1.",
     )
 
 
@@ -45,9 +45,9 @@ def define_details(form: Any) -> None:
         params.IntParam,
         default=MOVIES_PER_JOB,
         label="Movies per job",
-        help="Only when the steps, and not the whole protocol, are jobs of a cluster's queue. So many movies make one "
-        "job, fewer when there are no more; *Scipion threads* less one says how many jobs there are at once. A job "
-        "needs some seconds to begin; one that is killed costs only the movies that it had not finished.",
+        help="Largest number of movies in one job. Used only if each step, and not the whole protocol, is submitted to "
+        "the queue of a cluster. The number of simultaneous jobs is *Scipion threads* minus 1. Each job takes a few "
+        "seconds to start. If a job is killed, only its unfinished movies have to be aligned again.",
         expertLevel=LEVEL_ADVANCED,
     )
     group = form.addGroup("GPUs", expertLevel=LEVEL_ADVANCED)
@@ -58,9 +58,9 @@ def define_details(form: Any) -> None:
         default=0,
         display=params.EnumParam.DISPLAY_COMBO,
         label="If a GPU fails",
-        help="A movie is first tried again, on another GPU or by a fresh process. This is what happens if that fails "
-        "too, or when the movie is too large for the GPU's memory. Movies that fail are tried again by *Continue*; "
-        "for those that the CPU aligned, a warning in the log says why.",
+        help="If a GPU fails, the movie is first retried on another GPU or in a new process. This choice applies if "
+        "the retry fails too, or if the movie is too large for the memory of the GPU. *Continue* aligns failed movies "
+        "again. If the CPU aligns a movie instead, a warning in the log gives the reason.",
         expertLevel=LEVEL_ADVANCED,
     )
     group.addParam(
@@ -68,8 +68,8 @@ def define_details(form: Any) -> None:
         params.FloatParam,
         default=0.0,
         label="GPU memory limit (GB)",
-        help="Most memory of each GPU that may be used, to leave room for other programs. 0: all of it. The results do "
-        "not depend on it.",
+        help="Maximum memory to use on each GPU, to leave room for other programs. 0: all of it. The results do not "
+        "depend on this value.",
         expertLevel=LEVEL_ADVANCED,
     )
     group.addParam(
@@ -77,30 +77,39 @@ def define_details(form: Any) -> None:
         params.BooleanParam,
         default=True,
         label="Tune FFT sizes?",
-        help="How fast a Fourier transform is depends on its size. With *Yes* the fastest size near that of the frames "
-        "is searched when a size is met for the first time, and kept for later runs.",
+        help="The speed of a Fourier transform depends on its size. With *Yes* the fastest size near the size of the "
+        "frames is measured when movies of a new size are aligned on a GPU for the first time. It is stored for later "
+        "runs.",
         expertLevel=LEVEL_ADVANCED,
     )
 
 
 def steps_go_to_queue(protocol: Any) -> bool:
-    """Whether each step's work is a job of a queue; else the whole protocol is one, or all is done here."""
+    """Whether the movies are aligned in queue jobs of their own. If not, the whole protocol is one job, or everything
+    runs on this machine."""
     return bool(protocol.useQueue()) and protocol.getQueueParams()[1].get(QUEUE_FOR_JOBS) == "Y"
 
 
 def chosen(protocol: Any) -> List[str]:
-    """Names of the chosen GPUs, none on the CPU; SettingsError where the list is no list of numbers."""
+    """Names of the chosen GPUs (`cuda:0`), empty for the CPU.
+
+    Raises
+    ------
+    SettingsError : the list is empty or contains something other than numbers.
+    """
     if not protocol.useGpu:
         return []
     names = devices_of(protocol.gpuList.get() or "")
     if not names:
-        raise SettingsError("No GPU is chosen: write its number, 0 for the first, or set *Use GPU* to No.")
-    # A queue numbers those that it grants from 0 on.
+        raise SettingsError(
+            "No GPU is chosen: enter its number in *GPU IDs* (0 for the first), or set *GPU IDs* to No."
+        )
+    # In a job, the GPUs that the queue has granted are numbered from 0.
     return [f"cuda:{i}" for i in range(len(names))] if protocol.useQueue() else names
 
 
 def compute(protocol: Any) -> Compute:
-    """What computes the protocol's movies. *Threads* is for one movie, and each GPU has one."""
+    """Devices and CPU threads for the protocol's movies. *Threads* is per movie, and each GPU aligns one at a time."""
     gpus = chosen(protocol)
     threads = protocol.getBinThreads() * max(len(gpus), 1)
     return Compute(
@@ -113,16 +122,21 @@ def compute(protocol: Any) -> Compute:
 
 
 def problems(protocol: Any) -> List[str]:
-    """Why the chosen GPUs can't be used. Those of a queue are on other machines, and can't be looked at from here."""
-    found = []
+    """One sentence for each wrong value, and for chosen GPUs that can't be used. GPUs of a queue are not checked,
+    because they are on other machines."""
+    errors = []
+    if protocol.getBinThreads() < 1:
+        errors.append(f"Threads is {protocol.getBinThreads()}: at least 1 CPU core is needed.")
     if protocol.moviesPerJob.get() < 1:
-        found.append(f"Movies per job is {protocol.moviesPerJob.get()}: at least 1.")
+        errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: give a number of at least 1.")
     if protocol.gpuMemory.get() < 0:
-        found.append(f"GPU memory limit is {protocol.gpuMemory.get():g} GB: give a number above 0, or 0 for all of it.")
+        errors.append(
+            f"GPU memory limit is {protocol.gpuMemory.get():g} GB: give a number above 0, or 0 for all of it."
+        )
     try:
-        how = compute(protocol)
+        devices = compute(protocol)
         if not protocol.useQueue():
-            how.check()
+            devices.check()
     except SettingsError as error:
-        found.append(str(error))
-    return found
+        errors.append(str(error))
+    return errors

@@ -1,7 +1,12 @@
-"""The form of ProtFlexAlign; `tilt_form` takes its parts from here.
+"""The form of ProtFlexAlign; `tilt_form` uses parts of it.
 
-Defaults and help texts come from `Settings`, which also checks the values; here are labels, order and longer help.
-Parameter names are those of XmippProtFlexAlign, so that its workflows carry over.
+Defaults and the first line of each help text come from `Settings`, which also checks the values. Labels, order and
+additional help are defined here.
+
+Parameters that XmippProtFlexAlign also has keep its names. The name of the protocol class differs, and so do the
+defaults of *maxResForCorrelation*, *maxShift*, *useGpu* and *numberOfThreads* and the meaning of a few parameters: the
+gain, for example, is flipped after its rotation here. docs/migration.md lists the differences and how to reuse a
+workflow.
 """
 
 from __future__ import annotations
@@ -20,8 +25,14 @@ DENOISER_PAIRS = 200
 
 
 def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
-    """Add the parameter of one Settings field; its type, first line of help and, unless given, default are the
-    field's."""
+    """Add the parameter of one Settings field, with the type and the default of that field.
+
+    Parameters
+    ----------
+    where : form, group or line.
+    more : additional help, shown below the help of the field.
+    kwargs : passed to pyworkflow; `default` replaces the field's default, `choices` the texts of its choices.
+    """
     field = Settings.__dataclass_fields__[FIELDS_OF_FORM[name]]
     default, choices = kwargs.pop("default", field.default), field.metadata["choices"]
     help_text = field.metadata["help"] + ("\n" + more if more else "")
@@ -37,7 +48,7 @@ def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> Non
 
 
 def define_form(form: Any) -> None:
-    """All parameters but the input movies, which the base class has put into the section that is open."""
+    """Add all parameters except the input movies, which the base class has already added to the open section."""
     devices.define_choice(form)
     define_frames(form)
     define_correction(form)
@@ -55,29 +66,36 @@ def define_computing(form: Any, can_stop_early: bool = False) -> None:
             params.IntParam,
             default=0,
             label="Only process N movies",
-            help="Stop after the first so many movies, to try settings out. 0: all.",
+            help="Align only the first N movies of the input, for example to test settings. 0: all movies.",
         )
-    add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit otherwise. The results are the same.")
+    add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit into memory. The results are the same.")
     devices.define_details(form)
     form.addParallelSection(
         threads=1,
         mpi=0,
         binThreads=DEFAULT_THREADS,
-        binThreadsHelp="CPU cores that compute one movie (never more are used than the machine has). Movies are "
-        "computed one after the other, the next one is read meanwhile: leave *Scipion threads* at 1 and put all cores "
-        "here. With GPUs: cores that read and decode the movies of each GPU. If steps are jobs of a cluster's queue: "
-        "cores of each job, and *Scipion threads* less one is the number of jobs at once.",
+        binThreadsHelp="Number of CPU cores that process one movie (limited to the cores of the machine). Movies are "
+        "aligned one after the other, and the next movie is read at the same time: leave *Scipion threads* at 1 and "
+        "enter all cores here. With GPUs: CPU cores that read and decode the movies of each GPU. If each step is "
+        "submitted to the queue of a cluster: CPU cores of each job. The number of simultaneous jobs is then *Scipion "
+        "threads* minus 1.",
     )
 
 
 def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Settings.n_frames) -> None:
-    """movies : name of the parameter that is the input; conditions are looked at again when it changes."""
+    """Parameters that select and group the frames.
+
+    Parameters
+    ----------
+    movies : name of the input parameter; pyworkflow evaluates the conditions again when it changes.
+    eer_frames : default number of EER frames.
+    """
     only_eer, only_tiff = f"{movies} is not None and inputIsEer", f"{movies} is not None and inputIsTiff"
     group = form.addGroup("Frames")
     line = group.addLine(
         "Frames to ALIGN",
-        help="First and last frame to align, counted from 1 in the movie's file. 0 as the last means: to the end. For "
-        "EER movies these are the frames after grouping.",
+        help="First and last frame to align, counted from 1 as in the movie file. 0 as the last frame means the last "
+        "frame of the movie. For EER movies these are the frames after grouping.",
     )
     add(line, "alignFrame0", "from")
     add(line, "alignFrameN", "to")
@@ -85,14 +103,14 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         group,
         "useAlignToSum",
         "Use ALIGN frames range to SUM?",
-        "With *No* you choose the frames that make up the micrograph, a part of those aligned: for instance without "
-        "the first frames, which move most.",
+        "With *No* you choose which of the aligned frames are summed into the micrograph, for example without the "
+        "first frames, which move most.",
     )
     line = group.addLine(
         "Frames to SUM",
         condition="not useAlignToSum",
-        help="First and last frame in the micrograph, counted from 1; they must lie inside the range to align. 0 as "
-        "the last means: up to the last one aligned.",
+        help="First and last frame to sum into the micrograph, counted from 1. Both must be inside the range to align. "
+        "0 as the last frame means the last aligned frame.",
     )
     add(line, "sumFrame0", "from")
     add(line, "sumFrameN", "to")
@@ -102,8 +120,8 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         group,
         "flipTiff",
         "Turn TIFF movies upside down?",
-        "Micrographs and shifts are then those of the turned frames: say Yes for Bayesian polishing in RELION, No if "
-        "other programs of Scipion are to read the same movies.",
+        "Micrographs and shifts then refer to the flipped frames. Choose *Yes* for Bayesian polishing in RELION, and "
+        "*No* if other programs in Scipion will read the same movies.",
         condition=only_tiff,
         expertLevel=LEVEL_ADVANCED,
     )
@@ -112,9 +130,9 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         group,
         "nFrames",
         "Number of EER frames",
-        "The camera stores hundreds of thin hardware frames; they are added up in equal groups. About 1 e/A^2 in each "
-        "group is a good choice. The dose per frame of imported movies is taken as that of a hardware frame; of a "
-        "tilt, the dose of the whole tilt is known.",
+        "The camera stores hundreds of hardware frames with few electrons each. They are summed in groups of equal "
+        "size. A dose of about 1 e/A^2 in each group is a good choice. The dose per frame of imported EER movies is "
+        "the dose of one hardware frame. For tilt series the import gives the dose of the whole tilt.",
         condition=only_eer,
         default=eer_frames,
     )
@@ -122,8 +140,8 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         group,
         "eerSampling",
         "EER rendering",
-        "Electrons are located finer than a pixel. With 8K or 16K, the pixel size of the imported movies must be that "
-        "of the finer grid.",
+        "The camera locates electrons with sub-pixel precision. With 8K or 16K, the pixel size of the imported movies "
+        "must be that of the finer grid.",
         choices=["4K (physical pixels)", "8K", "16K"],
         display=params.EnumParam.DISPLAY_COMBO,
         condition=only_eer,
@@ -132,12 +150,12 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
 
 def define_correction(form: Any) -> None:
     form.addSection(label="Gain and defects")
-    group = form.addGroup("Gain reference (the one given when the movies were imported)")
+    group = form.addGroup("Gain reference (the file given at the import of the movies)")
     add(
         group,
         "gainRot",
         "Rotate the gain",
-        "The rotation comes first, then the flip.",
+        "The rotation is applied first, then the flip.",
         choices=["no rotation", "90 degrees", "180 degrees", "270 degrees"],
         display=params.EnumParam.DISPLAY_COMBO,
     )
@@ -152,7 +170,7 @@ def define_correction(form: Any) -> None:
         group,
         "gainConvention",
         "Gain multiplies or divides",
-        "A wrong choice shows as the detector's pattern in the micrographs.",
+        "A wrong choice is visible as the detector's pattern in the micrographs.",
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
@@ -164,50 +182,51 @@ def define_correction(form: Any) -> None:
         expertLevel=LEVEL_ADVANCED,
         display=params.EnumParam.DISPLAY_COMBO,
     )
-    group = form.addGroup("Bad pixels (each is replaced by its good neighbours)")
-    add(group, "removeHotPixels", "Find hot and dead pixels?")
-    add(group, "defectFile", "Defect list", "x and y of a rectangle's first pixel, counted from 0.")
-    add(group, "defectMap", "Defect map", "It must have the size of the movie's frames.")
+    group = form.addGroup("Defects (each defect pixel is replaced by its good neighbours)")
+    add(group, "removeHotPixels", "Replace hot and dead pixels?")
+    add(group, "defectFile", "Defect list", "x and y are the first pixel of the rectangle, counted from 0.")
+    add(group, "defectMap", "Defect map", "The image must have the size of the movie's frames.")
     group = form.addGroup("Magnification distortion", expertLevel=LEVEL_ADVANCED)
     add(
         group,
         "doMagCor",
         "Correct magnification distortion?",
-        "The picture is stretched about its centre; the pixel size stays the one of the movies. Don't combine it with "
-        "Bayesian polishing in RELION, which reads the movies as they are.",
+        "The image is stretched about its centre. The pixel size remains that of the movies. Do not combine this with "
+        "Bayesian polishing in RELION, which reads the uncorrected movies.",
         expertLevel=LEVEL_ADVANCED,
     )
-    asked = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
-    add(group, "scaleMaj", "Major scale factor", **asked)
-    add(group, "scaleMin", "Minor scale factor", **asked)
-    add(group, "angDist", "Distortion angle (deg)", **asked)
+    if_corrected = {"condition": "doMagCor", "expertLevel": LEVEL_ADVANCED}
+    add(group, "scaleMaj", "Major scale factor", **if_corrected)
+    add(group, "scaleMin", "Minor scale factor", **if_corrected)
+    add(group, "angDist", "Distortion angle (deg)", **if_corrected)
 
 
 def define_alignment(form: Any, local: bool = True) -> None:
-    """local : whether local motion is measured by default."""
+    """Parameters of the motion estimate. local : default of *doLocalAlignment*."""
     form.addSection(label="Alignment")
     group = form.addGroup("Whole frames")
     add(
         group,
         "maxShift",
         "Maximum shift (A), 0 = automatic",
-        "How far the sample may move from one frame to the next; the whole drift may be many times longer. "
-        "0: automatic, which starts with 50 A and goes beyond where frames find no partner within it.",
+        "The total drift over all frames may be many times larger. The automatic value starts with 50 A and increases, "
+        "up to four times that, if frames cannot be aligned within it.",
     )
     add(
         group,
         "maxResForCorrelation",
         "Maximum resolution (A), 0 = automatic",
-        "Details finer than this are mostly noise in a single frame and are left out of the comparison. "
-        "0: automatic, 30 A for a field of view of 4096 A, finer (to 20 A) for smaller ones with fine detail.",
+        "Finer detail is mostly noise in a single frame and is not used to compare frames. "
+        "The automatic value is 30 A for a field of view of 4096 A, and finer (down to 20 A) for a smaller one with "
+        "fine detail.",
     )
     group = form.addGroup("Local motion")
     add(
         group,
         "doLocalAlignment",
         "Correct local motion?",
-        "The beam makes the sample bend: different places of the image move differently. The motion is measured in "
-        "patches and described by one smooth spline in space and time.",
+        "The beam deforms the specimen, so that different parts of the image move differently. This motion is measured "
+        "in patches and described by a smooth B-spline in space and time.",
         default=local,
     )
     advanced = {"expertLevel": LEVEL_ADVANCED}
@@ -224,13 +243,13 @@ def define_alignment(form: Any, local: bool = True) -> None:
     line = group.addLine("Number of patches", condition=f"{if_local} and not autoPatches", **advanced)
     add(line, "patchesX", "X")
     add(line, "patchesY", "Y")
-    add(group, "groupNFrames", "Group N frames", "Raises the signal of dim movies.", condition=if_local, **advanced)
+    add(group, "groupNFrames", "Group N frames", "Use more for movies of low signal.", condition=if_local, **advanced)
     add(group, "autoControlPoints", "Choose control points automatically?", condition=if_local, **advanced)
     line = group.addLine(
         "Control points (override knots)",
         condition=f"{if_local} and not autoControlPoints",
-        help="Number of control points of the spline along the image's axes and in time, at least 3 each. More follow "
-        "the motion more closely and are noisier.",
+        help="Number of control points of the B-spline along X, along Y and in time, at least 3 each. More control "
+        "points follow the motion more closely but are noisier.",
         **advanced,
     )
     add(line, "controlPointX", "X")
@@ -239,9 +258,9 @@ def define_alignment(form: Any, local: bool = True) -> None:
     add(
         group,
         "doRefinement",
-        "Refine the whole motion together?",
-        "Pairs of frames are compared first. With *Yes* the resulting motion is then adjusted so that the sum of all "
-        "frames becomes as sharp as it can be; helps most with dim movies.",
+        "Refine motion jointly?",
+        "The published method compares pairs of frames. With *Yes* the resulting motion is then adjusted so that the "
+        "sum of all frames becomes as sharp as possible. This helps most with movies of low signal.",
         condition=if_local,
         **advanced,
     )
@@ -253,23 +272,24 @@ def _define_output(form: Any) -> None:
     group = form.addGroup("Micrographs")
     add_image_parameters(group)
     add(group, "doSaveAveMic", "Save aligned micrographs?", expertLevel=LEVEL_ADVANCED)
-    _define_halves(form)
+    _define_even_odd(form)
     group = form.addGroup("Further results")
     add_psd(group)
     add(
         group,
         "doSaveMovie",
         "Save aligned movies?",
-        "The output movies are then these (binned and cropped like the micrographs, as large as 32-bit numbers make "
-        "them) instead of the input movies with their shifts.",
+        "The output movies are then the aligned movies, binned and cropped like the micrographs, instead of the input "
+        "movies with their shifts. They take as much disk space as movies of 32-bit floats, or half of that with "
+        "16-bit floats.",
         expertLevel=LEVEL_ADVANCED,
     )
     add(
         group,
         "doSavePs",
         "Save spectra for CTF programs?",
-        "Frames are summed in groups of 4 e/A^2, the power spectra of the groups are summed again, and its root is "
-        "written (_PS.mrc, 512 x 512). Thon rings are clearer there than in the spectrum of the micrograph.",
+        "Frames are summed in groups of 4 e/A^2, the power spectra of the groups are added, and the square root is "
+        "written (_PS.mrc, 512 x 512). Thon rings are clearer in it than in the spectrum of the micrograph.",
         expertLevel=LEVEL_ADVANCED,
     )
 
@@ -279,14 +299,14 @@ def add_image_parameters(group: Any) -> None:
         group,
         "binFactor",
         "Binning factor",
-        "2 halves the number of pixels on each axis. The alignment itself always uses the full frames.",
+        "2 halves the number of pixels on each axis. The alignment itself always uses the unbinned frames.",
     )
     add(group, "fcropFactor", "F-crop factor", expertLevel=LEVEL_ADVANCED)
-    line = group.addLine("Crop offsets (px)", help="First column (X) and row (Y) that is written, in unbinned pixels.")
+    line = group.addLine("Crop offsets (px)", help="First column (X) and first row (Y) to write, in unbinned pixels.")
     add(line, "cropOffsetX", "X")
     add(line, "cropOffsetY", "Y")
     line = group.addLine(
-        "Crop dimensions (px)", help="Width (X) and height (Y) that is written, in unbinned pixels. 0: up to the edge."
+        "Crop dimensions (px)", help="Width (X) and height (Y) to write, in unbinned pixels. 0: up to the edge."
     )
     add(line, "cropDimX", "X")
     add(line, "cropDimY", "Y")
@@ -294,7 +314,7 @@ def add_image_parameters(group: Any) -> None:
         group,
         "saveFloat16",
         "Write 16-bit floats?",
-        "Half the disk space, and precise enough. Some programs can't read this kind of MRC file (mode 12).",
+        "This halves the disk space, and the precision is sufficient. Some programs can't read MRC files of mode 12.",
     )
 
 
@@ -303,7 +323,7 @@ def add_psd(group: Any) -> None:
         group,
         "doComputePSD",
         "Compute PSD (before/after)?",
-        "The picture shows, side by side, whether the correction brought the Thon rings out.",
+        "The picture shows both side by side: the Thon rings should be clearer after the correction.",
     )
 
 
@@ -313,9 +333,9 @@ def _define_dose(form: Any) -> None:
         group,
         "doApplyDoseFilter",
         "Apply dose filter?",
-        "The beam destroys fine detail first: late frames are weighted down at high resolution (Grant and Grigorieff, "
-        "2015). The weighted micrographs are an output of their own. Use them for particles, the unweighted ones to "
-        "find the CTF.",
+        "Radiation damage destroys fine detail first, so late frames are weighted down at high resolution (Grant and "
+        "Grigorieff, 2015). The dose-weighted micrographs are a separate output: use them to extract particles, and "
+        "the unweighted ones for CTF estimation.",
     )
     add(
         group,
@@ -327,37 +347,37 @@ def _define_dose(form: Any) -> None:
         "useMovieDose",
         params.BooleanParam,
         default=True,
-        label="Take the dose from the movies?",
-        help="With *Yes* dose per frame and initial dose are those given when the movies were imported. With *No* they "
-        "are given here.",
+        label="Use dose of imported movies?",
+        help="With *Yes* the dose per frame and the initial dose are those given at the import of the movies. With "
+        "*No* you enter them here.",
         expertLevel=LEVEL_ADVANCED,
     )
     line = group.addLine(
         "Dose (e/A^2)",
         condition="not useMovieDose",
-        help="Dose of one frame as it is aligned (for EER: of one group of hardware frames), and the dose before the "
-        "first frame of the file.",
+        help="Dose of one aligned frame (for EER: of one group of hardware frames), and the dose that the specimen "
+        "received before the first frame of the file.",
         expertLevel=LEVEL_ADVANCED,
     )
     line.addParam("dosePerFrame", params.FloatParam, default=1.0, label="per frame")
     line.addParam("preExposure", params.FloatParam, default=0.0, label="before")
 
 
-def _define_halves(form: Any) -> None:
+def _define_even_odd(form: Any) -> None:
     group = form.addGroup("Even and odd frames")
     add(
         group,
         "splitEvenOdd",
-        "Sum even and odd frames apart?",
-        "Two more micrographs of half the frames each, moved by the same motion: for denoisers, and to measure how far "
-        "the halves agree (Fourier ring correlation).",
+        "Sum even and odd frames?",
+        "Two more micrographs, each from half of the frames, corrected with the same motion. Denoisers need them. The "
+        "Fourier ring correlation measures their agreement.",
     )
     group.addParam(
         "denoiserPairs",
         params.BooleanParam,
         default=False,
-        label="Pairs to train a denoiser?",
-        help="Sum even and odd frames apart of the first movies only.",
+        label="Save pairs for a denoiser?",
+        help="Write sums of even and of odd frames for the first movies only.",
         condition="not splitEvenOdd",
     )
     group.addParam(
@@ -365,6 +385,6 @@ def _define_halves(form: Any) -> None:
         params.IntParam,
         default=DENOISER_PAIRS,
         label="Number of pairs",
-        help="200 are enough to train a denoiser.",
+        help="Number of movies for which the sums are written. 200 are enough to train a denoiser.",
         condition="denoiserPairs and not splitEvenOdd",
     )

@@ -1,4 +1,4 @@
-"""What the form's values are as settings: with the movies' properties, and for the frames and the kind of a movie."""
+"""Converts the form's values and the properties of the input movies to fields of `Settings`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 
 def form_values(protocol: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values; those that the protocol's form leaves out keep their defaults."""
+    """Fields of Settings from the form's values, without the fields that are not in the protocol's form."""
     values: Dict[str, Any] = {}
     for name in filter(protocol.hasAttribute, FIELDS_OF_FORM):
         field = Settings.__dataclass_fields__[FIELDS_OF_FORM[name]]
         value = getattr(protocol, name).get()
         choices = field.metadata["choices"]
         if value is None and field.default is not None:
-            value = field.default  # an emptied field that does not apply; of others `empty_numbers` tells
+            value = field.default  # an empty field that does not apply; `empty_numbers` reports the others
         elif choices is not None:
             value = choices[value]
         elif field.default is None:
@@ -28,14 +28,17 @@ def form_values(protocol: Any) -> Dict[str, Any]:
 
 
 def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
-    """Fields of Settings from the form's values, the input movies' properties, and the movie's frames and kind."""
+    """Fields of Settings for one movie: the form's values and the properties of the input set.
+
+    The doses depend on the movie: on frames that its file lacks, and for EER on its number of hardware frames.
+    """
     values = form_values(protocol)
     movies = protocol.inputMovies.get()
     acquisition = movies.getAcquisition()
     dose = acquisition.getDosePerFrame() or 0.0
     pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
     if is_eer(movie):
-        # Scipion counts hardware frames, and so is their dose given.
+        # For EER, Scipion gives the number of hardware frames, and the dose of one of them.
         first, last, _ = movie.getFramesRange()
         dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
     if not protocol.useMovieDose:
@@ -52,7 +55,7 @@ def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
 
 
 def empty_numbers(protocol: Any) -> List[str]:
-    """Labels of those fields for numbers that apply, but are empty or hold something else."""
+    """Labels of number fields that apply but are empty or do not contain a number."""
     return [
         param.label.get()
         for name, param in protocol.getDefinition().iterParams()
@@ -71,7 +74,7 @@ def is_tiff(movie: Any) -> bool:
 
 
 def dropped_frames(movie: Any) -> int:
-    """Frames of the original movie that come before the first one of the stored file."""
+    """Number of frames of the original movie before the first frame of the stored file."""
     first, _, index_in_file = movie.getFramesRange()
     return max(first - index_in_file, 0)
 

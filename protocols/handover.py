@@ -1,7 +1,7 @@
-"""Movies on their way from the steps to whatever aligns them, and back.
+"""Passes movies from Scipion's steps to the engine that aligns them, and returns the results to the steps.
 
-Scipion's steps wait for one movie after the other, yet every device needs one movie to align and one to read, and every
-job of a queue as many as it takes. So the movies that follow are handed over ahead of their steps.
+Each step waits for one movie. To be busy all the time, however, a device needs a second movie that it can read in the
+meantime, and a job of a queue needs several movies. Movies are therefore passed to the engine before their steps start.
 """
 
 from __future__ import annotations
@@ -22,29 +22,34 @@ ATTEMPTS_WHILE_WRITTEN = 3
 
 
 class HandOver:
-    """Thread-safe; movies are pyworkflow's objects."""
+    """Thread-safe. Movies are pwem's Movie objects."""
 
     def __init__(
-        self, make_engine: Callable[[], Engine], job_of: Callable[[Any], Job], say: Callable[[str], None]
+        self, make_engine: Callable[[], Engine], job_of: Callable[[Any], Job], log: Callable[[str], None]
     ) -> None:
-        """make_engine : called when the first movie goes to it; job_of : may raise FlexAlignError, and the movie
-        fails."""
-        self._make_engine, self._job_of, self._say = make_engine, job_of, say
+        """
+        Parameters
+        ----------
+        make_engine : called when the first movie is passed to it.
+        job_of : makes the job of a movie. If it raises a FlexAlignError, the movie fails.
+        log : writes a line to the log of the run.
+        """
+        self._make_engine, self._job_of, self._log = make_engine, job_of, log
         self._lock = threading.RLock()
         self._engine: Optional[Engine] = None
         self._closed = False
-        self._waiting: OrderedDict[int, Any] = OrderedDict()  # not yet handed over
-        self._in_work = 0  # handed over, without a result yet
+        self._waiting: OrderedDict[int, Any] = OrderedDict()  # not yet passed to the engine
+        self._in_work = 0  # passed to the engine, without a result yet
         self._futures: Dict[int, Future[JobResult]] = {}
-        self._seen: Dict[int, State] = {}  # files as they were when they were handed over
+        self._seen: Dict[int, State] = {}  # of each movie's file when it was passed to the engine
 
     def expect(self, movie: Any) -> None:
-        """The movie may be handed over when there is room, before its step asks for it."""
+        """Add a movie that may be passed to the engine before its step requests the result."""
         with self._lock:
             self._waiting[movie.getObjId()] = movie.clone()
 
     def result(self, movie: Any) -> JobResult:
-        """What comes of the movie; a file that was still being written is waited for and tried again."""
+        """The result of the movie. If its file was still being written, wait until it is complete and try again."""
         path = os.path.abspath(movie.getFileName())
         for _ in range(ATTEMPTS_WHILE_WRITTEN):
             result = self._future(movie).result()
@@ -53,19 +58,19 @@ class HandOver:
                 break
             if not is_being_written(path, before):
                 break
-            self._say(f"{os.path.basename(path)} is still being written: it is tried again when it is complete.")
+            self._log(f"{os.path.basename(path)} is still being written: it is aligned again when it is complete.")
             wait_until_still(path)
         return result
 
     def close(self) -> None:
-        """Movies without a result fail. May be called more than once."""
+        """Close the engine. Movies without a result fail. May be called more than once."""
         with self._lock:
             engine, self._engine, self._closed = self._engine, None, True
         if engine is not None:
             engine.close()
 
     def _future(self, movie: Any) -> Future[JobResult]:
-        """The movie goes to the engine, unless it is there already, and the next ones behind it."""
+        """Pass the movie to the engine, unless it is there already, and then the next ones."""
         with self._lock:
             if self._engine is None and not self._closed:
                 self._engine = self._make_engine()
@@ -87,23 +92,23 @@ class HandOver:
         try:
             job = self._job_of(movie)
         except FlexAlignError as error:
-            self._futures[number] = _known(JobResult(path, ok=False, error=str(error)))
+            self._futures[number] = _finished_future(JobResult(path, ok=False, error=str(error)))
             return
         if self._engine is None:
-            self._futures[number] = _known(given_up(job))
+            self._futures[number] = _finished_future(given_up(job))
             return
         self._in_work += 1
         self._futures[number] = future = self._engine.submit(job)
-        future.add_done_callback(self._movie_left)
+        future.add_done_callback(self._movie_finished)
 
-    def _movie_left(self, _: Future[JobResult]) -> None:
-        """Called in a thread of the engine, also while a step still waits for a slower movie."""
+    def _movie_finished(self, _: Future[JobResult]) -> None:
+        """Called in a thread of the engine, even while a step waits for a slower movie."""
         with self._lock:
             self._in_work -= 1
             self._keep_busy()
 
 
-def _known(result: JobResult) -> Future[JobResult]:
+def _finished_future(result: JobResult) -> Future[JobResult]:
     future: Future[JobResult] = Future()
     future.set_result(result)
     return future

@@ -1,6 +1,7 @@
-"""The output sets of the FlexAlign protocol, made from the records: what is appended to them and with which properties.
+"""The output sets of the FlexAlign protocol, made from the records: their items and properties.
 
-Runs in the executor's main thread. Movies are appended only where a set lacks them: a run may be killed in between.
+Runs in the executor's main thread. A movie is appended only to sets that do not contain it yet, because a run may be
+killed between two sets.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from . import form_values, summaries
 from .records import load_record, numbers_in_set
 
 OUT_FAILED = "outputMoviesFailed"
-REASON = "reason"  # of a failed movie: its attribute and column
+REASON = "reason"  # attribute and column with a failed movie's error
 MOVIES_TABLE, FAILED_TABLE = "movies.sqlite", "movies_failed.sqlite"
-HALVES = (OUT_MICS_EVEN, OUT_MICS_ODD)
+EVEN_ODD = (OUT_MICS_EVEN, OUT_MICS_ODD)
 MICROGRAPH_TABLES = {
     OUT_MICS: "micrographs.sqlite",
     OUT_MICS_DW: "micrographs_dose-weighted.sqlite",
@@ -35,7 +36,7 @@ MICROGRAPH_TABLES = {
 
 
 class AlignedMovieSets(ProtAlignMovies):
-    """The half of the protocol that makes the output sets; the other half aligns the movies and keeps the records."""
+    """The part of ProtFlexAlign that makes the output sets. ProtFlexAlign aligns the movies and saves the records."""
 
     _possibleOutputs = {
         OUT_MICS: emobj.SetOfMicrographs,
@@ -45,7 +46,7 @@ class AlignedMovieSets(ProtAlignMovies):
         OUT_MOVIES: emobj.SetOfMovies,
         OUT_FAILED: emobj.SetOfMovies,
     }
-    # Kept by the other half.
+    # Filled by ProtFlexAlign: {number of the movie: root of its files}, {number of a failed movie: its record}.
     _roots: Dict[int, str]
     _failures: Dict[int, JobResult]
 
@@ -61,19 +62,19 @@ class AlignedMovieSets(ProtAlignMovies):
         if bad or self.hasAttribute(OUT_FAILED):
             self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
         if good or self.hasAttribute(OUT_MOVIES):
-            self._firstTimeOutput = False  # `_relate` does it
+            self._firstTimeOutput = False  # relations are defined by `_relate`
             self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
             for name, file_of in self._micrograph_sets():
-                some = good
-                if name in HALVES:
-                    some = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
-                if some or self.hasAttribute(name):
+                items = good
+                if name in EVEN_ODD:
+                    items = [m for m in good if "micrograph_even" in records[m.getObjId()].files]
+                if items or self.hasAttribute(name):
                     table = MICROGRAPH_TABLES[name]
-                    self._updateOutputMicSet(self._missing_in(table, some), table, file_of, name, streamMode)
+                    self._updateOutputMicSet(self._missing_in(table, items), table, file_of, name, streamMode)
                     self._relate(name)
 
     def _micrograph_sets(self) -> List[Tuple[str, Callable[[emobj.Movie], str]]]:
-        """Output sets of micrographs that this run makes, and how their files are named."""
+        """Output sets of micrographs that this run makes, each with the function that names the file of a movie."""
         if not self.doSaveAveMic:
             return []
         sets = []
@@ -100,16 +101,13 @@ class AlignedMovieSets(ProtAlignMovies):
         first = itertools.islice(self._roots, self.nDenoiserPairs.get())
         return bool(self.denoiserPairs) and movie.getObjId() in first
 
-    def _getBinFactor(self) -> float:
-        return self.binFactor.get() / self.fcropFactor.get()
-
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
         movies = self._missing_in(file_name, movies)
         movies = [self._createOutputMovie(m) if name == OUT_MOVIES else self._failed_movie(m) for m in movies]
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
         if movie_set.isEmpty() and movies:
-            # Told here, because pwem would ask the first file, which it can't for every format, or keep the input's.
+            # Set here, because pwem would keep the input's values or read the first file, whose format it may not know.
             movie_set.setFramesRange(movies[0].getFramesRange())
             movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
         if aligned_files:
@@ -125,13 +123,13 @@ class AlignedMovieSets(ProtAlignMovies):
         return [m for m in movies if m.getObjId() not in known]
 
     def _relate(self, name: str) -> None:
-        """Outputs come from the input movies; told once, also where an earlier run was killed before it could."""
+        """Define the relation of an output to the input movies, unless it exists. A run may be killed before this."""
         output = getattr(self, name)
         if all(relation["object_child_id"] != output.getObjId() for relation in self.getRelations()):
             self._defineTransformRelation(self.inputMovies, output)
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
-        """The movie with its shifts, or the aligned movie with none left. Ranges are the file's own (1-based)."""
+        """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file."""
         record = _loaded(self._getMovieDone(movie))
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
@@ -146,7 +144,7 @@ class AlignedMovieSets(ProtAlignMovies):
             shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
         output.setFramesRange([first, first + n - 1, first_in_file])
         alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
-        alignment.setRoi([getattr(self, f"crop{what}").get() for what in ("OffsetX", "OffsetY", "DimX", "DimY")])
+        alignment.setRoi([getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")])
         output.setAlignment(alignment)
         return output
 
@@ -160,16 +158,17 @@ class AlignedMovieSets(ProtAlignMovies):
         return [float(s[1]) for s in shifts], [float(s[0]) for s in shifts]
 
     def _getMovieRoot(self, movie: emobj.Movie) -> str:
-        # Outside a run (viewers) the names that are unique by themselves are known all the same.
+        # Outside a run (in viewers) only names without an added number are known.
         roots = getattr(self, "_roots", {})
         return roots.get(movie.getObjId()) or unique_root(movie.getFileName(), (), movie.getObjId())
 
     def _preprocessOutputMicrograph(self, mic: emobj.Micrograph, movie: emobj.Movie) -> None:
-        """Pictures of the set's viewer. Every micrograph has all of them, if need be empty: they are table columns."""
+        """Add figures and pictures for the set's viewer. They are table columns, so every micrograph has all of them; a
+        picture may be empty."""
         record = _loaded(self._getMovieDone(movie))
         files = record.files
         figures = Figures.from_dict(record.quality)
-        # Names of other motion correction protocols.
+        # Names used by other motion correction protocols.
         mic._rlnAccumMotionTotal = pwobj.Float(figures.accumulated_motion_total_A)
         mic._rlnAccumMotionEarly = pwobj.Float(figures.accumulated_motion_early_A)
         mic._rlnAccumMotionLate = pwobj.Float(figures.accumulated_motion_late_A)
@@ -186,32 +185,33 @@ class AlignedMovieSets(ProtAlignMovies):
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
 
     def _check_outputs(self) -> None:
-        """RuntimeError where no movie could be aligned, or a promised set lacks one: then the run has not succeeded."""
+        """Raise a RuntimeError if no movie could be aligned, or if an output set is incomplete."""
         if not self._roots:
-            raise RuntimeError("The input was closed and has no movies: look at the run that they should come from.")
+            raise RuntimeError("The input is closed and has no movies: check the run that should have produced them.")
         done = len(self._roots) - len(self._failures)
         if self._failures:
             reason = next(iter(self._failures.values())).message
             if not done:
                 raise RuntimeError(
-                    f"None of {summaries.counted(len(self._failures))} could be aligned. The first one: {reason}"
+                    f"None of {summaries.counted(len(self._failures))} could be aligned. The first error: {reason}"
                 )
             self.warning(
                 f"{len(self._failures)} of {len(self._roots)} movies failed, see {OUT_FAILED} and {FAILED_MOVIES}."
             )
-        # Of pairs for a denoiser there are fewer, as asked.
-        complete = [name for name, _ in self._micrograph_sets() if name not in HALVES or self.splitEvenOdd]
+        # Sets of pairs for a denoiser have fewer items on purpose.
+        complete = [name for name, _ in self._micrograph_sets() if name not in EVEN_ODD or self.splitEvenOdd]
         for name in [OUT_MOVIES, *complete]:
             output = getattr(self, name, None)
             size = output.getSize() if output is not None else 0
             if size != done:
                 raise RuntimeError(
-                    f"{summaries.counted(done)} aligned, but {name} has {size} items: the log says what is missing."
+                    f"{summaries.counted(done)} aligned, but {name} has {size} items: check the log of the run for "
+                    "errors, then use *Continue*."
                 )
 
 
 def _loaded(path: str) -> JobResult:
     record = load_record(path)
     if record is None:
-        raise FileNotFoundError(f"{path} is missing, although the movie is marked as done: restart the protocol.")
+        raise FileNotFoundError(f"{path} is missing, although the movie was processed: restart the protocol.")
     return record

@@ -1,15 +1,14 @@
-"""ProtFlexAlign: the FlexAlign protocol. What it asks is in `form`, what it checks in `checks`.
+"""ProtFlexAlign: the FlexAlign protocol. Its parameters are in `form`, its checks in `checks`.
 
-Each movie is a step; the step hands the movie to a warm worker process and waits for it, so that a crash, a kill or a
-damaged file costs that movie and nothing else. What became of a movie is kept in a record; the output sets are made
-from the records, in the executor's main thread.
+Each movie is a step. The step passes the movie to a worker process that stays alive for all movies, and waits for the
+result, so that a crash, a kill or a damaged file affects one movie only. The result of each movie is saved as a record.
+The output sets are made from the records, in the executor's main thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set
 
 import pwem.objects as emobj
@@ -20,24 +19,22 @@ from pyworkflow.protocol.constants import STATUS_NEW
 from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import atomic_path
 from flexalign_plugin.output.corrected_star import write_corrected_micrographs
-from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form, form_values, summaries
 from .computing import ComputesMovies
-from .handover import HandOver
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
 from .records import remove_unfit_set, save_record, sort_out
 
 
 class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
-    """Corrects the motion of the sample during the exposure: frames are brought onto each other as a whole, then local
-    motion is measured in patches and described by a smooth spline in space and time, and each frame is resampled once
-    through the whole motion. Reads MRC, TIFF and EER movies and their gain and dark references.
+    """Corrects the motion of the specimen during the exposure. Whole frames are aligned first. Then local motion is
+    measured in patches and described by a smooth B-spline in space and time. Each frame is resampled once with the
+    total motion. Reads MRC, TIFF and EER movies and their gain and dark references.
 
-    For every movie: the micrograph, plots of the motion, power spectra before and after, the shifts for RELION
-    (_shifts.star) and the complete result (_motion.json).
+    Writes for every movie: the micrograph, plots of the motion, power spectra before and after the correction, the
+    shifts for RELION (_shifts.star) and the complete result (_motion.json).
     """
 
     _label = "FlexAlign"
@@ -46,44 +43,29 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _defineAlignmentParams(self, formDefinition: Any) -> None:
         form.define_form(formDefinition)
 
-    @property
-    def inputIsEer(self) -> pwobj.Boolean:
-        """For conditions of the form, which read it like a parameter."""
-        first = self._first_movie()
-        return pwobj.Boolean(first is not None and form_values.is_eer(first))
-
-    @property
-    def inputIsTiff(self) -> pwobj.Boolean:
-        first = self._first_movie()
-        return pwobj.Boolean(first is not None and form_values.is_tiff(first))
-
     def _first_movie(self) -> Optional[emobj.Movie]:
         pointer = getattr(self, "inputMovies", None)
         movies = pointer.get() if pointer is not None else None
         if movies is None or movies.isEmpty():
             return None
-        # To the query's end: one that is left open can keep a streaming import from writing.
+        # The query is read to its end, because an open query can prevent a streaming import from writing.
         return [movie.clone() for movie in movies.iterItems(limit=1)][0]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
-        self._lock = threading.RLock()  # of the counts, which steps change
-        self._hand_over = HandOver(self._make_engine, self._job, self.info)
+        self._prepare_run()
         self._roots: Dict[int, str] = {}
         self._taken_roots: Set[str] = set()
-        self._n_done = 0
         self._failures: Dict[int, JobResult] = {}
-        self._pace = summaries.Pace()
-        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
         self._registered: Set[int] = set()
         self.finished = self.streamClosed = False
-        self._take_up()
+        self._continue_earlier_run()
         super()._insertAllSteps()
 
     def _insertMovieStep(self, movie: emobj.Movie) -> int:
         number = movie.getObjId()
         root = unique_root(movie.getFileName(), self._taken_roots, number)
-        with self._lock:
+        with self._counting:
             self._roots[number] = root
             self._taken_roots.add(root)
             if self._isMovieDone(movie):
@@ -92,31 +74,31 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
                 self._hand_over.expect(movie)
         return super()._insertMovieStep(movie)
 
-    def _take_up(self) -> None:
-        """What an earlier run left: its records are the truth, whatever moment it was ended in. Movies that failed are
-        tried again; sets that don't fit the records are made again from them."""
+    def _continue_earlier_run(self) -> None:
+        """Continue from the records of an earlier run, if there is one. Failed movies are aligned again, and sets that
+        do not match the records are made again from them."""
         self._recorded, removed = sort_out(self._getExtraPath("DONE"), self._getExtraPath())
         if removed:
-            self.info(f"What failed before is tried again: {summaries.counted(removed)}.")
+            self.info(f"Failed or incomplete in an earlier run, aligned again: {summaries.counted(removed)}.")
         for table in (MOVIES_TABLE, *MICROGRAPH_TABLES.values()):
             if remove_unfit_set(self._getPath(table), self._recorded):
-                self.warning(f"{self._getPath(table)} does not fit the finished movies: it is made again.")
+                self.warning(f"{self._getPath(table)} does not match the finished movies and is made again.")
         pwutils.cleanPath(self._getAllDone(), self._getExtraPath(FAILED_MOVIES), self._getPath(FAILED_TABLE))
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
 
     def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
-        """Align one movie. The base class would link, unpack or convert it first, and stop the run if that fails."""
+        """Align one movie. The base class would first link, unpack or convert it, and would stop the run on failure."""
         movie = emobj.Movie()
         movie.setAcquisition(emobj.Acquisition())
         if hasAlignment:
             movie.setAlignment(emobj.MovieAlignment())
         movie.setAttributesFromDict(movieDict, setBasic=True, ignoreMissing=True)
         if self._isMovieDone(movie):
-            self.info(f"{movie.getFileName()} is done already.")
+            self.info(f"{movie.getFileName()} is already aligned.")
         else:
             self._processMovie(movie)
-        # Named as the step's result: where it is missing, Continue runs the step again.
+        # The record is the step's result: if it is missing, Continue runs the step again.
         return [self._getMovieDone(movie)]
 
     def _processMovie(self, movie: emobj.Movie) -> None:
@@ -124,24 +106,13 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         result = self._hand_over.result(movie)
         save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
-        if result.ok:
-            for warning in result.warnings:
-                self.warning(f"{name}: {warning}")
-            for note in result.notes:
-                self.info(f"{name}: {note}")
-            what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, movie.getSamplingRate())}"
-        else:
-            self.warning(f"FAILED: {result.message}")
-            what = "failed, the others go on"
-        with self._lock:
-            self._n_done += 1
-            done, total = self._n_done, len(self._roots)
-            self._pace.finished()
-            pace = self._pace.text(total - done, not self.streamClosed)
-        self.info(f"Movie {done} of {total}: {name} {what}; {pace}")
+        self._log_result("Movie", name, result, movie.getSamplingRate(), more_come=not self.streamClosed)
+
+    def _n_known(self) -> int:
+        return len(self._roots)
 
     def _n_waiting(self) -> int:
-        with self._lock:
+        with self._counting:
             return len(self._roots) - self._n_done
 
     def _job(self, movie: emobj.Movie) -> Job:
@@ -158,37 +129,38 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()
         for problem in write_corrected_micrographs(self._getExtraPath(), *optics):
             self.warning(problem)
-        # As this step's result, which a start removes: Continue must check again.
+        # The file is this step's result. It is removed at the start of a run, so that Continue repeats this step.
         with atomic_path(self._getAllDone()) as temporary, open(temporary, "w") as f:
             f.writelines(f"{number}\n" for number in sorted(self._registered))
         return [self._getAllDone()]
 
     # --------------------------- Streaming ---------------------------
     def _loadInputList(self) -> None:
-        """The movies that are to be aligned and not in the outputs yet; those that are would only fill the memory."""
+        """List the movies to align that are not in the outputs yet. The others are left out to save memory."""
         movies = emobj.SetOfMovies(filename=self.inputMovies.get().getFileName())
         movies.loadAllProperties()
-        asked_for = self._asked_for(movies)
-        self.listOfMovies = [m.clone() for m in asked_for if m.getObjId() not in self._registered]
+        requested = self._requested(movies)
+        self.listOfMovies = [m.clone() for m in requested if m.getObjId() not in self._registered]
         self.streamClosed = movies.isStreamClosed() or 0 < self.onlyProcess.get() <= movies.getSize()
         movies.close()
 
     def _insertNewMoviesSteps(self, insertedDict: Dict[int, int], inputMovies: Any) -> List[int]:
         listed = inputMovies is getattr(self, "listOfMovies", None)
-        steps = super()._insertNewMoviesSteps(insertedDict, inputMovies if listed else self._asked_for(inputMovies))
+        steps = super()._insertNewMoviesSteps(insertedDict, inputMovies if listed else self._requested(inputMovies))
         self._pace.arrived(len(steps))
         return steps
 
-    def _asked_for(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
-        most = self.onlyProcess.get()
+    def _requested(self, movies: Iterable[emobj.Movie]) -> Iterator[emobj.Movie]:
+        """The movies that are to be aligned with the current value of *Only process N movies*."""
+        limit = self.onlyProcess.get()
         for i, movie in enumerate(movies):
-            # Those done by an earlier run that was asked for more stay in the outputs.
-            if most <= 0 or i < most or movie.getObjId() in self._recorded:
+            # Movies that an earlier run with a higher limit has aligned stay in the outputs.
+            if limit <= 0 or i < limit or movie.getObjId() in self._recorded:
                 yield movie
 
     def _checkNewInput(self) -> None:
-        """New movies of the input set become steps. Asks whether the file has changed, not whether it is newer than
-        this machine's clock, as the base class does: clocks of file servers differ."""
+        """Add steps for new movies of the input set. The base class compares the time of the set's file with the clock
+        of this machine, which fails if the clock of the file server differs. Here any change of the file counts."""
         state = os.stat(self.inputMovies.get().getFileName())
         changed = (state.st_mtime_ns, state.st_size)
         if getattr(self, "_input_state", None) == changed:
@@ -203,8 +175,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
             self.updateSteps()
 
     def _checkNewOutput(self) -> None:
-        """Movies that are done go to the output sets. The base class keeps a list of those that are there and writes it
-        before the sets: what happens in between is lost. Here the sets themselves are asked."""
+        """Add finished movies to the output sets. The base class lists these movies in a file that it writes before the
+        sets, so that movies are lost if the run is killed in between. Here the sets themselves are read."""
         if self.finished:
             return
         done = [m for m in self.listOfMovies if self._isMovieDone(m)]
@@ -225,16 +197,16 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
         if form_values.empty_numbers(self):
-            return []  # Scipion has named each; nothing can be said of the rest
+            return []  # Scipion reports these itself; the other checks need all values
         errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
-            errors.append(f"Only process {self.onlyProcess.get()} movies: give a number, or 0 for all.")
+            errors.append(f"Only process N movies is {self.onlyProcess.get()}: give a number above 0, or 0 for all.")
         if self.denoiserPairs and self.nDenoiserPairs.get() < 1:
-            errors.append(f"Number of pairs is {self.nDenoiserPairs.get()}: at least 1, or say No to pairs.")
-        if self.getBinThreads() < 1:
-            errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")
+            errors.append(
+                f"Number of pairs is {self.nDenoiserPairs.get()}: give at least 1, or choose No for the pairs."
+            )
         first = self._first_movie()
-        if first is None:  # nothing chosen, which the form says itself, or a stream that has not begun
+        if first is None:  # no input, which Scipion reports itself, or a stream without movies yet
             return errors
         paths = [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
         return errors + checks.problems(form_values.settings_values(self, first), paths)

@@ -1,8 +1,8 @@
-"""ProtFlexAlignTiltSeries: the movies of tilt series, for the users of scipion-em-tomo.
+"""ProtFlexAlignTiltSeries: aligns the movies of tilt series. It needs scipion-em-tomo.
 
-Each tilt is a step and goes to the workers as a movie of ProtFlexAlign does; a further step for each series puts the
-tilts that succeeded into stacks. A tilt that fails is left out of its series and listed, and the others go on. What
-became of tilts and series is kept in records; the output sets are made from them (`tilt_outputs`).
+Each tilt is a step and is aligned like a movie of ProtFlexAlign. One more step for each series writes the aligned tilts
+into stacks. A tilt that fails is left out of its series and listed, and the run continues. The results of tilts and
+series are saved as records, from which the output sets are made (`tilt_outputs`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-import threading
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 import pyworkflow.object as pwobj
@@ -22,23 +21,21 @@ from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import OutputFiles, atomic_path
 from flexalign_plugin.movies import open_movie
 from flexalign_plugin.output.failures import write_failures
-from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.result_files import FAILED_MOVIES
 from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, stacks_of, write_stack
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form_values, summaries, tilt_form
 from .computing import ComputesMovies
-from .handover import HandOver
 from .records import load_record, save_record, sort_out
 from .tilt_outputs import SeriesRecord, TiltSeriesSets
 
-# Endings of the stacks as tomo's base class names them.
+# Endings of the stacks' names, as in tomo's base class.
 STACK_ENDINGS = {"micrograph": "", "micrograph_dw": "_DW", "micrograph_even": "_even", "micrograph_odd": "_odd"}
 
 
 class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
-    """Aligns the frames of every tilt of tilt series, each with its own dose, and makes tilt series of the images.
+    """Aligns the frames of every tilt of tilt series and writes the images as tilt series, with the dose of each tilt.
     Reads MRC, TIFF and EER movies and their gain and dark references.
 
     A tilt that can't be read or aligned is left out of its tilt series and listed in extra/failed.tsv.
@@ -51,18 +48,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     def _defineParams(self, formDefinition: Any, addEvenOddParam: bool = True) -> None:
         tilt_form.define_form(formDefinition)
 
-    @property
-    def inputIsEer(self) -> pwobj.Boolean:
-        """For conditions of the form, which read it like a parameter."""
-        first = self._first_tilt()
-        return pwobj.Boolean(first is not None and form_values.is_eer(first))
-
-    @property
-    def inputIsTiff(self) -> pwobj.Boolean:
-        first = self._first_tilt()
-        return pwobj.Boolean(first is not None and form_values.is_tiff(first))
-
-    def _first_tilt(self) -> Any:
+    def _first_movie(self) -> Any:
         tilts = self._first_tilts(1)
         return tilts[0] if tilts else None
 
@@ -71,34 +57,31 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         series = pointer.get() if pointer is not None else None
         if series is None or series.isEmpty():
             return []
-        # To the end of each query: one that is left open can keep the producer of a stream from writing.
+        # Each query is read to its end, because an open query can prevent a streaming import from writing.
         return [tilt.clone() for one in series.iterItems(limit=1) for tilt in one.iterItems(limit=limit)]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
-        self._counting = threading.Lock()  # of what steps change
-        self._hand_over = HandOver(self._make_engine, self._job, self.info)
-        self._tilts: List[Tuple[str, int]] = []  # series and number in it; a tilt's place is its number in the run
-        self._n_done = 0
-        self._failures: Dict[Tuple[str, int], Tuple[str, str]] = {}  # of tilts: movie, reason
-        self._pace = summaries.Pace()
-        self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
+        self._prepare_run()
+        # Series of each tilt and its number in the series. The index in this list is the tilt's number in the run.
+        self._tilts: List[Tuple[str, int]] = []
+        self._failures: Dict[Tuple[str, int], Tuple[str, str]] = {}  # {(series, number of the tilt): (movie, reason)}
         self._begun: Set[str] = set()
-        self._take_up()
+        self._continue_earlier_run()
         super()._insertAllSteps()
 
     def _initialize(self) -> None:
-        """Nothing of the base class: it prepares copies of gain and dark."""
+        """Replaces the base class, which makes copies of gain and dark."""
 
     def _getArgs(self) -> List[Any]:
         return []
 
     def convertInputStep(self, inputId: int) -> None:
-        """Nothing: gain and dark are read as they are."""
+        """Does nothing: gain and dark are read without conversion."""
 
-    def _take_up(self) -> None:
-        """What an earlier run left: its records are the truth, whatever moment it was ended in. Series of which all
-        tilts succeeded stay; of the others the failed tilts are tried again, and the stacks made again."""
+    def _continue_earlier_run(self) -> None:
+        """Continue from the records of an earlier run, if there is one. Series without failed tilts are kept. In the
+        others the failed tilts are aligned again and the stacks are written again."""
         pwutils.makePath(self._getExtraPath("DONE"))
         self._remove_tables()
         pwutils.cleanPath(self._all_done(), self._getExtraPath(FAILED_MOVIES))
@@ -111,7 +94,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             pwutils.cleanPath(self._series_path(ts_id))
             removed += sort_out(folder, self._getExtraPath())[1]
         if removed:
-            self.info(f"What failed before is tried again: {summaries.counted(removed, 'tilt')}.")
+            self.info(f"Failed or incomplete in an earlier run, aligned again: {summaries.counted(removed, 'tilt')}.")
 
     def _in_extra(self, name: str) -> bool:
         return os.path.exists(self._getExtraPath(name))
@@ -134,7 +117,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         super()._insertNewSteps(new)
 
     def _numbered(self, ts_id: str, number: int) -> Any:
-        """The tilt with a number of its own: two series have tilts of the same number."""
+        """A copy of the tilt with its number in the run, because numbers repeat in every series."""
         tilt = self._tsDict.getTi(ts_id, number).clone()
         tilt.setObjId(self._tilts.index((ts_id, number)))
         return tilt
@@ -147,42 +130,27 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             with open_movie(path, settings) as movie:
                 n_frames = movie.n_frames
         except MovieError:
-            n_frames = 1  # whoever aligns it meets the same error, and says it
+            n_frames = 1  # the alignment will fail with the same error and report it
         settings = Settings(**tilt_form.settings_values(self, tilt, n_frames))
         return Job(path, os.path.abspath(self._getExtraPath()), self._root(ts_id, number), settings)
 
     def processTiltImageStep(self, tsId: str, tiltImageId: int, *args: Any) -> List[str]:
-        """Align one tilt. The base class would stop the run where a tilt fails, and make halves with Xmipp."""
+        """Align one tilt. The base class would stop the run if a tilt fails, and would sum even and odd frames with
+        Xmipp."""
         done = self._tilt_path(tsId, tiltImageId)
         if load_record(done) is None:
             self._pace.start()
             result = self._hand_over.result(self._numbered(tsId, tiltImageId))
             save_record(done, result)
-            self._tell(tsId, tiltImageId, result)
+            name = _name(tsId, self._tsDict.getTi(tsId, tiltImageId))
+            self._log_result("Tilt", name, result, self._getInputTs().getSamplingRate(), more_come=False)
         return [done]
 
-    def _tell(self, ts_id: str, number: int, result: JobResult) -> None:
-        tilt = self._tsDict.getTi(ts_id, number)
-        name = _name(ts_id, tilt)
-        if result.ok:
-            for warning in result.warnings:
-                self.warning(f"{name}: {warning}")
-            for note in result.notes:
-                self.info(f"{name}: {note}")
-            pixel_size = self._getInputTs().getSamplingRate()
-            what = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, pixel_size)}"
-        else:
-            self.warning(f"FAILED: {name}: {result.message}")
-            what = "failed, the others go on"
-        with self._counting:
-            self._n_done += 1
-            self._pace.finished()
-            done, total = self._n_done, len(self._tilts)
-            pace = self._pace.text(total - done, False)
-        self.info(f"Tilt {done} of {total}: {name} {what}; {pace}")
+    def _n_known(self) -> int:
+        return len(self._tilts)
 
     def processTiltSeriesStep(self, tsId: str) -> List[str]:
-        """The tilts that succeeded become stacks; series whose tilts all succeeded keep no images apart."""
+        """Write the aligned tilts into stacks. If all tilts were aligned, their single images are removed."""
         results = of_one_size([(tilt, self._result(tsId, tilt.getObjId())) for tilt in self._tsDict.getTiList(tsId)])
         good = sorted([r for r in results if r[1].ok], key=lambda pair: pair[0].getTiltAngle())
         failures = [(tilt.getObjId(), r.movie, f"{_name(tsId, tilt)}: {r.message}") for tilt, r in results if not r.ok]
@@ -203,13 +171,20 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     def _result(self, ts_id: str, number: int) -> JobResult:
         result = load_record(self._tilt_path(ts_id, number))
         if result is None:
-            raise FileNotFoundError(f"{self._tilt_path(ts_id, number)} is missing: restart the protocol.")
-        # By name: the project may have been moved.
+            raise FileNotFoundError(
+                f"{self._tilt_path(ts_id, number)} is missing, although the tilt was processed: restart the protocol."
+            )
+        # The folder in the record may be outdated, because the project may have been moved.
         here = {key: self._getExtraPath(os.path.basename(path)) for key, path in result.files.items()}
         return dataclasses.replace(result, files=here)
 
     def _write_stacks(self, ts_id: str, good: List[Tuple[Any, JobResult]]) -> Dict[str, str]:
-        """All stacks of the series or none; {key: name}."""
+        """Write all stacks of the series, or none if one fails.
+
+        Returns
+        -------
+        {key of `STACKS`: name of the stack}.
+        """
         files = {}
         settings = Settings(**tilt_form.settings_values(self, good[0][0], n_frames=1))
         results = [result for _, result in good]
@@ -220,11 +195,13 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
                 with out.file(files[key]) as path:
                     write_stack(path, [result.files[key] for result in results], settings, label)
         if "micrograph_dw" not in files and any("micrograph_dw" in result.files for result in results):
-            self.warning(f"{ts_id}: the dose of some tilts is not known, so it is not among the dose-weighted series.")
+            self.warning(
+                f"{ts_id}: no dose-weighted tilt series is written, because the dose of some tilts is not known."
+            )
         return files
 
     def _updateOutput(self, tsIdList: List[str]) -> None:
-        """Series that are finished go to the output sets, in the order of the input."""
+        """Add finished series to the output sets, in the order of the input."""
         order = [ts.getTsId() for ts in self._tsDict]
         ts_ids = sorted(tsIdList, key=order.index)
         records: Dict[str, SeriesRecord] = {}
@@ -249,13 +226,14 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         self._remove_stale_outputs()
         output = getattr(self, self._getOutputName(), None)
         if output is None or output.isEmpty():
-            reason = next(iter(self._failures.values()))[1] if self._failures else "the input has no tilt series."
-            raise RuntimeError(f"No tilt could be aligned. The first one: {reason}")
+            if not self._failures:
+                raise RuntimeError("No tilt could be aligned: the input has no tilt series.")
+            raise RuntimeError(f"No tilt could be aligned. The first error: {next(iter(self._failures.values()))[1]}")
         if self._failures:
             failed = summaries.counted(len(self._failures), "tilt")
-            self.warning(f"{failed} failed and are not in the tilt series, see failed.tsv.")
+            self.warning(f"{failed} failed and are missing in the tilt series, see {FAILED_MOVIES}.")
         self._closeOutputSet()
-        # As this step's result, which a start removes: Continue must check again.
+        # The file is this step's result. It is removed at the start of a run, so that Continue repeats this step.
         with atomic_path(self._all_done()) as temporary, open(temporary, "w") as f:
             f.writelines(f"{ts.getTsId()}\n" for ts in self._tsDict)
         return [self._all_done()]
@@ -276,29 +254,27 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     # --------------------------- Information ---------------------------
     def _validate(self) -> List[str]:
         if form_values.empty_numbers(self):
-            return []  # Scipion has named each; nothing can be said of the rest
+            return []  # Scipion reports these itself; the other checks need all values
         errors = devices.problems(self)
-        if self.getBinThreads() < 1:
-            errors.append(f"Threads is {self.getBinThreads()}: at least 1 CPU core is needed.")
         tilts = self._first_tilts(checks.MOVIES_TRIED)
-        if not tilts:  # nothing chosen, which the form says itself
+        if not tilts:  # no input, which Scipion reports itself
             return errors
         values = tilt_form.settings_values(self, tilts[0], n_frames=1)
         return errors + checks.problems(values, [tilt.getFileName() for tilt in tilts])
 
     def _warnings(self) -> List[str]:
-        tilt = self._first_tilt()
+        tilt = self._first_movie()
         if tilt is None:
             return []
         settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
-        found = []
+        hints = []
         if settings.do_apply_dose_filter and not settings.is_dose_weighted:
-            found.append(
-                "The dose of the tilts is not known, so no dose-weighted tilt series will be made: give it at the "
-                "import, or turn the dose filter off."
+            hints.append(
+                "The dose of the tilts is not known, so no dose-weighted tilt series will be written: give the dose at "
+                "the import, or set *Apply dose filter?* to No."
             )
         size = self._getInputTs().getDim()
-        return found + (checks.room_hints(settings, (size[1], size[0])) if size else [])
+        return hints + (checks.room_hints(settings, (size[1], size[0])) if size else [])
 
     def _summary_text(self) -> str:
         output = getattr(self, self._getOutputName(), None)
@@ -309,9 +285,9 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             lines.append("Dose-weighted tilt series are in TiltSeriesDW.")
         if self._failures:
             failed = summaries.counted(len(self._failures), "tilt")
-            lines.append(f"*{failed} failed*, left out of the series and listed in extra/failed.tsv:")
+            lines.append(f"*{failed} failed*, missing in the series and listed in extra/{FAILED_MOVIES}:")
             lines += [f"  {reason}" for _, reason in list(self._failures.values())[: summaries.SHOWN_FAILURES]]
-            lines.append("Continue tries them again.")
+            lines.append("*Continue* aligns them again.")
         return "\n".join(lines)
 
     def _summary(self) -> List[str]:
@@ -322,9 +298,9 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         if output is None:
             return []
         weighted = getattr(self, "TiltSeriesDW", None) is not None
-        dose = " Frames were weighted by the dose that the sample had received [grant2015]." if weighted else ""
+        dose = summaries.DOSE_WEIGHTING if weighted else ""
         return [
-            f"The movies of {output.getSize()} tilt series were corrected for sample motion with FlexAlign "
+            f"The movies of {output.getSize()} tilt series were corrected for specimen motion with FlexAlign "
             f"[strelak2020flexalign]{summaries.compared_to(self)}.{dose}"
         ]
 

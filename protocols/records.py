@@ -1,7 +1,7 @@
-"""What became of each movie: one small JSON file, written when everything else of the movie is there.
+"""Records: one small JSON file with the result of each movie, written after all other files of the movie.
 
-The records are the truth: the output sets are made from them and compared with them when a run is continued, so that a
-run may be killed at any moment.
+The output sets are made from the records, and compared with them when a run is continued. A run may therefore be killed
+at any moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Collection, Optional, Set, Tuple
 from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.files import atomic_path, remove_all_leftovers
 
-LOCKED_SECONDS = 60.0  # a viewer may hold a set for a moment
+LOCKED_SECONDS = 60.0  # longest wait for a set that another process, for example a viewer, has locked
 
 
 def save_record(path: str, result: JobResult) -> None:
@@ -27,62 +27,68 @@ def save_record(path: str, result: JobResult) -> None:
 
 
 def load_record(path: str) -> Optional[JobResult]:
-    """The record, or None where there is none (the movie was never finished)."""
+    """The record, or None if there is none because the movie was never finished."""
     try:
         with open(path, encoding="utf-8") as f:
             return JobResult(**json.load(f))
-    except (FileNotFoundError, ValueError):  # empty after a power failure: as good as none
+    except (FileNotFoundError, ValueError):  # a power failure can leave an empty file
         return None
 
 
 def sort_out(folder: str, results: str) -> Tuple[Set[int], int]:
-    """Keep only what need not be done again, and remove what a killed run left half-written.
+    """Remove the records of movies that have to be aligned again, and the incomplete files of a killed run.
 
     Parameters
     ----------
-    folder : with records `movie_<number>.json`; results : with the files that records speak of.
+    folder : folder with the records `movie_<number>.json`.
+    results : folder with the files that are listed in the records.
 
     Returns
     -------
-    Numbers of the movies that are aligned with every file in place; how many records were removed.
+    Numbers of the movies that are aligned and have all their files; number of removed records.
     """
     done, removed = set(), 0
     for path in glob.glob(os.path.join(glob.escape(folder), "movie_*.json")):
         record, number = load_record(path), re.search(r"movie_(\d+)\.json$", path)
-        if record is not None and number and record.ok and all(_there(file, results) for file in record.files.values()):
+        if record is not None and number and record.ok and all(_exists(f, results) for f in record.files.values()):
             done.add(int(number.group(1)))
         else:
             os.remove(path)
             removed += 1
-    for where in (folder, results):
-        remove_all_leftovers(where)
+    for directory in (folder, results):
+        remove_all_leftovers(directory)
     return done, removed
 
 
-def _there(path: str, folder: str) -> bool:
-    # By name: the project may have been moved.
+def _exists(path: str, folder: str) -> bool:
+    # The folder in the record may be outdated, because the project may have been moved.
     return os.path.exists(os.path.join(folder, os.path.basename(path)))
 
 
 def numbers_in_set(path: str) -> Optional[Set[int]]:
-    """Numbers of the items in the file of a set; None where it is no whole set."""
+    """Numbers of the items in the file of a set; None if there is no file or the set is incomplete or damaged."""
     if not os.path.exists(path):
         return None
     try:
         with closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            # The tables come first, the properties with the first items: a run may be killed in between.
+            # Tables are created first, properties are written with the first items. A run may be killed in between.
             if not {"Objects", "Properties"} <= tables or not database.execute("SELECT 1 FROM Properties").fetchone():
                 return None
             return {number for (number,) in database.execute("SELECT id FROM Objects")}
-    except sqlite3.OperationalError:  # can't be read now, which does not mean that it is damaged
+    except sqlite3.OperationalError:  # for example locked, which does not mean that it is damaged
         raise
     except sqlite3.DatabaseError:
         return None
 
 
 def remove_unfit_set(path: str, allowed: Collection[int]) -> bool:
-    """Remove the file of a set that is damaged or holds other movies than the records; it will be made again."""
+    """Remove the file of a set that is damaged or contains movies without a record, so that it is made again.
+
+    Returns
+    -------
+    Whether the file was removed.
+    """
     if not os.path.exists(path):
         return False
     numbers = numbers_in_set(path)

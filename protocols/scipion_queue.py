@@ -1,4 +1,4 @@
-"""Scipion's queue as an engine: how its jobs are sent, cancelled and logged."""
+"""Scipion's queue as an engine: submits, cancels and logs its jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ CANCEL_S = 60.0  # longest time for the command that cancels a job
 
 
 def queue_of(protocol: Any) -> QueueEngine:
-    """Jobs as the protocol's form asks for them: its threads say how many at once, one of them only watches."""
+    """Engine with the values of the protocol's form. The number of simultaneous jobs is *Scipion threads* minus 1,
+    because one thread only waits for the others."""
 
     def run_command(_: int, request: str) -> None:
         program = f"{shlex.quote(sys.executable)} -m {flexalign_plugin.__name__}"

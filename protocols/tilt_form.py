@@ -1,7 +1,7 @@
-"""The form of ProtFlexAlignTiltSeries, of the parts of ProtFlexAlign's, and the way from its values to `Settings`.
+"""The form of ProtFlexAlignTiltSeries, built from parts of ProtFlexAlign's form, and its values as `Settings`.
 
-Left out is what makes no sense for a tilt of a few electrons: aligned movies, spectra for CTF programs, a dose given by
-hand (each tilt has its own), a choice of movies.
+Some parameters of ProtFlexAlign are left out, because they make no sense for a tilt with a few electrons per pixel:
+aligned movies, spectra for CTF programs, a dose entered in the form (each tilt has its own), only N movies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def define_form(where: Any) -> None:
         pointerClass="SetOfTiltSeriesM",
         important=True,
         label="Tilt series (movies)",
-        help="Tilt series whose tilts are movies, as *import tilt-series movies* makes them. Gain, dark, pixel size "
-        "and the dose of each tilt are those of the import.",
+        help="Tilt series whose tilts are movies, as imported by *import tilt-series movies*. Gain, dark, pixel size "
+        "and the dose of each tilt are those given at the import.",
     )
     devices.define_choice(where)
-    # A tilt has some 3 e/A^2: enough for a few frames, too few to follow local motion reliably.
+    # The dose of a tilt is about 3 e/A^2: enough for a few frames, but too little to measure local motion reliably.
     form.define_frames(where, movies=INPUT, eer_frames=EER_FRAMES)
     form.define_correction(where)
     form.define_alignment(where, local=False)
@@ -43,8 +43,8 @@ def _define_output(where: Any) -> None:
         group,
         "doApplyDoseFilter",
         "Apply dose filter?",
-        "Every tilt is weighted by what the sample had received before and during it; the import knows that from the "
-        ".mdoc. The weighted tilt series is an output of its own, *TiltSeriesDW*.",
+        "Every tilt is weighted by the dose that the specimen received before and during it, which the import reads "
+        "from the .mdoc file. The dose-weighted tilt series are a separate output, *TiltSeriesDW*.",
     )
     group = where.addGroup("Images of the tilts")
     form.add_image_parameters(group)
@@ -52,20 +52,20 @@ def _define_output(where: Any) -> None:
     form.add(
         group,
         "splitEvenOdd",
-        "Sum even and odd frames apart?",
-        "Two more tilt series of half the frames each, moved by the same motion: for denoisers of tomograms.",
+        "Sum even and odd frames?",
+        "Two more tilt series, each from half of the frames, corrected with the same motion, to denoise tomograms.",
     )
     group = where.addGroup("Further results")
     form.add_psd(group)
 
 
 def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
-    """Fields of Settings from the form's values, the input set and the tilt's own dose.
+    """Fields of Settings from the form's values, the properties of the input set and the dose of the tilt.
 
     Parameters
     ----------
-    tilt : tomo's TiltImageM. What its acquisition calls dose per frame is the dose of the whole tilt.
-    n_frames : of its movie as they are aligned (of EER: groups).
+    tilt : tomo's TiltImageM. The dose per frame in its acquisition is the dose of the whole tilt.
+    n_frames : number of aligned frames of its movie (EER: of groups).
     """
     tilts = getattr(protocol, INPUT).get()
     acquisition = tilt.getAcquisition() or tilts.getAcquisition()
@@ -73,7 +73,7 @@ def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
     values = form_values.form_values(protocol)
     values.update(
         pixel_size=tilts.getSamplingRate(),
-        voltage=acquisition.getVoltage() or 0.0,  # which Settings refuse in words
+        voltage=acquisition.getVoltage() or 0.0,  # Settings reports 0 as an error
         dose_per_frame=dose / n_frames if dose else None,
         pre_exposure=acquisition.getDoseInitial() or 0.0,
         gain=form_values.absolute(tilts.getGain()),

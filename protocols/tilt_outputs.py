@@ -1,8 +1,8 @@
 """The output sets of ProtFlexAlignTiltSeries, made from the records of the tilt series. Runs in the executor's main
 thread.
 
-The sets of an earlier run are made anew when a run is continued: they are small, and a series to which a tilt has come
-that failed before needs another table.
+When a run is continued, the sets of the earlier run are made again. They are small, and the table of a series changes
+when a tilt that failed before has been aligned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tomo.protocols.protocol_ts_correct_motion import ProtTsCorrectMotion
 
 from flexalign_plugin.files import atomic_path
 
-# Key of a stack, see `tilt_series.STACKS`: name of the output, ending of the set's file.
+# {key of a stack, see `runs.tilt_series.STACKS`: (name of the output, suffix of the set's file)}
 OUTPUTS = {
     "micrograph": ("TiltSeries", ""),
     "micrograph_dw": ("TiltSeriesDW", "dose-weighted"),
@@ -31,13 +31,13 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class SeriesRecord:
-    """What became of a tilt series.
+    """The result of a tilt series.
 
     Attributes
     ----------
-    tilts : numbers of the tilts in the stacks, in their order.
-    files : {key of `STACKS`: name of the stack without its folder}; empty if no tilt could be aligned.
-    failures : [number, movie, reason] of the tilts that are not in the stacks.
+    tilts : numbers of the tilts in the stacks, in the order of the stacks.
+    files : {key of `STACKS`: name of the stack without folder}; empty if no tilt could be aligned.
+    failures : (number, movie, reason) of each tilt that is not in the stacks.
     """
 
     tilts: List[int]
@@ -50,28 +50,29 @@ class SeriesRecord:
 
     @classmethod
     def load(cls, path: str) -> Optional[SeriesRecord]:
-        """The record, or None where there is none."""
+        """The record, or None if there is none."""
         try:
             with open(path, encoding="utf-8") as f:
                 return cls(**json.load(f))
-        except (FileNotFoundError, ValueError):  # empty after a power failure: as good as none
+        except (FileNotFoundError, ValueError):  # a power failure can leave an empty file
             return None
 
 
 class TiltSeriesSets(ProtTsCorrectMotion):
-    """The half of the protocol that makes the output sets; the other half aligns the tilts and keeps the records."""
+    """The part of ProtFlexAlignTiltSeries that makes the output sets. ProtFlexAlignTiltSeries aligns the tilts and
+    saves the records."""
 
     _possibleOutputs = {name: SetOfTiltSeries for name, _ in OUTPUTS.values()}
-    _begun: Set[str]  # outputs that this run has made; kept by the other half
+    _begun: Set[str]  # names of the outputs that this run has made
 
     def _append_series(self, ts_ids: List[str], records: Dict[str, SeriesRecord], state: int) -> None:
-        """Tilt series with at least one tilt go to the output sets, which get the state of the stream."""
+        """Add tilt series with at least one tilt to the output sets. state : stream state of the sets."""
         for key, (name, ending) in OUTPUTS.items():
-            those = [ts_id for ts_id in ts_ids if key in records[ts_id].files]
-            if not those and name not in self._begun:
+            with_stack = [ts_id for ts_id in ts_ids if key in records[ts_id].files]
+            if not with_stack and name not in self._begun:
                 continue
             output = self._opened(name, ending)
-            for ts_id in those:
+            for ts_id in with_stack:
                 self._append_one(output, ts_id, records[ts_id], key)
             self._publish(name, output, state)
 
@@ -83,14 +84,14 @@ class TiltSeriesSets(ProtTsCorrectMotion):
         output = SetOfTiltSeries.create(self._getPath(), prefix="tiltseries", suffix=ending)
         output.copyInfo(self._getInputTs())
         output.setSamplingRate(self._getOutputSampling())
-        output.setDim([])  # not the movies'; the first series says it
+        output.setDim([])  # the first series sets it; the input has the size of the movies
         return output
 
     def _publish(self, name: str, output: SetOfTiltSeries, state: int) -> None:
-        if getattr(self, name, None) is None:  # the base class has None where pyworkflow asks for no attribute at all
+        if getattr(self, name, None) is None:  # the base class sets None, pyworkflow expects no attribute
             output.setStreamState(state)
             self._defineOutputs(**{name: output})
-        EMProtocol._updateOutputSet(self, name, output, state)  # tomo has a method of this name for something else
+        EMProtocol._updateOutputSet(self, name, output, state)  # tomo has another method of this name
         if name not in self._begun:
             self._begun.add(name)
             made = getattr(self, name)
@@ -108,23 +109,24 @@ class TiltSeriesSets(ProtTsCorrectMotion):
         acquisition.setAngleMin(min(tilt.getTiltAngle() for tilt in tilts))
         acquisition.setAngleMax(max(tilt.getTiltAngle() for tilt in tilts))
         series.setAcquisition(acquisition)
-        series.setObjId([ts.getTsId() for ts in self._tsDict].index(ts_id) + 1)  # the same when it is made anew
+        # The same number whenever the set is made again.
+        series.setObjId([ts.getTsId() for ts in self._tsDict].index(ts_id) + 1)
         output.append(series)
-        halves = [record.files.get(f"micrograph_{half}") for half in ("odd", "even")]  # tomo's order
+        odd_even = [record.files.get(f"micrograph_{parity}") for parity in ("odd", "even")]  # tomo's order
         for index, tilt in enumerate(tilts, 1):
             image = TiltImage(location=(index, self._getExtraPath(record.files[key])))
             image.copyInfo(tilt)
             image.setAcquisition(tilt.getAcquisition())
             image.setSamplingRate(self._getOutputSampling())
-            if all(halves):
-                image.setOddEven([f"{index}@{self._getExtraPath(name)}" for name in halves])
+            if all(odd_even):
+                image.setOddEven([f"{index}@{self._getExtraPath(name)}" for name in odd_even])
             image.setObjId(index)
             series.append(image)
         self._centre(series)
         output.update(series)
 
     def _centre(self, series: TiltSeries) -> None:
-        """The origin is the middle of the images as they are written, as at the import."""
+        """Set the origin to the centre of the written images, as the import does."""
         nx, ny = series.getDim()[:2]
         pixel = self._getOutputSampling()
         origin = Transform()
@@ -132,7 +134,7 @@ class TiltSeriesSets(ProtTsCorrectMotion):
         series.setOrigin(origin)
 
     def _remove_stale_outputs(self) -> None:
-        """Outputs of an earlier run with other parameters that this one does not make."""
+        """Remove outputs of an earlier run that this run does not make, because parameters have changed."""
         for name, _ in OUTPUTS.values():
             output: Any = getattr(self, name, None)
             if output is not None and name not in self._begun:
@@ -149,7 +151,4 @@ class TiltSeriesSets(ProtTsCorrectMotion):
         return OUTPUTS["micrograph"][0]
 
     def _getOutputSet(self) -> None:
-        """What tells tomo which series need no steps: none, the records tell it."""
-
-    def _getBinFactor(self) -> float:
-        return self.binFactor.get() / self.fcropFactor.get()
+        """None, so that tomo skips no series. Finished series are recognised by their records."""

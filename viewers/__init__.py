@@ -1,6 +1,6 @@
-"""What people look at in Scipion."""
+"""The viewers for Scipion."""
 
-# Scipion takes viewers in the order of these names; pwem's AMDViewer would come first.
+# Scipion uses the viewers in the order of these names. Without the leading A, pwem's AMDViewer would come first.
 from .tables import AlignedSetViewer as AAlignedSetViewer
 from .viewer_flexalign import FlexAlignViewer
 

@@ -1,4 +1,4 @@
-"""The charts of one movie, drawn from what `flexalign_plugin.report_pages.details` knows of it."""
+"""The charts of one movie, drawn from its `flexalign_plugin.report_pages.details`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 CORRECTED, UNCORRECTED, ALARM, PLAIN = "#0b6e4f", "#b0413e", "#b3261e", "#2b6cb0"
 _TIME = colormaps["viridis"]
 _RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3, 2.5, 2, 1.7, 1.5, 1.2, 1, 0.8, 0.6)
-_NUMBERED_PATCHES = 64  # more have no room for their figures
+_NUMBERED_PATCHES = 64  # with more patches there is no room for their numbers
 _MANY_REJECTED = 0.5
 _SMALL, _TINY = 8, 7  # font sizes
 
@@ -28,7 +28,7 @@ def prepare(axes: Axes, title: str) -> None:
 
 
 def missing(axes: Axes, title: str, why: str) -> None:
-    """A chart that this movie has nothing for."""
+    """An empty chart with the reason why this movie has no data for it."""
     axes.axis("off")
     prepare(axes, title)
     axes.text(0.5, 0.5, why, ha="center", va="center", color="0.45", fontsize=_SMALL, transform=axes.transAxes)
@@ -43,7 +43,7 @@ def picture(axes: Axes, path: str, title: str) -> None:
 
 
 def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
-    """Path of the whole frame, dark is early; the ring is the first aligned frame."""
+    """Path of the global shifts; early frames are dark, the ring is the first aligned frame."""
     prepare(axes, "Motion of the whole frame (px)")
     y, x = np.array(shown["shifts"]).T
     colours = _TIME(np.linspace(0, 0.92, len(x)))
@@ -57,24 +57,24 @@ def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
     axes.set_aspect("equal")
     axes.grid(True, color="0.92")
     first = shown["first_frame"]
-    axes.set_xlabel(f"frame {first} (ring) to {first + len(x) - 1}; y is down", fontsize=_SMALL)
+    axes.set_xlabel(f"frames {first} (ring) to {first + len(x) - 1}; y downwards", fontsize=_SMALL)
 
 
 def radial_averages(axes: Axes, profile: Dict[str, Any]) -> None:
-    """Radial averages of the spectra; the lowest frequencies, where they are steep, are left out."""
+    """Radial averages of the power spectra, without the lowest frequencies, where they are steep."""
     for name, colour in (("uncorrected", UNCORRECTED), ("corrected", CORRECTED)):
         values = np.array(profile[name], float)
         start = max(3, len(values) // 32)
         frequency = np.arange(len(values)) / (len(values) * profile["nyquist_A"])
         axes.plot(frequency[start:], values[start:], color=colour, linewidth=1.2, label=name)
     _over_resolution(axes, profile["nyquist_A"])
-    axes.set_xlabel("resolution (Å); log power, less its background", fontsize=_SMALL)
+    axes.set_xlabel("resolution (Å); log power minus background", fontsize=_SMALL)
     axes.tick_params(labelsize=_TINY)
     axes.legend(fontsize=_TINY, frameon=False, loc="upper right")
 
 
 class LocalMotion:
-    """Local motion on a mesh over the frame, drawn larger, up to one of its frames."""
+    """Magnified local motion on a mesh over the frame, from the first frame up to a chosen one."""
 
     def __init__(self, axes: Axes, shown: Dict[str, Any], background: str) -> None:
         field = shown["field"]
@@ -83,8 +83,10 @@ class LocalMotion:
         self.frames: List[int] = field["frames"]
         largest = float(np.hypot(moved[..., 0], moved[..., 1]).max())
         spacing = max(ny, nx) / max(len(y), len(x))
-        times = _round(0.8 * spacing / max(largest, 1e-3))
-        self._at = np.stack([x[None, None, :] + times * moved[..., 1], y[None, :, None] + times * moved[..., 0]], -1)
+        factor = _round(0.8 * spacing / max(largest, 1e-3))
+        self._points_xy = np.stack(
+            [x[None, None, :] + factor * moved[..., 1], y[None, :, None] + factor * moved[..., 0]], -1
+        )
         prepare(axes, "Local motion")
         if os.path.exists(background):
             x0, y0, x1, y1 = shown["window"]
@@ -96,8 +98,8 @@ class LocalMotion:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel(
-            f"relative to frame {shown['first_frame']}, {times:g} times larger; at most\n"
-            f"{largest:.2f} px = {largest * shown['pixel_size_A']:.2f} Å on this mesh",
+            f"relative to frame {shown['first_frame']}, drawn {factor:g} times larger;\n"
+            f"maximum on this mesh {largest:.2f} px = {largest * shown['pixel_size_A']:.2f} Å",
             fontsize=_SMALL,
         )
         self._mesh = LineCollection([], colors=PLAIN, alpha=0.4, linewidths=0.8)
@@ -109,18 +111,18 @@ class LocalMotion:
         self.points = axes.scatter([], [], s=9, color=ALARM, zorder=3)
 
     def draw(self, i: int) -> None:
-        """Up to the `i`-th of `frames`."""
-        at = self._at[i]
-        across, down = np.stack([at[:, :-1], at[:, 1:]], 2), np.stack([at[:-1], at[1:]], 2)
+        """Draw the motion up to the `i`-th of `frames`."""
+        mesh = self._points_xy[i]
+        across, down = np.stack([mesh[:, :-1], mesh[:, 1:]], 2), np.stack([mesh[:-1], mesh[1:]], 2)
         self._mesh.set_segments(list(across.reshape(-1, 2, 2)) + list(down.reshape(-1, 2, 2)))
-        paths = self._at[: i + 1].reshape(i + 1, -1, 2)
+        paths = self._points_xy[: i + 1].reshape(i + 1, -1, 2)
         self._paths.set_segments(list(np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)))
         self._paths.set_array(np.repeat(np.arange(1, i + 1), paths.shape[1]))
-        self.points.set_offsets(at.reshape(-1, 2))
+        self.points.set_offsets(mesh.reshape(-1, 2))
 
 
 def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
-    """Where the patches lie: larger circles fit worse, redder ones had more of their frame pairs rejected."""
+    """Positions of the patches: larger circles have larger residuals, redder ones more rejected frame pairs."""
     prepare(axes, "Patches: residual (px) and rejected pairs")
     (ny, nx), patches = shown["shape"], shown["patches"]
     largest = max(max(patch[2] for patch in patches), 1e-6)
@@ -128,7 +130,7 @@ def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
     for y, x, residual, rejected in patches:
         share = 0.0 if rejected is None else rejected
         radius = max(0.45 * spacing * (residual / largest) ** 0.5, 0.01 * nx)
-        # Circles of the map's own unit, so that they keep their size against each other when the window is resized.
+        # Radii are in data units, so that the circles scale with the map when the window is resized.
         axes.add_patch(_circle(x, y, radius, share))
         if len(patches) <= _NUMBERED_PATCHES:
             text = f"{residual:.2g}" if rejected is None else f"{residual:.2g}\n{100 * share:.0f} %"
@@ -139,7 +141,7 @@ def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(
-        "larger: further from the smooth field (rms);\nredder: more of its frame pairs rejected", fontsize=_SMALL
+        "larger: larger residual from the spline (rms);\nredder: more of its frame pairs rejected", fontsize=_SMALL
     )
 
 
@@ -150,7 +152,7 @@ def _circle(x: float, y: float, radius: float, share: float) -> Circle:
 
 
 def rejected_pairs(axes: Axes, shown: Dict[str, Any]) -> None:
-    """Of each frame's pairs with the others, how many contradict the motion of the whole frame."""
+    """Percentage of each frame's pairs that contradict the global shifts and were rejected."""
     prepare(axes, "Rejected pairs of each frame (%)")
     shares = 100 * np.array(shown["frame_rejected"], float)
     frames = shown["first_frame"] + np.arange(len(shares))
@@ -163,9 +165,9 @@ def rejected_pairs(axes: Axes, shown: Dict[str, Any]) -> None:
     axes.set_axisbelow(True)
 
 
-def halves(axes: Axes, frc: Dict[str, Any]) -> None:
-    """Agreement of the even with the odd frames over resolution."""
-    prepare(axes, "Even against odd frames (FRC)")
+def even_odd_frc(axes: Axes, frc: Dict[str, Any]) -> None:
+    """Fourier ring correlation of even and odd frames."""
+    prepare(axes, "FRC of even and odd frames")
     frequency, values = np.array(frc["curve"], float).T
     axes.plot(frequency, values, color=CORRECTED, linewidth=1.3)
     for level in (0.143, 0.5):
@@ -175,7 +177,7 @@ def halves(axes: Axes, frc: Dict[str, Any]) -> None:
 
 
 def _over_resolution(axes: Axes, nyquist_A: float) -> None:
-    """A horizontal axis of frequencies up to Nyquist, with resolutions written where there is room."""
+    """Horizontal axis of frequencies up to Nyquist, labelled with resolutions where there is room."""
     limit = 1 / nyquist_A
     ticks: List[float] = []
     for resolution in _RESOLUTIONS_A:

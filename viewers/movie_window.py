@@ -1,4 +1,4 @@
-"""A window with all that is known of one movie, its local motion as an animation, and buttons to its neighbours."""
+"""A window with all results of one movie, its local motion as an animation, and buttons for the neighbouring movies."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ _UPPER, _LOWER, _HEIGHT = 0.575, 0.105, 0.36
 _TEXT_LEFT, _COLUMN_RUN, _COLUMN_VALUE = 0.66, 0.988, 0.9
 _TEXT_WIDTH = 60  # characters
 _LINE = 0.03  # of the window's height
-_PLAYED_MS = 2500  # whole animation
+_PLAYED_MS = 2500  # duration of the animation
 _ALARM = "#b3261e"
 
 
 class MovieWindow(Plotter):
-    """One movie of a run; `roots` are those that the buttons go through, in order."""
+    """Shows one movie of a run. `roots` are the movies for the buttons, in order; `root` is the one shown first."""
 
     def __init__(self, run: Run, roots: Sequence[str], root: str) -> None:
         super().__init__(1, 1, figsize=(16, 9), windowTitle="FlexAlign: one movie")
         self.tightLayoutOn = False
         self._timer: Any = None
         self.getFigure().canvas.mpl_connect("close_event", lambda _: self._stop())
-        self._run, self._roots, self._at = run, list(roots), list(roots).index(root)
+        self._run, self._roots, self._index = run, list(roots), list(roots).index(root)
         self.draw_movie()
 
     @property
     def root(self) -> str:
-        return self._roots[self._at]
+        return self._roots[self._index]
 
     def step(self, by: int) -> None:
-        """Show a neighbour; at the ends nothing happens."""
-        if 0 <= self._at + by < len(self._roots):
-            self._at += by
+        """Show the movie `by` places further, if there is one."""
+        if 0 <= self._index + by < len(self._roots):
+            self._index += by
             self.draw_movie()
             self.getCanvas().draw_idle()
 
@@ -54,10 +54,13 @@ class MovieWindow(Plotter):
         self.getFigure().clear()
         self._draw_charts()
         self._write_text(next((row for row in self._run.rows if row["root"] == self.root), None))
-        # Kept as attributes, because matplotlib forgets buttons that nobody holds.
+        # Stored as attributes, because matplotlib keeps only weak references to buttons.
         self.previous = self._button("Previous", (_TEXT_LEFT, 0.02, 0.09, 0.045), lambda: self.step(-1))
         self.following = self._button("Next", (_TEXT_LEFT + 0.1, 0.02, 0.09, 0.045), lambda: self.step(1))
-        for button, possible in ((self.previous, self._at > 0), (self.following, self._at + 1 < len(self._roots))):
+        for button, possible in (
+            (self.previous, self._index > 0),
+            (self.following, self._index + 1 < len(self._roots)),
+        ):
             button.set_active(possible)
             button.label.set_color("black" if possible else "0.7")
 
@@ -86,9 +89,9 @@ class MovieWindow(Plotter):
         if "frame_rejected" in shown:
             charts.rejected_pairs(rejected, shown)
         else:
-            charts.missing(rejected, "Rejected pairs", "not known of this result")
+            charts.missing(rejected, "Rejected pairs", "not in this result")
         if "frc" in shown:
-            charts.halves(self._axes(2, _LOWER, height), shown["frc"])
+            charts.even_odd_frc(self._axes(2, _LOWER, height), shown["frc"])
 
     def _axes(self, column: int, bottom: float, height: float = _HEIGHT) -> Axes:
         return self.getFigure().add_axes((_LEFTS[column], bottom, _WIDTH, height))
@@ -103,7 +106,7 @@ class MovieWindow(Plotter):
     def _local_motion(self, shown: Dict[str, Any], thumbnail: str) -> None:
         axes = self._axes(0, _LOWER)
         if "field" not in shown:
-            return charts.missing(axes, "Local motion", "none: shifts of the whole frame only")
+            return charts.missing(axes, "Local motion", "none: only whole frames were aligned")
         motion = charts.LocalMotion(axes, shown, thumbnail)
         last = len(motion.frames) - 1
         place = self.getFigure().add_axes((_LEFTS[0] + 0.075, 0.025, 0.075, 0.03))
@@ -145,9 +148,9 @@ class MovieWindow(Plotter):
 
     def _write_text(self, row: Optional[Any]) -> None:
         y = 0.955
-        y = self._line(f"{self.root}   ({self._at + 1} of {len(self._roots)})", y, size=12, weight="bold")
+        y = self._line(f"{self.root}   ({self._index + 1} of {len(self._roots)})", y, size=12, weight="bold")
         if row is None:
-            self._line("Its result can't be read: see the run's log.", y, color=_ALARM)
+            self._line("The result of this movie can't be read: see the log of the run.", y, color=_ALARM)
             return
         for sentence in row["warnings"] + row["concerns"]:
             y = self._line(sentence, y, color=_ALARM)
@@ -170,9 +173,9 @@ class MovieWindow(Plotter):
             y -= 0.92 * _LINE
 
     def _line(self, sentence: str, y: float, size: int = 10, color: str = "black", weight: str = "normal") -> float:
-        """Write a sentence in as many lines as it needs; returns where the next may begin."""
+        """Write a sentence, wrapped, and return the height at which the next one begins."""
         for line in textwrap.wrap(sentence, _TEXT_WIDTH) or [""]:
-            # Names may hold dollar signs, which are no mathematics.
+            # Without parse_math=False, dollar signs in names would start a formula.
             self.getFigure().text(
                 _TEXT_LEFT, y, line, fontsize=size, color=color, weight=weight, va="baseline", parse_math=False
             )

@@ -1,4 +1,4 @@
-"""A window about the whole run: motion of the movies in their order, with those that stand out, and throughput.
+"""A window about the whole run: motion of all movies in order, with outliers marked, and throughput.
 
 A click on a movie's point opens the movie's own window.
 """
@@ -22,18 +22,18 @@ from .movie_window import MovieWindow
 
 (LOCAL,) = in_chart("local motion")
 MOTIONS = tuple(zip(in_chart("motion"), ("#0b6e4f", "#2b6cb0", "#b7791f")))
-_NAMED = 8  # of the movies that stand out
+_NAMED = 8  # number of outliers that are labelled with their names
 _NAME_LENGTH = 66  # characters
-_CHARACTER, _NEAR = 0.008, 0.06  # width of one and height of a name, as parts of the axes
+_CHARACTER, _NEAR = 0.008, 0.06  # width of a character and height of a name, as fractions of the axes
 
 
 def run_window(run: Run) -> Plotter:
-    """Window about a run with at least one movie."""
+    """The window of a run, which must have at least one movie."""
     plotter = Plotter(3, 1, figsize=(11, 9), windowTitle="FlexAlign: the whole run")
     plotter.tightLayoutOn = False
     motion, local, progress = plotter.getFigure().subplots(3, 1, gridspec_kw={"height_ratios": (1.3, 1, 1)})
     plotter.getFigure().subplots_adjust(left=0.08, right=0.97, top=0.95, bottom=0.07, hspace=0.42)
-    order = "acquisition" if run.order == "acquired" else "the results' writing"
+    order = "acquisition" if run.order == "acquired" else "processing"
     for name, colour in MOTIONS:
         _dots(motion, run, name, colour)
     motion.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1.005, 0.99), ncol=len(MOTIONS), frameon=False)
@@ -48,13 +48,13 @@ def run_window(run: Run) -> Plotter:
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, color="0.92")
-        _name_far(axes, run, name)
+        _name_outliers(axes, run, name)
     _throughput(progress, run)
     roots = [row["root"] for row in run.rows]
     clicks: List[Any] = []
 
     def open_movie(event: Any) -> None:
-        if event.mouseevent not in clicks:  # told once for each of the points that lie there
+        if event.mouseevent not in clicks:  # matplotlib calls this once for each point under the mouse
             clicks[:] = [event.mouseevent]
             MovieWindow(run, roots, roots[int(event.ind[0])]).show()
 
@@ -67,8 +67,7 @@ def _dots(axes: Axes, run: Run, name: str, colour: str) -> None:
     if np.isnan(values).all():
         return
     axes.scatter(np.arange(1, len(values) + 1), values, s=16, color=colour, label=described(name).label, picker=4)
-    far = _far(run, name)
-    rings = np.array(far, int)
+    rings = np.array(_outliers(run, name), int)
     axes.scatter(rings + 1, values[rings], s=70, facecolors="none", edgecolors="#c62828", linewidths=1.6)
 
 
@@ -76,16 +75,16 @@ def _values(run: Run, name: str) -> np.ndarray:
     return np.array([row["values"].get(name, np.nan) for row in run.rows], float)
 
 
-def _far(run: Run, name: str) -> List[int]:
+def _outliers(run: Run, name: str) -> List[int]:
     label = described(name).label
     return [i for i, row in enumerate(run.rows) if any(text.startswith(label) for text in row["concerns"])]
 
 
-def _name_far(axes: Axes, run: Run, name: str) -> None:
-    """Names of the movies that stand out, on the side that has room, neighbours' names below each other."""
+def _name_outliers(axes: Axes, run: Run, name: str) -> None:
+    """Write the names of outliers beside their points, on the side that has room, without overlap."""
     values, top, n = _values(run, name), axes.get_ylim()[1], max(len(run.rows), 2)
     named: List[Tuple[float, float, float]] = []  # left, right, height
-    for i in _far(run, name)[:_NAMED]:
+    for i in _outliers(run, name)[:_NAMED]:
         x, y = i / n, values[i] / top
         root = run.rows[i]["root"]
         if len(root) > _NAME_LENGTH:

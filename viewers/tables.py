@@ -1,7 +1,7 @@
-"""The tables of the output sets: which columns they show and in which order, and which of them are pictures.
+"""The tables of the output sets: their columns, the order of the columns, and the columns that are pictures.
 
-Micrographs and movies themselves are never drawn in a table: the table's reader opens MRC files for writing, which
-changes the time of the raw data, and reads whole movies for one small picture. The thumbnails show the same.
+The tables show thumbnails instead of the micrographs and movies themselves, because Scipion's table program opens MRC
+files for writing, which changes the modification time of the raw data, and reads a whole movie for one small picture.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OutputTable(MDView):
 
 
 class AlignedSetViewer(Viewer):
-    """The same tables for a double click on an output."""
+    """Shows the same tables on a double click on an output."""
 
     _label = "FlexAlign table"
     _targets = [SetOfMicrographs, SetOfMovies]

@@ -1,4 +1,4 @@
-"""The results of a FlexAlign run: tables of micrographs, movies and failures, windows about the run and each movie."""
+"""The viewer of a FlexAlign run: tables of micrographs and movies, failed movies, windows of the run and of a movie."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .movie_window import MovieWindow
 from .run_window import run_window
 from .tables import OutputTable
 
-NOTHING_YET = "There is nothing yet: no movie is finished, or the run does not make it."
+NOTHING_YET = "There is nothing yet: no movie is finished, or this run does not produce this output."
 
 
 class FlexAlignViewer(ProtocolViewer):
-    """Analyse the results of FlexAlign."""
+    """Shows the results of FlexAlign."""
 
     _label = "FlexAlign results"
     _targets = [ProtFlexAlign]
@@ -37,38 +37,38 @@ class FlexAlignViewer(ProtocolViewer):
             "showMicrographs",
             params.LabelParam,
             label="Micrographs",
-            help="Table of the corrected micrographs with thumbnail, power spectrum (left half corrected, right not), "
-            "motion of the whole frame, local motion, and the length of the motion in Å.",
+            help="Table of the corrected micrographs with thumbnail, power spectrum (left half corrected, right half "
+            "uncorrected), plots of global and local motion, and the accumulated motion in Å.",
         )
         form.addParam(
             "showWeighted",
             params.LabelParam,
             label="Micrographs, dose-weighted",
-            help="The same table of the dose-weighted micrographs, if the run makes them.",
+            help="The same table for the dose-weighted micrographs, if the run writes them.",
         )
         form.addParam(
             "showMovies",
             params.LabelParam,
             label="Movies",
-            help="Table of the movies, with the frames that were aligned and their shifts in x and y (px).",
+            help="Table of the movies with the range of aligned frames and their shifts in x and y (px).",
         )
         form.addParam(
             "showFailed",
             params.LabelParam,
             label="Failed movies",
-            help="Movies that could not be aligned, each with the reason.",
+            help="Movies that could not be aligned, with the reasons.",
         )
         form.addParam(
             "showRun",
             params.LabelParam,
             label="Whole run",
-            help="Motion of all movies in order of acquisition, with those that stand out; throughput.",
+            help="Motion of all movies in order of acquisition, with outliers marked, and throughput.",
         )
         form.addParam(
             "showReport",
             params.LabelParam,
             label="Report in the browser",
-            help="All of this as one HTML file, *extra/report.html*, that can be sent to others or read on a phone.",
+            help=f"All results in one HTML file, *extra/{REPORT}*, which can be sent to others and read on any device.",
         )
         group = form.addGroup("One movie")
         ids = list(self._roots())
@@ -83,7 +83,7 @@ class FlexAlignViewer(ProtocolViewer):
             "showMovie",
             params.LabelParam,
             label="Motion, power spectrum, quality",
-            help="One window with the pictures and figures of the movie, and buttons to the next and the previous one.",
+            help="One window with plots and quality figures of the movie, and buttons for the previous and next movie.",
         )
 
     def _getVisualizeDict(self) -> Dict[str, Callable[..., List[View]]]:
@@ -110,7 +110,7 @@ class FlexAlignViewer(ProtocolViewer):
         path = self.protocol._getTmpPath("failed_movies.txt")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
-            f.write(f"Movies that failed: {len(failed)}. Continue tries them again.\n")
+            f.write(f"Movies that failed: {len(failed)}. Continue aligns them again.\n")
             for movie, reason in failed:
                 f.write(f"\n{movie}\n" + textwrap.indent(textwrap.fill(reason, 100), "    ") + "\n")
         return [self.textView([path], "Movies that failed")]
@@ -119,8 +119,8 @@ class FlexAlignViewer(ProtocolViewer):
         roots = self._roots()
         number = self.movieId.get()
         if number not in roots:
-            failed = f" Aligned are {min(roots)} to {max(roots)}, without those that failed." if roots else ""
-            return [self.errorMessage(f"There is no aligned movie with id {number}.{failed}", "FlexAlign")]
+            known = f" Ids of aligned movies are between {min(roots)} and {max(roots)}." if roots else ""
+            return [self.errorMessage(f"There is no aligned movie with id {number}.{known}", "FlexAlign")]
         return [MovieWindow(self._run(), list(roots.values()), roots[number])]
 
     def _whole_run(self) -> List[View]:
@@ -129,7 +129,7 @@ class FlexAlignViewer(ProtocolViewer):
 
     def _report(self) -> List[View]:
         path = self.protocol._getExtraPath(REPORT)
-        if not os.path.exists(path):  # of a run that began with an earlier version
+        if not os.path.exists(path):  # the run was made by a version without reports
             write_report(self.protocol._getExtraPath(), title=self.protocol.getRunName())
         return [BrowserView(path)]
 
@@ -138,17 +138,17 @@ class FlexAlignViewer(ProtocolViewer):
 
     def _roots(self) -> Dict[int, str]:
         """{id of an aligned movie: start of its files' names}, from the records of the run."""
-        found: Dict[int, str] = {}
+        roots: Dict[int, str] = {}
         for path in sorted(glob.glob(glob.escape(self.protocol._getExtraPath("DONE")) + "/movie_*.json")):
             record = load_record(path)
             if record is not None and record.ok:
                 name = os.path.basename(record.files["motion"])
-                found[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len(MOTION)]
-        return found
+                roots[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len(MOTION)]
+        return roots
 
 
 class BrowserView(View):
-    """A file in the user's browser."""
+    """Opens a file in the user's browser."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""A pretended screen (Xvfb), and scenes that are played on it, each in a process of its own.
+"""A virtual screen (Xvfb), and scenes that are played on it, each in a process of its own.
 
 A window that waits for a click nobody makes must not hold up the tests, and matplotlib's and pyworkflow's choice of a
 window system is one for the whole process: hence the processes, each with a time limit.
@@ -21,7 +21,7 @@ MARK = "FLEXALIGN_TEST_SCREEN"
 
 
 def missing() -> str:
-    """What is missing for windows on a pretended screen; nothing if all is there."""
+    """What is missing for windows on a virtual screen; empty if nothing is."""
     if shutil.which("Xvfb") is None:
         return "there is no Xvfb (Debian: apt install xvfb)"
     try:

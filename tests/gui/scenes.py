@@ -1,4 +1,4 @@
-"""What a user does in Scipion's windows, and what must be seen then. `python -m flexalign_plugin.tests.gui.scenes NAME
+"""What a user does in Scipion's windows, and what must be shown then. `python -m flexalign_plugin.tests.gui.scenes NAME
 FOLDER` plays one of these functions in this process, on the screen that DISPLAY names; FOLDER holds the movies.
 """
 
@@ -59,7 +59,7 @@ def check_shown(form: Form, yes: Set[str], no: Set[str]) -> None:
 
 
 def form_of(folder: str, kind: str, only: Set[str], foreign: Set[str], expert_only: Set[str]) -> Form:
-    """The form opens with what suits this kind of movie, at both levels of expertise."""
+    """The form shows the parameters for this kind of movie, at both expert levels."""
     scipion = Scipion(project_with(folder, kind))
     form = form_on(scipion)
     form.pictures(f"form_{kind}_normal")
@@ -114,7 +114,7 @@ def form_of_tiff(folder: str) -> None:
 
 
 def form_of_tilt_series(folder: str) -> None:
-    """Before anything is chosen: no fields for kinds of movies, and none that only single particles need."""
+    """Without input there are no parameters for a format, and none that apply only to single particles."""
     from flexalign_plugin.protocols import ProtFlexAlignTiltSeries
 
     scipion = Scipion(new_project("gui_tilt_series"))
@@ -132,7 +132,7 @@ def form_of_tilt_series(folder: str) -> None:
 
 
 def execute(folder: str) -> None:
-    """Values typed into the form: refused where they make no sense, else what a run in a process of its own gets."""
+    """Values entered in the form are refused if they are invalid, and otherwise reach the run, a separate process."""
     scipion = Scipion(project_with(folder, "mrcs"))
     form = form_on(scipion)
     form.set(binFactor=0.5, doLocalAlignment=False)
@@ -161,11 +161,11 @@ def execute(folder: str) -> None:
 
 
 def wizards(folder: str) -> None:
-    """Every wand opens its window and sets what it found."""
+    """Every wizard opens its window and sets the values that it has determined."""
     scipion = Scipion(project_with(folder, "mrcs", gainFile=os.path.join(folder, "turned", "gain.mrc")))
     form = form_on(scipion, useAlignToSum=False, autoControlPoints=False, autoPatches=False, minLocalRes=500.0)
     form.set_level("Advanced")
-    assert form.wands() == {
+    assert form.with_wizard() == {
         "Frames_to_ALIGN",
         "Frames_to_SUM",
         "gainRot",
@@ -176,27 +176,27 @@ def wizards(folder: str) -> None:
         POINTS_ROW,
     }
     for what in ("align", "sum"):
-        said = scipion.answer(form.wand(f"Frames_to_{what.upper()}"), "OK")
+        said = scipion.answer(form.wizard(f"Frames_to_{what.upper()}"), "OK")
         assert f"{SHAPE[0]} frames" in said, said
         assert (values(form)[f"{what}Frame0"], values(form)[f"{what}FrameN"]) == (1, SHAPE[0])
 
     before = values(form)
-    said = scipion.answer(form.wand("gainRot"), "No")
+    said = scipion.answer(form.wizard("gainRot"), "No")
     assert "rotation 270" in said and values(form) == before
-    scipion.answer(form.wand("gainRot"), "Yes")
+    scipion.answer(form.wizard("gainRot"), "Yes")
     # "multiply" is the second choice
     assert {**before, "gainRot": 3, "gainFlip": 0, "gainConvention": 1} == values(form)
 
     for name in ("minLocalRes", POINTS_ROW):
-        form.wand(name)()
+        form.wizard(name)()
         (figure,) = open_figures(scipion)
         assert "6 x 6 control points, 5 in time" in figure.axes[0].get_title()
         scipion.picture(figure.canvas.manager.window, "patches")
         plt.close(figure)
 
     form.set(minLocalRes="much")
-    said = scipion.answer(form.wand("minLocalRes"), "OK")
-    assert "Min size of the patch (A) is empty or no number" in said, said
+    said = scipion.answer(form.wizard("minLocalRes"), "OK")
+    assert "Min size of the patch (A) is empty or not a number" in said, said
     said = scipion.answer(form.button("Execute").invoke, "OK")
     assert "Min size of the patch (A) should be a float" in said and "validation failed" not in said, said
 
@@ -207,7 +207,7 @@ def values(form: Form) -> Dict[str, Any]:
 
 
 def open_figures(scipion: Scipion) -> Any:
-    """Those of matplotlib whose windows are on the screen."""
+    """The figures of matplotlib whose windows are visible."""
     scipion.handle_events(0.3)
     figures = [plt.figure(number) for number in plt.get_fignums()]
     for figure in figures:
@@ -228,7 +228,7 @@ def results_of(folder: str) -> Form:
 
 
 def viewer(folder: str) -> None:
-    """Every eye but those of the tables opens its window."""
+    """Every eye icon except those of the tables opens its window."""
     form = results_of(folder)
     scipion = form.scipion
     addresses: List[str] = []
@@ -293,7 +293,7 @@ def tables(folder: str) -> None:
 
 
 def wait_for_nobody(folder: str) -> None:
-    """A question that nobody answers, and a program that has been started meanwhile: the test must get over both."""
+    """A dialog that nobody answers, and a running program: the test must end in spite of both."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     Scipion(new_project("gui_waits")).window.askYesNo("Is anybody here?", "Nobody.")
 

@@ -30,7 +30,7 @@ def test_a_run_is_started_from_the_form(screen, folder):
     screen.play("execute", folder, LIMIT_S)
 
 
-def test_wands_set_what_they_find(screen, folder):
+def test_wizards_set_their_results(screen, folder):
     screen.play("wizards", folder, LIMIT_S)
 
 
@@ -46,7 +46,7 @@ def test_the_viewer_opens_tables(screen, folder):
     assert "ended with" not in said, said
 
 
-def test_a_scene_that_fails_or_hangs_is_told_and_ends(screen, tmp_path):
+def test_a_scene_that_fails_or_hangs_is_reported_and_ends(screen, tmp_path):
     with pytest.raises(AssertionError, match="KeyError: 'no such scene'"):
         screen.play("no such scene", str(tmp_path), LIMIT_S)
     with pytest.raises(AssertionError, match="not over after 4 s"):
@@ -64,6 +64,6 @@ def test_no_process_is_left(screen):
 
 
 @pytest.mark.skipif(bool(missing()), reason=f"windows are not tested: {missing()}")
-def test_without_a_server_the_reason_is_told(monkeypatch):
+def test_without_a_server_the_reason_is_given(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert missing() == "there is no Xvfb (Debian: apt install xvfb)"

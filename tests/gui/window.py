@@ -195,11 +195,12 @@ class Form:
         found = [w for w in below(self.window.root) if isinstance(w, kinds) and w["text"] == text]
         return next(w for w in found if w.winfo_viewable())
 
-    def wands(self) -> Set[str]:
+    def with_wizard(self) -> Set[str]:
+        """Names of the parameters with a wizard."""
         return {name for name, widget in self._widgets() if self._icons(widget, Message.LABEL_BUTTON_WIZ)}
 
-    def wand(self, name: str) -> Callable[[], Any]:
-        """What a click on the wand beside a parameter does."""
+    def wizard(self, name: str) -> Callable[[], Any]:
+        """The function that a click on the wizard's icon beside a parameter calls."""
         return self._icon(name, Message.LABEL_BUTTON_WIZ)
 
     def eye(self, name: str) -> Callable[[], Any]:

@@ -35,7 +35,7 @@ def _gained(seed):
 
 
 def _events(phantom):
-    """Hardware frames of a thin exposure, at most one electron a pixel."""
+    """Hardware frames of a short exposure, with at most one electron in a pixel."""
     rng = np.random.default_rng(phantom.seed)
     share = HARDWARE_FRAMES // SHAPE[0]
     for i in range(HARDWARE_FRAMES):

@@ -1,6 +1,6 @@
-"""Runs of the protocol that are killed, and what is compared afterwards. For tests and for benchmarks/kills.py.
+"""Kills runs of the protocol and compares their state afterwards. For tests and for benchmarks/kills.py.
 
-A run is a forked process: no start-up to wait for, and a kill -9 takes nothing else along.
+A run is a forked process, which starts at once and can be killed with kill -9 alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ POINTS: Dict[str, Point] = {
 
 
 def start(project_path: str, protocol_id: int, restart: bool, point: Optional[Point] = None) -> int:
-    """Begin a run in a process of its own; its id."""
+    """Start a run in a process of its own and return the process id."""
     process = os.fork()
     if process:
         return process
@@ -74,7 +74,7 @@ def start(project_path: str, protocol_id: int, restart: bool, point: Optional[Po
 
 
 def wait(process: int, limit_s: float = 60.0) -> int:
-    """Signal or status by which a run ended; one that takes longer is killed and raises TimeoutError."""
+    """Signal or status with which a run ended. A run that takes longer is killed, with a TimeoutError."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -92,7 +92,7 @@ def _run(project_path: str, protocol_id: int, restart: bool, point: Optional[Poi
     from pyworkflow.protocol.protocol import getProtocolFromDb
 
     os.chdir(project_path)
-    # The database of the run itself, once there is one, knows its outputs.
+    # The database of the run, if it exists, contains its outputs.
     databases = glob.glob(f"Runs/{protocol_id:06d}_*/logs/run.db")
     protocol = getProtocolFromDb(project_path, databases[0] if databases else "project.sqlite", protocol_id, chdir=True)
     protocol.runMode.set(MODE_RESTART if restart else MODE_RESUME)
@@ -126,16 +126,16 @@ def _die_at(point: Point) -> None:
 
 
 def state(run_folder: str) -> Dict[str, Any]:
-    """Everything that must be the same after any kill: the items of each set and the files of the results."""
-    found: Dict[str, Any] = {}
+    """The state that must not depend on kills: the items of each set and the files of the results."""
+    contents: Dict[str, Any] = {}
     for path in sorted(glob.glob(os.path.join(run_folder, "*.sqlite"))):
-        found[os.path.basename(path)] = _rows(path)
+        contents[os.path.basename(path)] = _rows(path)
     extra = os.path.join(run_folder, "extra")
     for name in sorted(os.listdir(extra)):
         path = os.path.join(extra, name)
         content = open(path, "rb").read() if name.endswith((".mrc", ".star")) else b""
-        found[name] = hashlib.sha256(content).hexdigest() if os.path.isfile(path) else sorted(os.listdir(path))
-    return found
+        contents[name] = hashlib.sha256(content).hexdigest() if os.path.isfile(path) else sorted(os.listdir(path))
+    return contents
 
 
 def _rows(path: str) -> List[Any]:

@@ -1,6 +1,6 @@
 """A real Slurm of several nodes on this machine, for tests: its own munge, its own ports, all below one folder.
 
-GPUs are pretended: Slurm grants any character device.
+GPUs are simulated: Slurm grants any character device.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str:
-    """Why Slurm can't be used here; nothing if it can."""
+    """The reason why Slurm can't be used here; empty if it can."""
     absent = [program for program in PROGRAMS if not _program(program)]
     if absent:
         return f"{', '.join(absent)} not found (apt install slurm-wlm munge)"
@@ -104,7 +104,7 @@ class Cluster:
         self.call("slurmd", "-N", name, "-f", f"{self.folder}/slurm.conf")
 
     def kill_node(self, name: str) -> None:
-        """As when its power fails: nothing on it gets a last word."""
+        """Kill the node's daemon and jobs at once, as a power failure would."""
         self._end(f"{self.folder}/slurmd.{name}.pid", signal.SIGKILL)
         for job in self.jobs(node=name):
             kill_tree(f"slurmstepd: [{job}.")
@@ -158,7 +158,12 @@ def _free_ports(n: int) -> List[int]:
 
 
 def kill_tree(command: str) -> int:
-    """kill -9 for the processes whose command line has these words, and for their children; how many there were."""
+    """kill -9 the processes whose command line contains `command`, and their children.
+
+    Returns
+    -------
+    Number of processes.
+    """
     import psutil
 
     killed: Dict[int, psutil.Process] = {}
@@ -174,7 +179,7 @@ def kill_tree(command: str) -> int:
 
 @contextlib.contextmanager
 def cluster(folder: str, nodes: int, cpus: int = 1, gpus: int = 0) -> Iterator[Cluster]:
-    """A running cluster; commands find it, as the environment names it meanwhile."""
+    """A running cluster. The environment points Slurm's commands to it."""
     it = Cluster(folder, nodes, cpus, gpus)
     before = {name: os.environ.get(name) for name in it.environment}
     os.environ.update(it.environment)

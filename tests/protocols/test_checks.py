@@ -1,4 +1,4 @@
-"""What the form refuses before anything runs, each with one sentence that names the values."""
+"""Values that the form refuses before a run, each with one sentence that names the value."""
 
 from __future__ import annotations
 

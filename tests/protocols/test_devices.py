@@ -1,4 +1,4 @@
-"""The form's GPUs: what is asked for becomes one worker each, and what can't be used is refused with the reason."""
+"""The form's GPUs: each chosen GPU gets a worker, and a GPU that can't be used is refused with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUNNER = """
         device = sys.argv[sys.argv.index("--device") + 1]
         with open(os.environ["CALLS"], "a") as f:
             f.write(f"{job.root} {device}\\n")
-        # The first movie is slow: the other GPU must not wait for the step that waits for it.
+        # The first movie is slow. The other GPU must not be idle while the step of the slow movie waits.
         time.sleep(3.0 if job.root == "movie_1" else 0.1)
         if job.root == "movie_4" and device != "cpu":
             return failure(job, DeviceError("an illegal address"))
@@ -51,7 +51,7 @@ def test_each_listed_gpu_gets_a_worker(text):
     assert compute_of(useGpu=True, gpuList=text).devices == ("cuda:0", "cuda:1")
 
 
-def test_the_cpu_is_the_default_whatever_the_list_says():
+def test_the_cpu_is_the_default_and_the_gpu_list_is_ignored():
     assert compute_of() == Compute(("cpu",), min(4, usable_cores()))
     assert compute_of(gpuList="none").devices == ("cpu",)
     assert protocol_of(gpuList="none").getGpuList() == []
@@ -62,7 +62,7 @@ def test_details_reach_the_workers():
     assert compute == Compute(("cuda:2",), 1, 6.0, tune_fft=False, cpu_instead=True)
 
 
-def test_a_queue_is_asked_for_the_cores_of_all_gpus_and_numbers_them_itself():
+def test_a_job_requests_the_cores_of_all_gpus_and_numbers_its_gpus_from_0():
     protocol = protocol_of(useGpu=True, gpuList="2 5", binThreads=3)
     assert protocol.getTotalThreads() == 6
     protocol._useQueue.set(True)
@@ -128,7 +128,7 @@ def test_serial_steps_keep_all_gpus_busy_and_the_cpu_steps_in(project, movies, t
     assert len(pools) == 1
     calls = [tuple(line.split()) for line in (tmp_path / "calls").read_text().splitlines()]
     of_slow = dict(calls)["movie_1"]
-    # Whatever waits behind the slow movie is one, read ahead; all others went to the other GPU, or at last to the CPU.
+    # Only the movie that was read ahead waits for the slow movie. The others were aligned on the other GPU or the CPU.
     assert sum(device == of_slow for _, device in calls) <= 3
     assert [device for name, device in calls if name == "movie_4"][-1] == "cpu"
     assert len({name for name, _ in calls}) == 8
@@ -150,6 +150,6 @@ def test_the_plugin_counts_as_installed_without_any_cuda(monkeypatch):
         Plugin._defineVariables()
 
 
-def test_compute_refuses_what_is_no_device():
+def test_an_unknown_device_is_refused():
     with pytest.raises(SettingsError, match="There is no device"):
         Compute(("gpu",)).check()

@@ -1,4 +1,4 @@
-"""The form speaks of the same things as Settings, by the names and defaults of XmippProtFlexAlign."""
+"""The form contains the fields of Settings, with the names and most defaults of XmippProtFlexAlign."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ XMIPP_DEFAULTS = dict(
     gainRot=0,
     gainFlip=0,
 )
-# Not a choice of the form: they come with the movies, or are what Scipion's viewers live on.
+# Not in the form: properties of the input movies, and the plots that Scipion's viewers always need.
 NOT_IN_FORM = {"pixel_size", "voltage", "dose_per_frame", "pre_exposure", "gain", "dark", "do_plots"}
 
 
@@ -61,7 +61,7 @@ def test_every_setting_is_in_the_form_and_every_parameter_has_a_help_text():
 
 
 def test_every_parameter_is_explained_in_the_docs():
-    """By its whole name, or after a comma by its last letters: *controlPointX*, *Y*, *T*."""
+    """By its full name, or after a comma by its last letter: *controlPointX*, *Y*, *T*."""
     page = Path(__file__).parents[2] / "docs" / "parameters.md"
     if not page.exists():
         pytest.skip("the docs are not installed")
@@ -104,14 +104,14 @@ def test_eer_parameters_are_shown_for_eer_movies_only(project, movies):
     assert not protocol_class()().evalParamCondition("nFrames")
 
 
-def test_the_gpu_list_makes_no_slots_on_the_cpu_and_a_queue_is_asked_for_the_cores_that_compute():
+def test_without_gpus_there_are_no_gpu_slots_and_a_job_requests_the_cores_of_one_movie():
     protocol = protocol_class()(binThreads=8)
     assert protocol.getGpuList() == []
     assert protocol.getTotalThreads() == 8
 
 
-def test_an_emptied_number_is_named_and_one_that_does_not_apply_is_no_matter(project, movies):
-    """Scipion names it itself; no traceback follows. Hidden, it has its default."""
+def test_an_empty_number_is_an_error_only_if_it_applies(project, movies):
+    """Scipion reports it, without a traceback. A field that does not apply has its default."""
     from flexalign_plugin.protocols import form_values
 
     protocol = new_alignment(project, import_movies(project, movies.folder, "*.mrcs", PIXEL_A))

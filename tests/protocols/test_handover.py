@@ -1,4 +1,4 @@
-"""The engine always has as many movies as it takes, each once; what can't be handed over fails alone."""
+"""The engine always has as many movies as its capacity, each once. A movie without a valid job fails alone."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def hand_over(engine, monkeypatch):
 def test_the_engine_has_as_many_movies_as_it_takes_and_each_once(engine, hand_over):
     first = hand_over._future(movie(1))
     assert engine.jobs == ["1", "2", "3"]
-    hand_over._future(movie(2))  # its step comes, it is there already
+    hand_over._future(movie(2))  # its step starts when the engine already has it
     assert engine.jobs == ["1", "2", "3"]
-    engine.finish("3")  # a later movie is faster: the next follows though no step has asked for it
+    engine.finish("3")  # a later movie is faster: the next one follows, although its step has not started
     assert engine.jobs == ["1", "2", "3", "5"]
     engine.finish("1")
     assert first.result(0).ok and engine.jobs == ["1", "2", "3", "5", "6"]
@@ -76,7 +76,7 @@ def test_a_movie_without_valid_settings_fails_alone(engine, hand_over):
     assert engine.jobs == ["1", "2", "3"]
 
 
-def test_once_closed_every_movie_fails_and_no_engine_is_made(engine, hand_over):
+def test_after_close_every_movie_fails_and_no_engine_is_made(engine, hand_over):
     waiting = hand_over._future(movie(1))
     hand_over.close()
     assert waiting.result(0).message == "1: closed"

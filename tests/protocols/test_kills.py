@@ -1,4 +1,4 @@
-"""Whatever moment a run is killed, after Continue its outputs are those of an undisturbed run."""
+"""A run may be killed at any moment: after Continue its outputs are those of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = {
 
 @pytest.fixture(scope="module")
 def undisturbed(movies, tmp_path_factory):
-    """Project folder, protocol, its folder and the state after a run that nothing disturbed."""
+    """Project folder, number of the protocol, its folder, and its state after an uninterrupted run."""
     folder = tmp_path_factory.mktemp("kills")
     for i in range(N_MOVIES):
         shutil.copy(f"{movies.folder}/movie_1.mrcs", folder / f"a_{i}.mrcs")

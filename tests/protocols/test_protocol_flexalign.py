@@ -103,7 +103,7 @@ def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies
     project._setupProtocol(protocol)
     for name in ("good_1.mrcs", "good_2.mrcs"):
         (tmp_path / name).write_bytes(b"")
-    protocol._validate = list  # as if they had been damaged after it started
+    protocol._validate = list  # as if the movies had been damaged after the start
     run(project, protocol)
     assert protocol.isFailed()
     assert "None of 2 movies" in protocol.getErrorMessage() and "good_1.mrcs" in protocol.getErrorMessage()
@@ -112,7 +112,7 @@ def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies
 
 
 def test_a_run_that_breaks_off_closes_its_sets_and_its_worker(project, movies, tmp_path):
-    """Whoever waits for the outputs must learn that no more will come, and pyworkflow waits for every thread."""
+    """Protocols that wait for the outputs must stop waiting, and pyworkflow waits for every thread."""
     _copies(movies, tmp_path, 3)
     imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
     protocol = new_alignment(project, imported, doLocalAlignment=False)
@@ -149,7 +149,7 @@ def test_saved_movies_are_binned_cropped_and_have_no_shifts_left(project, movies
     assert protocol.outputMovies.getDim() == (100, 80, 6)
 
 
-def test_weighted_micrographs_halves_and_pairs_are_sets_of_their_own(project, movies, tmp_path):
+def test_weighted_micrographs_even_odd_sums_and_pairs_are_separate_sets(project, movies, tmp_path):
     _copies(movies, tmp_path, 3)
     imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, dosePerFrame=2.0)
     values = dict(doLocalAlignment=False, onlyProcess=2, denoiserPairs=True, nDenoiserPairs=1, saveFloat16=True)
@@ -181,7 +181,7 @@ def test_weighted_micrographs_alone_with_the_dose_of_the_form(project, movies):
 
 
 def test_movies_stored_from_a_later_frame_on_are_counted_as_in_their_file(project, movies):
-    """The base class refuses them: its default first frame, 1, lies before the set's range."""
+    """The base class refuses such movies, because its default first frame, 1, is before the range of the set."""
     imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, dosePerFrame=2.0, doseInitial=1.0)
     trimmed = imported._createSetOfMovies("_trimmed")
     trimmed.copyInfo(imported.outputMovies)

@@ -1,4 +1,4 @@
-"""The promises of docs/cluster.md, on a real Slurm with the configuration that is printed there."""
+"""The guarantees of docs/cluster.md, tested on a real Slurm with the configuration given there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _empty_queue(slurm):
-    """Hosts as documented; afterwards as before, all nodes up and no job left."""
+    """Use the documented hosts.conf. Afterwards restore the old one and remove all jobs."""
     hosts = os.environ["SCIPION_HOSTS"]
     with open(DOCUMENT, encoding="utf-8") as file:
         documented = re.search(r"```ini\n(.*?)```", file.read(), re.DOTALL).group(1)
@@ -64,7 +64,7 @@ def one_movie(tmp_path_factory):
 
 @pytest.fixture
 def new_run(project, one_movie, tmp_path):
-    """A launched run on so many copies of the movie, with its steps in the queue unless told otherwise."""
+    """Launches a run on copies of the movie. By default each step is submitted to the queue."""
 
     def launch(n_movies, steps="Y", gpus="0", **params):
         folder = tmp_path / "movies"
@@ -112,7 +112,7 @@ def finished(project, run, n_movies):
 
 
 def answered(run):
-    """Movies that jobs which are not over have finished; Scipion's steps take them up only later."""
+    """Number of movies that running jobs have finished. Scipion's steps read these results later."""
     requests = glob.glob(run._getTmpPath("queue", "*", "*.json"))
     return sum(len(read_answer(request).results) for request in requests)
 
@@ -159,7 +159,7 @@ def test_stopped_means_that_all_jobs_are_cancelled_and_none_follows(slurm, proje
     time.sleep(5)
     assert not slurm.jobs() and run.isAborted()
     assert len(os.listdir(run._getExtraPath("DONE"))) < MANY
-    project.launchProtocol(run)  # goes on
+    project.launchProtocol(run)  # Continue
     finished(project, run, MANY)
 
 
@@ -193,7 +193,7 @@ def test_the_queue_may_be_away_for_a_while(slurm, project, new_run):
     run = new_run(MANY, numberOfThreads=9, moviesPerJob=MANY)
     wait_for(lambda: answered(run) >= 1)
     slurm.stop_controller()
-    time.sleep(8)  # Scipion asks at least once
+    time.sleep(8)  # Scipion checks the queue at least once
     slurm.start_controller()
     finished(project, run, MANY)
     assert "tried again" not in text_of(run)

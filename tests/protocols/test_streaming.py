@@ -1,4 +1,4 @@
-"""Movies that arrive while the run goes on, in every pattern; each ends in exactly one output."""
+"""Movies that arrive during the run, in various patterns: each is in exactly one output at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _short_looks(monkeypatch):
 
 
 def streamed(project, movies, tmp_path, arrivals_of_files):
-    """A finished run whose input set grows by one batch each time that the run looks; then the input closes.
+    """A finished run whose input set grew by one batch each time that the run checked it, and was then closed.
 
     arrivals_of_files : batches of paths.
     """
@@ -142,7 +142,7 @@ def test_an_input_that_closes_without_movies_is_no_success(project, movies, tmp_
 
 
 def test_behind_a_live_import_both_in_processes_of_their_own(project, movies, tmp_path):
-    """As the project window starts them; files come while both run, one of them slowly, one cut off."""
+    """Started as from the project window. Files arrive while both run; one is written slowly, one is truncated."""
     from pwem.protocols import ProtImportMovies
 
     whole = open(f"{movies.folder}/movie_1.mrcs", "rb").read()

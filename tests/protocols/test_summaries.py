@@ -1,4 +1,4 @@
-"""Pace with a clock that the test moves."""
+"""Rates and summaries, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def paced(arrive_every, finish_every, hours=1.0, first=0):
     return pace
 
 
-def test_nothing_is_said_before_the_first_movie():
+def test_there_is_no_rate_before_the_first_movie():
     assert Pace().text(5, True) == "no movie is finished yet"
 
 
@@ -52,22 +52,22 @@ def test_rates_are_those_of_the_last_movies():
         (60, 30, 50, "catches up with the input"),
     ],
 )
-def test_it_is_said_whether_the_run_keeps_up(arrive, finish, waiting, words):
+def test_the_text_states_whether_the_run_keeps_up(arrive, finish, waiting, words):
     assert words in paced(arrive, finish).text(waiting, more_come=True)
 
 
-def test_what_was_there_at_the_start_is_no_pace_of_the_microscope():
+def test_movies_that_existed_at_the_start_do_not_count_as_arriving():
     assert paced(arrive_every=60, finish_every=60, first=500).arriving_per_hour() == pytest.approx(60, rel=0.05)
     assert "input" not in paced(arrive_every=10**6, finish_every=60, first=500).text(400, more_come=True)
 
 
-def test_time_left_counts_what_waits():
+def test_the_remaining_time_is_that_of_the_waiting_movies():
     assert paced(10**6, 60).text(30, more_come=False) == "60 movies per hour, about 30 min 0 s left"
     assert duration(3700) == "1 h 1 min"
 
 
 class _Run:
-    """What the summary reads of a protocol: 3 of 10 movies aligned, 5 failed, 2 waiting."""
+    """The part of a protocol that the summary reads: 3 of 10 movies aligned, 5 failed, 2 waiting."""
 
     def __init__(self, pace, finished, waiting):
         self._pace, self.finished, self.streamClosed, self._waiting = pace, finished, finished, waiting
@@ -81,15 +81,15 @@ class _Run:
         return f"Runs/1/extra/{name}"
 
 
-def test_the_summary_begins_with_what_is_asked_first():
+def test_the_summary_begins_with_counts_rate_and_report():
     lines = summary(_Run(paced(arrive_every=40, finish_every=60), False, 30)).splitlines()
     assert lines[0] == "3 movies aligned, *5 failed*, 30 waiting."
-    assert lines[1].startswith("60 movies per hour, falls behind by 3") and "left for those that are here." in lines[1]
-    assert lines[2] == "All movies at a glance: [[Runs/1/extra/report.html][extra/report.html]]"
+    assert lines[1].startswith("60 movies per hour, falls behind by 3") and "left for the waiting movies." in lines[1]
+    assert lines[2] == "Overview of all movies: [[Runs/1/extra/report.html][extra/report.html]]"
     assert lines[4:] == ["  m0.tif: Is empty.", "  m1.tif: Is empty.", "  m2.tif: Is empty.", "  and 2 more."]
 
 
-def test_the_summary_of_a_finished_run_speaks_of_no_future():
+def test_the_summary_of_a_finished_run_has_no_remaining_time():
     lines = summary(_Run(paced(arrive_every=40, finish_every=60), True, 0)).splitlines()
     assert lines[:2] == ["3 movies aligned, *5 failed*.", "60 movies per hour."]
-    assert "All movies" in summary(_Run(Pace(), True, 0)).splitlines()[1]
+    assert "Overview" in summary(_Run(Pace(), True, 0)).splitlines()[1]

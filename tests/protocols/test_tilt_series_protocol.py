@@ -64,7 +64,7 @@ def series(tilts, folder, *names):
 
 @pytest.fixture
 def tomo_works(monkeypatch):
-    """tomo's import leaves a query open. On Python 3.8 nothing comes of it, on 3.11 its own database stays locked."""
+    """tomo's import leaves a query open. This has no effect on Python 3.8, but on 3.11 its database stays locked."""
     from tomo.objects import TiltSeriesM
 
     from flexalign_plugin.protocols import arrivals
@@ -147,8 +147,8 @@ def test_tilts_become_stacks_by_angle_with_their_dose_and_the_true_motion(projec
         assert settings["dose_per_frame"] == pytest.approx(DOSES[z] / SHAPE[0])
         assert settings["pre_exposure"] == pytest.approx(sum(DOSES[:z]))
         t = np.arange(SHAPE[0])
-        found = np.stack(MotionModel.load(path).shift(t, SHAPE[1] / 2, SHAPE[2] / 2))
-        error = found - np.stack(truth.shift(t, SHAPE[1] / 2, SHAPE[2] / 2))
+        estimated = np.stack(MotionModel.load(path).shift(t, SHAPE[1] / 2, SHAPE[2] / 2))
+        error = estimated - np.stack(truth.shift(t, SHAPE[1] / 2, SHAPE[2] / 2))
         assert np.abs(error - error.mean(axis=1, keepdims=True)).max() < 0.3
     assert not list(Path(protocol._getExtraPath()).glob("*_aligned_mic*"))  # they are in the stacks
     assert "1 tilt series of 6 A/px" in protocol.summary()[0]
@@ -237,7 +237,7 @@ KILLS = {
 
 @needs_tomo
 @with_tomo
-def test_a_run_that_is_killed_again_and_again_is_completed_by_continue(project, tilts, tmp_path):
+def test_a_run_that_is_killed_repeatedly_is_completed_by_continue(project, tilts, tmp_path):
     series(tilts, tmp_path, "TS_1")
     protocol = new_alignment(project, imported(project, tmp_path))
     project._setupProtocol(protocol)
@@ -256,14 +256,14 @@ def test_a_run_that_is_killed_again_and_again_is_completed_by_continue(project, 
 
 @needs_tomo
 @with_tomo
-def test_what_is_wrong_with_every_tilt_is_said_before_the_run(project, tilts, tmp_path):
+def test_errors_that_affect_every_tilt_are_reported_before_the_run(project, tilts, tmp_path):
     series(tilts, tmp_path, "TS_1")
     source = imported(project, tmp_path)
     (problem,) = new_alignment(project, source, alignFrameN=7).validate()
     assert "frames 1 to 7 are to be aligned, but it has 4" in problem
     assert new_alignment(project, source).warnings() == []
     (hint,) = new_alignment(project, source, doLocalAlignment=True, minLocalRes=700.0).warnings()
-    assert "no room for two patches" in hint
+    assert "too short for two patches" in hint
 
 
 @needs_tomo
@@ -299,7 +299,7 @@ print(p.__all__)
 
 
 @pytest.mark.parametrize("missing, warns", [("tomo", False), ("tomo.objects", True)])
-def test_without_a_usable_tomo_the_other_protocol_is_there_all_the_same(missing, warns):
+def test_without_a_usable_tomo_the_other_protocol_is_available(missing, warns):
     code = NO_TOMO.replace("MISSING", repr(missing))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What the form's wizards find out, and what they set."""
+"""The results of the form's wizards and the values that they set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def wizards(monkeypatch):
     return module
 
 
-def test_scipion_finds_them_for_the_parameters(wizards):
+def test_scipion_finds_the_wizards_of_the_parameters(wizards):
     targets = {}
     for wizard in (wizards.AlignedFramesWizard, wizards.SummedFramesWizard, wizards.GainOrientationWizard):
         (pair,) = wizard._targets
@@ -52,8 +52,8 @@ def test_the_frame_range_is_that_of_the_file(wizards, project, movies, kind, fra
     assert f"{frames} frames" in wizards.said[0]
 
 
-def test_the_gain_is_set_as_it_fits(wizards, project, movies, tmp_path):
-    """The true gain turned by 90 degrees on disk: it has to be turned by 270 more. One small movie tells."""
+def test_the_gain_wizard_sets_the_true_orientation(wizards, project, movies, tmp_path):
+    """The gain file is the true gain rotated by 90 degrees, so it has to be rotated by 270. One movie suffices."""
     import mrcfile
 
     from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
@@ -68,7 +68,7 @@ def test_the_gain_is_set_as_it_fits(wizards, project, movies, tmp_path):
     assert ranked[0].startswith("rotation 270, flip none, multiply: ") and len(ranked) == 8
 
 
-def test_without_movies_or_gain_they_say_so(wizards, project, movies):
+def test_missing_movies_or_gain_are_reported(wizards, project, movies):
     from flexalign_plugin.protocols import ProtFlexAlign
 
     with pytest.raises(SettingsError, match="input movies first"):
@@ -95,7 +95,7 @@ def test_patches_cover_the_frame(wizards, project, movies):
 
 @pytest.mark.parametrize("refinement, automatic", [(True, True), (False, True), (False, False)])
 def test_control_points_are_those_of_the_aligner(wizards, project, movies, refinement, automatic):
-    """What is shown is what an alignment with these values says it took; with the refinement, its bounds."""
+    """The numbers shown are those of an alignment with these values, or with the refinement its limits."""
     from flexalign_plugin.aligner import align
     from flexalign_plugin.kernels import select_backend
     from flexalign_plugin.movies import open_movie

@@ -1,4 +1,4 @@
-"""The window of one movie draws what the movie's result says; no display is needed."""
+"""The window of one movie draws the movie's result. No display is needed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def window(tmp_path):
 
 
 def _axes(window, title):
-    (found,) = [axes for axes in window.getFigure().axes if axes.get_title().startswith(title)]
-    return found
+    (match,) = [axes for axes in window.getFigure().axes if axes.get_title().startswith(title)]
+    return match
 
 
 def _click(button):
@@ -97,7 +97,7 @@ def test_residuals_and_rejected_pairs_of_patches_and_frames(window):
     assert [bar.get_height() for bar in _axes(window, "Rejected pairs").patches] == [0, 0, 75, 0, 0, 0, 0, 25]
 
 
-def test_a_result_that_cannot_be_shown_says_why_and_leaves_the_buttons(window, tmp_path):
+def test_an_unreadable_result_shows_the_reason_and_keeps_the_buttons(window, tmp_path):
     (tmp_path / "copy_0001_motion.json").write_text("{")
     _click(window.following)
     words = " ".join(text.get_text() for axes in window.getFigure().axes for text in axes.texts)

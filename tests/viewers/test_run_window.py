@@ -1,4 +1,4 @@
-"""The window of the run: who stands out is named where it can be read, and a click leads to the movie."""
+"""The window of the run: names of outliers are readable, and a click opens the movie's window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The viewer finds what a run made; windows themselves are not opened."""
+"""The viewer shows the outputs of a run. Windows are not opened."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_is_the_viewer_of_the_protocol(viewer):
 
 
 def _columns(table):
-    """Columns that the table's process would show in this order, and those of them that would be drawn as pictures."""
+    """Columns of the table in their order, and those that are shown as pictures."""
     with sqlite3.connect(table._emSet.getFileName()) as database:
         known = {"id", "enabled", *(name for (name,) in database.execute("SELECT label_property FROM Classes"))}
     visible, order, render = (labels.split(" ") for labels in table.getVisibleAndOrderLabels())
@@ -137,7 +137,7 @@ def test_the_run_wrote_its_report_and_the_viewer_opens_it(viewer, monkeypatch):
     assert '"root":"c"' in text and "b.mrcs" in text and '"running":false' in text
 
 
-def test_an_unknown_movie_is_said_to_be_unknown(viewer):
+def test_an_unknown_movie_is_reported(viewer):
     viewer.movieId.set(99)
     (view,) = viewer._getVisualizeDict()["showMovie"]("showMovie")
     assert "99" in view.getMessage()
