@@ -69,7 +69,7 @@ def test_a_field_in_the_spline_space_is_recovered():
 
 
 def test_noise_is_averaged_by_the_ratio_of_unknowns_to_equations():
-    """sd of the fitted field = sd of the noise * sqrt(coefficients / measurements), here sqrt(80 / 1280)."""
+    """sigma of the fitted field = sigma of the noise * sqrt(coefficients / measurements), here sqrt(80 / 1280)."""
     rng, field, shifts, precision = fit_case()
     noise = rng.normal(size=shifts.shape)
     coefficients, _ = fit_field(field, shifts + noise, precision, 1e-9)
