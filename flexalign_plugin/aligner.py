@@ -1,8 +1,8 @@
-"""FlexAlign, the table of contents: one movie in, one `MovieResult` out.
+"""The alignment of one movie: `align` turns a movie into a `MovieResult`.
 
-Read top to bottom beside Strelak et al. 2020 (Electronics 9:1040): correction of the detector, global alignment
-(section 2.1.1), local alignment (2.1.2), and the motion correction with the spline of equation 4. Each step is a call
-into the room of that name.
+It is the table of contents of FlexAlign, in the order of Strelak et al. 2020 (Electronics 9:1040): detector correction,
+global alignment (section 2.1.1), local alignment (section 2.1.2) and motion correction with the spline of equation 4.
+Each step is a call of the package of that name.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def align(
     ----------
     movie : from `movies.open_movie`.
     backend : from `kernels.select_backend`.
-    corrections : gain, dark and defects, read from the settings' files when None.
+    corrections : gain, dark and defects; None: read from the files that the settings name.
     progress : called with the name of each stage and the fraction of the work that is done before it.
 
     Raises
     ------
-    MovieError, CorrectionError, SettingsError : with the sentence for the user.
+    MovieError : the movie can't be read or aligned.
+    CorrectionError : the gain, dark or a defect file can't be used.
+    SettingsError : the settings do not suit the movie.
     """
     clock = Clock(progress)
     n_frames, ny, nx = movie.shape
@@ -90,7 +92,7 @@ def align(
 
 
 class Clock:
-    """Wall and CPU seconds of each stage; reports the progress as stages begin."""
+    """Measures wall and CPU seconds of each stage and reports the progress when a stage starts."""
 
     def __init__(self, progress: Optional[Progress] = None):
         self.timings: Dict[str, Dict[str, float]] = {}
@@ -109,7 +111,7 @@ class Clock:
 
 
 def _options(settings: Settings) -> EstimationOptions:
-    """The settings of the estimate, for mathematics that knows no `Settings`."""
+    """The settings of the motion estimate; `motion` does not depend on `Settings`."""
     points = (settings.control_point_t, settings.control_point_y, settings.control_point_x)
     return EstimationOptions(
         pixel_size_A=settings.pixel_size,
@@ -133,7 +135,7 @@ def _figures(
     polynomial: Optional[PolynomialFit],
     settings: Settings,
 ) -> Figures:
-    """The figures of the alignment, and those of the movie's defects and of what was made of it."""
+    """The figures of the alignment, with those of defects and images added."""
     border = uncovered_border(resampling)
     figures = replace(
         figures,
@@ -162,7 +164,7 @@ def _figures(
 def _notes(
     movie: Movie, settings: Settings, corrections: Corrections, seen: Inspection, estimate: Estimate
 ) -> List[str]:
-    """What was done that the user may want to know, in the order in which it was done."""
+    """Notes for the user on what was done, in the order in which it was done."""
     notes = list(movie.notes)
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
         notes.append("No dose weighting: the dose per frame is not known.")

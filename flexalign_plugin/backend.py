@@ -1,11 +1,11 @@
 """The interface between the mathematics and a device: operations on whole movies, so that data stays on the device.
 
-`motion`, `correction` and the aligner call it; the rooms `kernels/cpu*` and `kernels/cuda*` implement it. Spectra, sums
-and correlation windows are opaque to the caller (`OnDevice`): they live where the backend keeps them and are only
-handed back to it. All shapes are [frame, y, x]; shifts have columns (y, x).
+`motion`, `correction` and the aligner call it; `kernels/cpu*` and `kernels/cuda*` implement it. Spectra, sums and
+correlation windows are opaque to the caller (`OnDevice`): they stay in the backend's memory and are only passed back to
+the backend. All shapes are [frame, y, x]; shifts have columns (y, x).
 
-Rules that every backend must follow alike are here too: which coefficients of a weighted spectrum count
-(`select_band`), and the constants below.
+Rules that are common to all backends are also here: which coefficients of a weighted spectrum are used (`select_band`),
+and the constants below.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import numpy as np
 
 from .band import Band, fft_size_below
 
-NEGLIGIBLE_WEIGHT = 3e-4  # of the largest weight of a spectrum: coefficients below are left out of a correlation
+NEGLIGIBLE_WEIGHT = 3e-4  # of the largest weight of a spectrum: coefficients below are excluded from a correlation
 PEAK_RADIUS_PX = 4.0  # window pixels around a maximum that belong to the peak and not to the noise
-# Mean power of the interpolation, below which nothing can be restored: half a pixel off, at Nyquist.
+# Mean power of the interpolation below which the signal can't be restored: shifts of half a pixel, at Nyquist.
 LEAST_INTERPOLATION_POWER = 1e-4
 
 
 class OnDevice(Protocol):
-    """Data on a device, opaque to everyone but the backend that made it."""
+    """Data on a device; only the backend that made it can use the contents."""
 
     @property
     def shape(self) -> Tuple[int, ...]: ...
 
 
 class RawFrames(Protocol):
-    """What a backend asks of a movie: `movies.Movie`, or frames in memory."""
+    """What a backend needs of a movie: `movies.Movie`, or frames in memory."""
 
     @property
     def shape(self) -> Tuple[int, int, int]:
@@ -43,7 +43,7 @@ class RawFrames(Protocol):
 
 
 class ShiftField(Protocol):
-    """What a backend asks of a motion: `motion.MotionModel`. Units and signs are described there."""
+    """What a backend needs of a motion: `motion.MotionModel`. Units and signs are described there."""
 
     @property
     def frame_shape(self) -> Tuple[int, int]:
@@ -84,14 +84,17 @@ class FrameSource:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Highest point of each correlation window, with sub-pixel position.
+    """Maximum of each correlation window, with sub-pixel position (Strelak 2020, section 2.1.1, `r_ij` of equation 1).
+
+    The sub-pixel position is the maximum of a biquartic fitted to the 5 x 5 values around the largest one. This differs
+    from the paper's implementation (docs/algorithm.md, "Differences from the paper").
 
     Attributes
     ----------
     position : (..., 2) float64, (y, x) in pixels of the correlated band.
-    height : (...) float64, value there.
+    height : (...) float64, value of the maximum.
     noise : (...) float64, standard deviation of the window without its peak's neighbourhood (PEAK_RADIUS_PX).
-    on_rim : (...) bool, the maximum lies on the rim of the searched region: it measures nothing.
+    on_rim : (...) bool, the maximum is on the rim of the searched region and is no measurement.
     """
 
     position: np.ndarray
@@ -102,16 +105,16 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Mix:
-    """How one image is made of sums of resampled frames: each sum filtered by radial frequency, then whitened.
+    """How one image is made of sums of resampled frames: each sum is filtered by radial frequency, then whitened.
 
     Tables of n entries are indexed by `floor(f * n / sqrt(1/2))`, at most n - 1; f is the radial frequency in
     cycles per pixel.
 
     Attributes
     ----------
-    factors : (n_factors, n_sums) float32, what each sum's spectrum is multiplied with.
-    power : (n_power, 6, 6) float32, mean power C of the interpolation: the total is divided by the root of
-        `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LEAST_INTERPOLATION_POWER where that is smaller
+    factors : (n_factors, n_sums) float32, factors of each sum's spectrum.
+    power : (n_power, 6, 6) float32, mean power C of the interpolation. The total is divided by the square root of
+        `sum_lm C[l, m] cos(l wy) cos(m wx)`, or of LEAST_INTERPOLATION_POWER where the sum is smaller than that
         (`correction.resampling`).
     """
 
@@ -125,11 +128,11 @@ class BandSelection:
 
     Attributes
     ----------
-    rows, cols : (n_rows,), (n_cols,) int64 indices into the spectrum; both empty when every weight is 0.
-    root_weight : (n_rows, n_cols) float32, root of the weight, which both spectra of a product are multiplied with.
+    rows, cols : (n_rows,), (n_cols,) int64 indices into the spectrum; both empty if all weights are 0.
+    root_weight : (n_rows, n_cols) float32, square root of the weight; both spectra of a product are multiplied with it.
     ky, kx : (n_rows,), (n_cols,) float64 frequencies in cycles per band pixel.
-    column_factor : (n_cols,) float64 of the inverse transform's real part: 1 / (sy sx), and twice that for columns that
-        stand for two of the full spectrum.
+    column_factor : (n_cols,) float64 factor of each column in the inverse transform: 1 / (sy sx), and twice that for
+        columns that stand for two of the full spectrum.
     """
 
     rows: np.ndarray
@@ -141,7 +144,7 @@ class BandSelection:
 
 
 def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
-    """Leave out the rows and columns in which no weight is above NEGLIGIBLE_WEIGHT of the largest.
+    """Exclude the rows and columns in which no weight is above NEGLIGIBLE_WEIGHT of the largest.
 
     Parameters
     ----------
@@ -149,8 +152,8 @@ def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
 
     Notes
     -----
-    Where every weight is 0 nothing is selected. The windows of such a correlation are 0 everywhere, and all their peaks
-    lie on the rim of the search.
+    If all weights are 0 nothing is selected. The windows of such a correlation are 0 everywhere, and all their peaks
+    are on the rim of the search.
     """
     sy, sx = size
     significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
@@ -174,23 +177,23 @@ class CorrelationWindows(ABC):
 
     @abstractmethod
     def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
-        """Search each window's maximum.
+        """Maximum of each window.
 
         Parameters
         ----------
-        around : (batch, n_pairs, 2) positions (y, x) to search around; the window's centre when None.
-        radius : radius of the search; the whole window when None.
+        around : (batch, n_pairs, 2) positions (y, x), centres of the search; None: the window's centre.
+        radius : radius of the search, band pixels; None: the whole window.
         """
 
     @abstractmethod
     def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """How well shifts align the images: sum over pairs of weight * correlation(shift_j - shift_i).
+        """Sum over pairs of weight * correlation(shift_j - shift_i), which is largest for aligned images.
 
-        This is the power of the aligned sum, without every image's own power (`motion.refine`).
+        It is the weighted power of the aligned sum without the power of each single image (`motion.refine`).
 
         Parameters
         ----------
-        shifts : (batch, n, 2). weights : (batch, n_pairs).
+        shifts : (batch, n, 2) band pixels. weights : (batch, n_pairs).
 
         Returns
         -------
@@ -199,11 +202,11 @@ class CorrelationWindows(ABC):
 
 
 class Backend(ABC):
-    """Operations on one device. Deterministic: the same input gives the same bytes.
+    """Operations on one device. All are deterministic: the same input gives the same bytes.
 
     Attributes
     ----------
-    name : of the device. threads : of this process that the backend uses, at least 1.
+    name : name of the device. threads : number of threads of this process that the backend uses, at least 1.
     """
 
     name: str
@@ -214,12 +217,12 @@ class Backend(ABC):
         """Release the device and the threads; the backend can't be used afterwards."""
 
     def frame_fft_size(self, ny: int, nx: int, n_frames: int) -> Tuple[int, int]:
-        """(fy, fx) of the part of a frame that is transformed, in movies of so many frames; at most 10 % smaller."""
+        """(fy, fx) of the central part of a frame that is transformed; at most 10 % smaller than the frame (ny, nx)."""
         return fft_size_below(ny), fft_size_below(nx)
 
     @abstractmethod
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
-        """Sum of raw frames, (ny, nx) float32, and every frame's mean, (n,) float64, not finite if a pixel is not."""
+        """Sum of raw frames, (ny, nx) float32, and each frame's mean, (n,) float64, not finite if a pixel is not."""
 
     @abstractmethod
     def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
@@ -266,7 +269,9 @@ class Backend(ABC):
         shifts: Optional[np.ndarray] = None,
         group: int = 1,
     ) -> CorrelationWindows:
-        """Windows of the weighted cross-correlation of pairs (i, j): its maximum lies at shift_j - shift_i.
+        """Windows of the weighted cross-correlation of pairs (i, j), whose maximum is at shift_j - shift_i.
+
+        This is the correlation of Strelak 2020, section 2.1.1, from which equation 1 is measured.
 
         Parameters
         ----------
@@ -276,15 +281,15 @@ class Backend(ABC):
         pairs : (n_pairs, 2) int frame indices.
         radius, step : windows span -radius .. radius in both axes, sampled every `step` band pixels.
         shifts : (batch, n, 2) shifts in band pixels that are applied first, so that windows can be small; or None.
-        group : frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). What a frame
-            contributes to both groups of a pair is left out: it would pull the pair's shift to zero.
+        group : number of frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). If a
+            frame contributes to both groups of a pair, its contribution is subtracted: it would bias the shift to zero.
         """
 
     @abstractmethod
     def warp_sum(
         self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
     ) -> OnDevice:
-        """Weighted sums of frames resampled once through the motion model. All sums are made in one pass.
+        """Weighted sums of frames, each resampled once with the motion model. All sums are made in one pass.
 
         Parameters
         ----------
@@ -294,7 +299,7 @@ class Backend(ABC):
 
         Returns
         -------
-        (n_sums, ny, nx) float32, convolved with the quintic B-spline: `mix` removes that.
+        (n_sums, ny, nx) float32, convolved with the quintic B-spline, which `mix` corrects for.
         """
 
     @abstractmethod
@@ -303,15 +308,15 @@ class Backend(ABC):
 
     @abstractmethod
     def fourier_crop(self, image: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-        """Image (ny, nx) float32 with fewer pixels, `size`, of the same area and mean: the highest frequencies go."""
+        """Image (ny, nx) float32 reduced to `size` pixels, same area and mean, by removing the highest frequencies."""
 
     @abstractmethod
     def tile_power(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Sum of the power spectra of tiles of an image (ny, nx) float32, each freed of its mean and tapered.
+        """Sum of the power spectra of tiles of an image (ny, nx) float32, each without its mean and tapered.
 
         Parameters
         ----------
-        rows, columns : int, where tiles begin; there is one at each row and column.
+        rows, columns : int, first rows and columns of the tiles; there is a tile for each combination.
         window : (tile,) taper along both axes.
 
         Returns

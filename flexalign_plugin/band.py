@@ -1,4 +1,4 @@
-"""`Band`, the central part of a Fourier transform; sizes that are fast to transform (Strelak 2020, section 3.4)."""
+"""`Band`, the central part of a Fourier transform, and sizes that are fast to transform (Strelak 2020, section 3.4)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_FFT_SIZE_CHANGE = 0.10
 
 
 def is_fft_friendly(n: int) -> bool:
-    """True when n has no prime factor above 7."""
+    """True if n has no prime factor above 7."""
     for p in (2, 3, 5, 7):
         while n % p == 0:
             n //= p
@@ -20,7 +20,7 @@ def is_fft_friendly(n: int) -> bool:
 
 
 def fft_size_below(n: int) -> int:
-    """Largest even FFT-friendly size <= n, or n itself (made even) when none lies within 10 %."""
+    """Largest even FFT-friendly size <= n, or n itself (made even) if none is within 10 %."""
     for size in range(n - n % 2, int(n * (1 - MAX_FFT_SIZE_CHANGE)), -2):
         if is_fft_friendly(size):
             return size
@@ -50,11 +50,12 @@ class Band:
 
     @property
     def scale(self) -> np.ndarray:
-        """(2,) image pixels per band pixel, (y, x): multiplies shifts found in the band. Exact for each axis."""
+        """(2,) float64, image pixels per band pixel (y, x), exact for each axis. Multiplies shifts in band pixels."""
         return np.array(self.full, float) / np.array(self.size, float)
 
     @property
     def spectrum_shape(self) -> Tuple[int, int]:
+        """(by, bx // 2 + 1), shape of the real-input spectrum."""
         return self.size[0], self.size[1] // 2 + 1
 
     def frequencies(self) -> Tuple[np.ndarray, np.ndarray]:

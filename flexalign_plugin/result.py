@@ -1,4 +1,4 @@
-"""What the alignment of one movie gives: passed from the aligner to the writers and the plots."""
+"""The result of the alignment of one movie, passed from the aligner to the writers and the plots."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class MovieResult:
-    """All that is known of one aligned movie.
+    """The result of one aligned movie.
 
     Attributes
     ----------
     movie : path of the movie file.
     summed_frames : 0-based frames in the micrograph.
     images : micrographs and aligned movie.
+    model : the motion.
     micrograph_pixel_size_A : pixel size of the micrographs.
-    spectra : with and without motion correction; None unless asked for.
-    polynomial : RELION's polynomial; must be given for a local model.
-    figures : how well it went.
-    warnings : sentences for the user, each says what may be wrong with this movie.
-    notes : what was done that the user may want to know (gain flipped, frames dropped, ...).
+    spectra : power spectra with and without motion correction; None if not requested.
+    polynomial : RELION's polynomial; required for a local model.
+    figures : quality figures.
+    warnings : sentences for the user about possible problems with this movie.
+    notes : sentences for the user about what was done (gain flipped, frames dropped, ...).
     timings_s : {stage: {"wall": s, "cpu": s}}.
     defects_px : (n, 2) int32, row and column of the pixels that were replaced in every frame.
-    turned_gain : (ny, nx) float32, the gain as it was applied, where RELION would apply the gain's file in another way.
+    turned_gain : (ny, nx) float32, the gain as it was applied, if RELION would read the gain's file with another
+        orientation; None otherwise.
     hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
     """
 

@@ -1,4 +1,4 @@
-"""The whole of `align()` on small phantoms."""
+"""`align()` as a whole, on small phantoms."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_hot_pixels_are_replaced(frames):
     assert out.figures.pairs_rejected < 0.1
 
 
-def test_too_small_for_patches_falls_back_and_says_so(frames):
+def test_frames_too_small_for_patches_are_aligned_globally_with_a_note(frames):
     out = run(frames[:, :240, :240])
     assert not out.model.is_local
     assert any("No local alignment" in note for note in out.notes)
@@ -141,20 +141,20 @@ def test_too_small_for_patches_falls_back_and_says_so(frames):
 def test_few_frames(n):
     ph = particle_phantom((n, 640, 640), pixel_size_A=PIXEL_A, local_px=3.0, drift_px=4.0, seed=9)
     out = run(np.stack(list(ph.frames())))
-    found, nothing = field_rms_error(out.model, ph.truth, central=0.9)
-    assert found < 0.5 * nothing
+    error, uncorrected = field_rms_error(out.model, ph.truth, central=0.9)
+    assert error < 0.5 * uncorrected
 
 
 @pytest.mark.parametrize("ny,nx", [(371, 383), (410, 576)])
 def test_sizes_of_real_cameras(ny, nx):
-    """The 3838 x 3710 and 5760 x 4092 cameras at a tenth: sizes that FFTs don't like."""
+    """The 3838 x 3710 and 5760 x 4092 cameras at a tenth of their size: sizes with large prime factors."""
     ph = particle_phantom((8, ny, nx), pixel_size_A=5.0, band_limit_A=12.0, local_px=1e-9, seed=10)
     out = run(np.stack(list(ph.frames())), pixel_size=5.0)
     assert out.images.micrograph.shape == (ny, nx)
     assert field_rms_error(out.model, ph.truth).rms_px < 0.1
 
 
-def test_noise_only_stays_as_it_is_and_warns():
+def test_pure_noise_stays_uncorrected_with_a_warning():
     out = run(np.random.default_rng(0).poisson(1.0, (10, 400, 400)).astype("u1"))
     assert np.abs(out.model.global_shifts_px).max() == 0
     assert any("No motion could be measured" in w for w in out.warnings)
@@ -176,17 +176,17 @@ def test_one_frame_can_not_be_aligned():
         run(np.ones((1, 200, 200), "u1"))
 
 
-def test_progress_tells_the_stages_in_order(frames):
-    told = []
+def test_progress_reports_the_stages_in_order(frames):
+    reported = []
     align(
         Stack(frames[:4, :300, :300]),
         settings(),
         select_backend("cpu", 1),
         Corrections(),
-        lambda s, f: told.append((s, f)),
+        lambda s, f: reported.append((s, f)),
     )
-    assert [s for s, _ in told][:2] == ["references", "read and sum"]
-    assert all(a[1] < b[1] for a, b in zip(told, told[1:]))
+    assert [s for s, _ in reported][:2] == ["references", "read and sum"]
+    assert all(a[1] < b[1] for a, b in zip(reported, reported[1:]))
 
 
 def test_tiff_turned_upside_down_gives_what_the_mrc_movie_gives(tmp_path):

@@ -1,21 +1,23 @@
-"""Dose weighting: later frames show a damaged sample, the finer the detail the more (Grant & Grigorieff 2015, eLife
-4:e06980)."""
+"""Dose weighting: later frames show a damaged sample, fine details more than coarse ones.
+
+Equations are those of Grant & Grigorieff 2015, eLife 4:e06980.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-# The voltages that were measured or are in use, and the factor of the critical dose there (RELION's and MotionCor's).
+# Factors of the critical dose at these voltages, as in RELION and MotionCor.
 VOLTAGES_KV, FACTORS = (100.0, 200.0, 300.0), (0.64, 0.8, 1.0)
 
 
 def critical_dose(frequency: np.ndarray, voltage_kV: float) -> np.ndarray:
-    """Dose after which the signal has fallen to 1 / e (eq. 3 of the paper): 0.245 k^-1.665 + 2.81 at 300 kV.
+    """Dose after which the signal has fallen to 1 / e (equation 3): 0.245 k^-1.665 + 2.81 at 300 kV.
 
     Parameters
     ----------
     frequency : spatial frequency k in 1/A; infinite dose at 0.
-    voltage_kV : between 100, 200 and 300 kV the factor (0.64, 0.8, 1) is interpolated linearly, beyond it stays.
+    voltage_kV : the factor (0.64, 0.8, 1 at 100, 200, 300 kV) is interpolated linearly and constant beyond.
 
     Returns
     -------
@@ -28,7 +30,7 @@ def critical_dose(frequency: np.ndarray, voltage_kV: float) -> np.ndarray:
 
 
 def dose_weights(frequency: np.ndarray, dose_after: np.ndarray, voltage_kV: float) -> np.ndarray:
-    """What is left of the signal in each frame: exp(-N / (2 Nc(k))) (eq. 5 with the optimal weight for amplitudes).
+    """Remaining amplitude of the signal in each frame: exp(-N / (2 Nc(k))) (equation 5).
 
     Parameters
     ----------
@@ -42,5 +44,5 @@ def dose_weights(frequency: np.ndarray, dose_after: np.ndarray, voltage_kV: floa
 
 
 def accumulated_dose(frames: np.ndarray, dose_per_frame: float, pre_exposure: float) -> np.ndarray:
-    """Dose at the end of each frame, in e/A^2; `frames` are 0-based in the movie, frames left out count too."""
+    """Dose at the end of each frame in e/A^2; `frames` are 0-based in the movie, so excluded frames count too."""
     return pre_exposure + dose_per_frame * (np.asarray(frames, float) + 1)

@@ -1,9 +1,9 @@
 """Magnification distortion, corrected in the same resampling as the motion.
 
-The microscope shows the specimen magnified less along one axis than along the one across it. The corrected picture is
-the frame stretched about its centre c: what it shows at p is in the undrifted frame at q = c + M^-1 (p - c), with
-M = R diag(major, minor) R^T. Motion is measured in the frames as they are, so the pixel p comes from
-q - shift(t, q): to the resampling this is a frame shifted by p - q + shift(t, q), a motion model like any other.
+The magnification of a microscope can differ between two perpendicular axes. The corrected image is the frame stretched
+about its centre c: position p of the corrected image corresponds to q = c + M^-1 (p - c) in a frame without motion,
+with M = R diag(major, minor) R^T. Motion is measured in the distorted frames, so the value at p is taken from
+q - shift(t, q). This is the same as a shift of p - q + shift(t, q), so that it can be written as a motion model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from ..motion.bspline import basis
 from ..motion.model import MotionModel
 from ..settings import Settings
 
-SAMPLES = 6  # of the field for each control point
+SAMPLES = 6  # samples of the field for each control point
 
 
 def resampling_model(model: MotionModel, settings: Settings) -> MotionModel:
-    """The model to resample frames with: the motion, and the distortion if it is to be corrected.
+    """The model for resampling the frames: the motion, with the magnification distortion if it is to be corrected.
 
-    Its spline is fitted to the field over the whole frame; it is finer than the motion's, of which it keeps all but a
-    few hundredths of a pixel (for 10 px of local motion and 2 % of distortion). The distortion is linear and exact.
+    The new spline is fitted to the field over the whole frame and has more control points than the motion's. It differs
+    from the motion by at most a few hundredths of a pixel (for 10 px of local motion and 2 % of distortion). The
+    distortion itself is linear and represented exactly.
     """
     if not settings.do_mag_cor:
         return model

@@ -19,16 +19,16 @@ SPECTRUM_SIZE = 512  # RELION's default
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What is made of one movie.
+    """The images of one movie.
 
     Attributes
     ----------
     full : (ny, nx) float32, unweighted mean, neither cropped nor binned.
-    micrograph, weighted, even, odd : (my, mx) float32, cropped and binned; None where not asked for. The halves are
-        dose-weighted when `weighted` exists.
+    micrograph, weighted, even, odd : (my, mx) float32, cropped and binned; None if not requested. The means of even and
+        odd frames are dose-weighted if `weighted` exists.
     amplitudes : (512, 512) float32 or None: root of the sum of the power spectra of groups of frames, frequency zero
-        in the middle; smaller for smaller images.
-    movie : (n_aligned, my, mx) float32 or None.
+        in the centre; smaller for smaller images.
+    movie : (n_aligned, my, mx) float32 or None: the aligned frames, cropped and binned.
     """
 
     full: np.ndarray
@@ -42,7 +42,12 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class MovedFrames:
-    """The frames of a movie after their motion. fill : value of the pixels that an aligned frame does not cover."""
+    """The frames of a movie, moved by their shifts.
+
+    Attributes
+    ----------
+    fill : (n_aligned,) value of the pixels that each aligned frame does not cover.
+    """
 
     backend: Backend
     source: FrameSource
@@ -50,13 +55,16 @@ class MovedFrames:
     fill: np.ndarray
 
     def sums(self, frames: range, weights: np.ndarray) -> OnDevice:
-        """Weighted sums, on the device; weights (n_sums, n)."""
+        """Weighted sums of the moved frames (0-based), on the device; weights (n_sums, n)."""
         first = self.model.first_frame
         fill = self.fill[frames.start - first : frames.stop - first]
         return self.backend.warp_sum(self.source, self.model, frames, weights, fill)
 
     def images(self, plan: Plan, one_by_one: bool) -> Iterator[Tuple[str, np.ndarray]]:
-        """All images of a plan, each named; made in one pass over the movie, or each in its own to save memory."""
+        """Name and image (ny, nx) float32 of all images of a plan.
+
+        one_by_one : read the movie once for each image instead of once for all, which needs less memory.
+        """
         together = None if one_by_one else self.sums(plan.frames, plan.sums)
         for name in plan.mixes:
             alone = plan.needed(name) if one_by_one else plan
@@ -66,12 +74,17 @@ class MovedFrames:
             yield name, image
 
 
-def correct_motion(moved: MovedFrames, summed: range, window: Tuple[slice, slice], settings: Settings) -> Images:
-    """All images that the settings ask for.
+def correct_motion(
+    moved: MovedFrames,
+    summed: range,
+    window: Tuple[slice[int, int, int], slice[int, int, int]],
+    settings: Settings,
+) -> Images:
+    """All images that the settings request.
 
     Parameters
     ----------
-    summed : 0-based frames in the micrographs. window : part of the frame that is written.
+    summed : 0-based frames in the micrographs. window : rows and columns of the frame that are written.
     """
 
     def finished(image: np.ndarray) -> np.ndarray:
@@ -82,8 +95,8 @@ def correct_motion(moved: MovedFrames, summed: range, window: Tuple[slice, slice
     power: Optional[np.ndarray] = None
     for name, image in moved.images(plan, settings.low_memory):
         if name in plan.groups:
-            of_group = power_spectrum(image, moved.backend, SPECTRUM_SIZE)
-            power = of_group if power is None else power + of_group
+            group_power = power_spectrum(image, moved.backend, SPECTRUM_SIZE)
+            power = group_power if power is None else power + group_power
         else:
             made[name] = image if name == PLAIN else finished(image)
     return Images(
@@ -107,7 +120,7 @@ def _aligned_movie(moved: MovedFrames, finished: Callable[[np.ndarray], np.ndarr
 
 
 class Border(NamedTuple):
-    """Widths in pixels, on the sides of the first and last row and column, that not all frames cover."""
+    """Widths in unbinned pixels of the border that some frames do not cover, at the first and last row and column."""
 
     top_row_side: float
     last_row_side: float
@@ -116,6 +129,7 @@ class Border(NamedTuple):
 
 
 def uncovered_border(model: MotionModel) -> Border:
+    """The border that the frames' shifts leave uncovered."""
     ny, nx = model.frame_shape
     edge_y, edge_x = np.linspace(0, ny - 1, 9), np.linspace(0, nx - 1, 9)
     sy, sx = model.shift(np.array(model.aligned_frames, float)[:, None, None], edge_y[:, None], edge_x[None, :])

@@ -1,4 +1,4 @@
-"""Power spectrum of a micrograph as an averaged periodogram, and its flattened form in which Thon rings can be seen."""
+"""Power spectrum of a micrograph as an averaged periodogram, and its flattened form, which shows Thon rings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OVERLAP = 0.4
 
 @dataclass(frozen=True)
 class FlattenedSpectrum:
-    """A power spectrum and the form of it in which Thon rings can be seen.
+    """A power spectrum and its flattened form, which shows Thon rings.
 
     Attributes
     ----------
     power : (tile, tile) float32, from `power_spectrum`.
-    image : (tile, tile) float32, decimal logarithm less the smooth radial background.
-    profile : (tile // 2,) float64, radial average less the same background.
+    image : (tile, tile) float32, decimal logarithm without the smooth radial background.
+    profile : (tile // 2,) float64, radial average of the logarithm without the same background.
     """
 
     power: np.ndarray
@@ -31,7 +31,7 @@ class FlattenedSpectrum:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Of the mean of the frames with and without motion correction, unbinned and uncropped."""
+    """Spectra of the mean of the frames with and without motion correction, unbinned and uncropped."""
 
     corrected: FlattenedSpectrum
     uncorrected: FlattenedSpectrum
@@ -44,18 +44,17 @@ def spectra_of(corrected: np.ndarray, uncorrected: np.ndarray, backend: Backend)
 
 
 def power_spectrum(image: np.ndarray, backend: Backend, tile: int = TILE, overlap: float = OVERLAP) -> np.ndarray:
-    """Averaged periodogram over tiles, each freed of its mean and tapered with a Hann window.
+    """Averaged periodogram of overlapping tiles, each without its mean and tapered with a Hann window.
 
     Parameters
     ----------
     image : (ny, nx) float32.
-    tile : side of the tiles in pixels (made smaller, to an even number, for a smaller image).
+    tile : side of the tiles in pixels; reduced to an even number for a smaller image.
     overlap : smallest fraction by which neighbouring tiles overlap; the tiles reach all edges.
-    backend : computes.
 
     Returns
     -------
-    (tile, tile) float32, frequency zero at [tile // 2, tile // 2]; white noise gives its variance everywhere.
+    (tile, tile) float32, frequency zero at [tile // 2, tile // 2]; for white noise it is the variance everywhere.
     """
     tile = min(tile, *(n // 2 * 2 for n in image.shape))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(tile) + 0.5) / tile)
@@ -67,7 +66,7 @@ def power_spectrum(image: np.ndarray, backend: Backend, tile: int = TILE, overla
 def radial_average(spectrum: np.ndarray) -> np.ndarray:
     """Mean over circles about the centre: (tile // 2,) for radii 0, 1, ... pixels.
 
-    The two axes are left out (except at radius 0): row and column patterns of the camera live there.
+    The two axes are excluded (except at radius 0), because they contain row and column patterns of the camera.
     """
     n = len(spectrum)
     distance = radius(n)
@@ -80,18 +79,18 @@ def radial_average(spectrum: np.ndarray) -> np.ndarray:
 
 
 def flattened(spectrum: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Decimal logarithm of a spectrum less its smooth radial background: what is left are the Thon rings.
+    """Decimal logarithm of a spectrum without its smooth radial background, which leaves the Thon rings.
 
     Returns
     -------
     image : (tile, tile) float32, as `spectrum`.
-    profile : (tile // 2,) float64, radial average less the same background.
+    profile : (tile // 2,) float64, radial average of the logarithm without the same background.
     """
     n = len(spectrum)
     positive = spectrum[spectrum > 0]
     floor = float(positive.min()) if positive.size else 1.0
     log_power = np.log10(np.maximum(spectrum, floor))
-    log_power[n // 2, n // 2] = log_power[n // 2, n // 2 + 1]  # the tiles' mean was removed: no power there to show
+    log_power[n // 2, n // 2] = log_power[n // 2, n // 2 + 1]  # the tiles' mean was removed
     profile = radial_average(log_power)
     background = _smooth(profile)
     image = log_power - np.interp(radius(n), np.arange(len(background)), background)
@@ -110,12 +109,15 @@ def radius(n: int) -> np.ndarray:
 
 
 def _smooth(profile: np.ndarray) -> np.ndarray:
-    """Local straight-line fit with a Gaussian window that widens with the radius, as the space between Thon rings does
-    not: wide enough to pass over the rings, narrow where the spectrum falls steeply."""
+    """Local straight-line fit with a Gaussian window whose width grows with the radius.
+
+    The window is wider than the distance between Thon rings, which decreases with the radius, and narrow at low
+    frequencies, where the spectrum falls steeply.
+    """
     k = np.arange(len(profile), dtype=float)
     width = np.maximum(1.5, 0.2 * k)
     weights = np.exp(-0.5 * ((k[None, :] - k[:, None]) / width[:, None]) ** 2)
-    weights[:, :2] = 0.0  # the lowest frequencies are the taper's own
+    weights[:, :2] = 0.0  # the lowest frequencies are dominated by the taper
     offset = k[None, :] - k[:, None]
     m0, m1, m2 = (np.sum(weights * offset**p, axis=1) for p in (0, 1, 2))
     v0, v1 = (np.sum(weights * offset**p * profile, axis=1) for p in (0, 1))

@@ -1,10 +1,11 @@
-"""What is done once to the sum of resampled frames: the spline's filter, cropping and binning (ALGORITHM.md, 6).
+"""Steps that are applied once, to the sum of the resampled frames: the filter of the spline, cropping and binning.
 
-Frames are summed after interpolation with the quintic B-spline without its prefilter (`kernels` warp). A shift by the
-fraction f of a pixel then multiplies the spectrum by B_f(w) = sum_k beta5(k + f) exp(-i w k). The usual prefilter
-1 / B_0 restores frames of whole-pixel shifts and leaves the others blurred: white noise comes out coloured. Here the
-sum is divided by the root of the mean of |B_f|^2 over the fractions that really occurred (`Backend.mix`). Noise that
-was white in the frames is white in the sum, up to Nyquist, and a movie without motion comes out unchanged.
+They are described in docs/algorithm.md, section 6. Frames are summed after interpolation with the quintic B-spline
+without its prefilter (`Backend.warp_sum`). A shift by the fraction f of a pixel then multiplies the spectrum by
+B_f(w) = sum_k beta5(k + f) exp(-i w k). The usual prefilter 1 / B_0 is exact for whole-pixel shifts; frames with other
+shifts stay blurred, and white noise becomes coloured. Here the sum is divided by the root of the mean of |B_f|^2 over
+the fractions that occurred (`Backend.mix`). Noise that is white in the frames is white in the sum, up to Nyquist, and a
+movie without motion is not changed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MESH = 33
 
 
 def frame_powers(model: MotionModel, frames: Sequence[int]) -> np.ndarray:
-    """Power of the interpolation's transfer function in each frame, mean over places.
+    """Power of the interpolation's transfer function in each frame, mean over a mesh of positions.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def plain_mix(model: MotionModel, frames: Sequence[int]) -> Mix:
 def binned_size(n: int, factor: float) -> Tuple[int, int]:
     """(pixels used, pixels after binning) of an axis of n pixels.
 
-    A few pixels at the end may be left out so that their ratio is the factor itself and the pixel size is exact.
+    A few pixels at the end may be left out, so that the ratio is exactly the factor and the pixel size is exact.
     """
     best = (n, max(int(n / factor), 1))
     error = np.inf
@@ -57,7 +58,7 @@ def binned_size(n: int, factor: float) -> Tuple[int, int]:
 
 
 def fourier_bin(image: np.ndarray, factor: float, backend: Backend) -> np.ndarray:
-    """Bin (ny, nx) float32 by cropping its Fourier transform; the mean stays as it is."""
+    """Bin an image (ny, nx) float32 by cropping its Fourier transform; the mean is preserved."""
     if factor == 1:
         return image
     (uy, oy), (ux, ox) = (binned_size(n, factor) for n in image.shape)

@@ -1,13 +1,13 @@
-"""Which images are made of the moved frames, and how few sums of frames they need.
+"""The images that are made of the moved frames, and the small number of sums of frames that they need.
 
-A weight that depends on frame and frequency, w(t, k), asks for the Fourier transform of every frame. But the weights of
-all frequencies are a family of smooth curves over t: a handful of curves v_r(t), found by singular value decomposition,
-gives them all, w(t, k) = sum_r u_r(k) v_r(t). So the frames are summed in space with the weights v_r(t), in one pass
-over the movie, and only these sums are transformed and mixed with u_r(k) (`Backend.mix`). Even and odd frames are
-summed apart where their means are wanted; the whole is mixed of both.
+A direct implementation of weights w(t, k) that depend on frame and frequency needs the Fourier transform of every
+frame. As functions of t, however, the weights are smooth curves, and a few basis curves v_r(t) from a singular value
+decomposition represent all of them: w(t, k) = sum_r u_r(k) v_r(t). The frames are summed in real space with the weights
+v_r(t), in one pass over the movie. Only these sums are transformed and combined with u_r(k) (`Backend.mix`). If means
+of even and odd frames are requested, these are summed separately and the full mean is combined from both.
 
-An image's noise stays white: at each frequency the weights are divided by the root of the sum of their squares, and so
-are the powers of the interpolation (micrographs/resampling.py).
+The noise of an image stays white: at each frequency the weights are divided by the root of the sum of their squares.
+The powers of the interpolation are weighted by the same squares (`correction.resampling`).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .resampling import frame_powers
 
 N_RADIAL = 4096  # steps of radial frequency: a weight changes by less than 1e-3 from one to the next
 WEIGHT_ERROR = 1e-3  # of the root of the sum of a frequency's squared weights
-NEGLIGIBLE_FACTOR = 1e-6  # of a sum in an image: what rounding has left
+NEGLIGIBLE_FACTOR = 1e-6  # smaller factors of a sum in an image are rounding errors
 GROUP_DOSE = 4.0  # e/A^2 in each of RELION's groups of frames for power spectra
 PLAIN, WEIGHTED, EVEN, ODD = "plain", "weighted", "even", "odd"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the images come about.
+    """How the images are made of sums of frames.
 
     Attributes
     ----------
     frames : 0-based frames of the movie. sums : (n_sums, n) float64 weights of each frame in each sum.
-    mixes : {image: what is made of the sums}; the images are those of `images_of` and `groups`.
-    groups : names of the means of some successive frames, for `psd.amplitude_spectrum`.
+    mixes : {name of an image: its mix of the sums}; the images are those of `images_of` and `groups`.
+    groups : names of the means of groups of successive frames, for `Images.amplitudes`.
     """
 
     frames: range
@@ -47,7 +47,7 @@ class Plan:
     groups: List[str]
 
     def needed(self, name: str) -> Plan:
-        """Plan of one image alone, with the sums that it is made of."""
+        """Plan of one image alone, with only the sums that it needs."""
         mix = self.mixes[name]
         used = mix.factors.any(axis=0)
         alone = Mix(np.ascontiguousarray(mix.factors[:, used]), mix.power)
@@ -55,20 +55,20 @@ class Plan:
 
 
 def images_of(settings: Settings) -> List[str]:
-    """Names of the images that the settings ask for, PLAIN first: power spectra and pictures are made of it."""
+    """Names of the images that the settings request; PLAIN is always the first."""
     weighted = [WEIGHTED] if settings.is_dose_weighted else []
     return [PLAIN, *weighted, *([EVEN, ODD] if settings.split_even_odd else [])]
 
 
 def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
-    """Sums and mixes of all images. Even and odd go by the frame's number in the movie, counted from 1."""
+    """Sums and mixes of all images. Even and odd refer to the frame's number in the movie, counted from 1."""
     n = len(frames)
     whole: np.ndarray = np.ones(n, bool)
     even: np.ndarray = (np.array(frames) + 1) % 2 == 0
     constant = np.ones((1, n))
     decay = _decay(settings, frames) if settings.is_dose_weighted else constant
     halves: List[np.ndarray] = [even, ~even] if settings.split_even_odd else [whole]
-    curves = _curves(_normalised(decay, whole))  # cut in halves they serve the halves
+    curves = _curves(_normalised(decay, whole))  # restricted to even and odd frames they represent those weights too
     shared = np.concatenate([curves * half for half in halves])
     groups = _dose_groups(settings, n) if settings.do_save_ps else []
     of_groups = np.array([[(k in group) / len(group) for k in range(n)] for group in groups]).reshape(-1, n)
@@ -100,22 +100,22 @@ def _mix(factors: np.ndarray, weights: np.ndarray, powers: np.ndarray) -> Mix:
 
 
 def _decay(settings: Settings, frames: range) -> np.ndarray:
-    """(N_RADIAL, n) signal that the dose has left, at the middle of each radial step."""
+    """(N_RADIAL, n) remaining signal after the dose of each frame, at the middle of each radial step."""
     frequency = (np.arange(N_RADIAL) + 0.5) / N_RADIAL * np.sqrt(0.5) / settings.pixel_size
     dose = accumulated_dose(np.array(frames), settings.dose_per_frame or 0.0, settings.pre_exposure)
     return dose_weights(frequency, dose, settings.voltage)
 
 
 def _dose_groups(settings: Settings, n: int) -> List[range]:
-    """Successive frames, by their place in the summed range, with GROUP_DOSE each; the last group may be smaller."""
+    """Groups of successive frames, by index in the summed range, with GROUP_DOSE each; the last may be smaller."""
     size = max(round(GROUP_DOSE / settings.dose_per_frame), 1) if settings.dose_per_frame else n
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _normalised(decay: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """(m, n) weights of the frames in `part`: those of a mean at full signal, with that mean's noise at all others.
+    """(m, n) weights of the frames in `part` (n,), normalised to the noise of their plain mean at every frequency.
 
-    Empty parts (a single frame has no even half) have no weight at all.
+    The weights of an empty part (a single frame has no even frames) are 0.
     """
     weights = decay * part
     size = np.sqrt((weights**2).sum(axis=1, keepdims=True) * max(part.sum(), 1))
@@ -123,12 +123,12 @@ def _normalised(decay: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 
 def _curves(family: np.ndarray) -> np.ndarray:
-    """Few orthonormal curves (r, n) that make up every row of `family` (m, n), to WEIGHT_ERROR; the mean is exact."""
+    """Few orthonormal curves (r, n) that represent all rows of `family` (m, n) to WEIGHT_ERROR; constants are exact."""
     n = family.shape[1]
     mean = np.full((1, n), 1 / np.sqrt(n))
-    left = family - (family @ mean.T) @ mean
-    # Some hundred rows give the same curves as all of them.
-    _, size, shapes = np.linalg.svd(left[:: max(len(left) // 512, 1)], full_matrices=False)
+    remainder = family - (family @ mean.T) @ mean
+    # A few hundred rows give the same curves as all of them.
+    _, size, shapes = np.linalg.svd(remainder[:: max(len(remainder) // 512, 1)], full_matrices=False)
     norm = np.linalg.norm(family, axis=1)
     curves = mean
     for shape in shapes[size > 1e-9]:

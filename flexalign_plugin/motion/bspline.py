@@ -1,8 +1,8 @@
-"""Clamped uniform B-splines on an interval: the basis of the motion model (Strelak 2020, equation 4).
+"""Clamped uniform B-splines on an interval: the basis functions of equation 4 of Strelak 2020, the motion model.
 
-Strelak 2020 uses a cardinal cubic spline whose outer control points lie outside the frame. The clamped knot vector
-spans the same functions on the frame, is better conditioned, and forms a partition of unity for every number of
-control points: with fewer than four the degree drops (3 points: quadratic, 2: linear, 1: constant).
+The paper uses a cardinal cubic spline whose outer control points lie outside the frame. The clamped knot vector spans
+the same functions on the frame and is better conditioned. Its basis functions sum to 1 for every number of control
+points. With fewer than four control points the degree is lower (3 points: quadratic, 2: linear, 1: constant).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DEGREE = 3
 
 
 def knot_vector(n_points: int, length: float) -> np.ndarray:
-    """Clamped uniform knots for `n_points` control points on [0, length]."""
+    """Clamped uniform knots for `n_points` control points on [0, length]: (n_points + degree + 1,) float64."""
     degree = min(DEGREE, n_points - 1)
     inner = np.linspace(0.0, length, n_points - degree + 1)
     return np.concatenate([np.zeros(degree), inner, np.full(degree, length)])
@@ -26,7 +26,7 @@ def basis(n_points: int, length: float, at: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     n_points : number of control points.
-    length : the basis lives on [0, length]; positions outside are evaluated at the nearer end.
+    length : the basis is defined on [0, length]; positions outside are evaluated at the nearer end.
     at : (m,) positions.
 
     Returns
@@ -43,8 +43,11 @@ def basis(n_points: int, length: float, at: np.ndarray) -> np.ndarray:
 
 
 def places(n_points: int, length: float) -> np.ndarray:
-    """(n_points,) where on [0, length] each control point pulls most: the mean of the knots that its basis function
-    depends on (Greville's abscissae). A spline whose coefficients are these is the position itself."""
+    """(n_points,) float64, the position on [0, length] of each control point (Greville abscissa).
+
+    It is the mean of the inner knots of the control point's basis function. A spline with these coefficients is the
+    identity: its value at each position is the position.
+    """
     degree = min(DEGREE, n_points - 1)
     if degree < 1:
         return np.full(n_points, length / 2)
@@ -54,8 +57,8 @@ def places(n_points: int, length: float) -> np.ndarray:
 def gram(n_points: int, derivative: int = 0) -> np.ndarray:
     """Integrals of the products of all basis functions' derivatives, (n_points, n_points) float64.
 
-    The unit of length is the distance of inner knots. `c @ gram(n, 2) @ c` is the integrated squared second derivative
-    of the spline with coefficients c, which is zero for straight lines only.
+    The unit of length is the distance between inner knots. `c @ gram(n, 2) @ c` is the integrated squared second
+    derivative of the spline with coefficients c. It is zero only for straight lines.
     """
     degree = min(DEGREE, n_points - 1)
     spans = n_points - degree

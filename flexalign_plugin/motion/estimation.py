@@ -1,6 +1,6 @@
 """The motion of one movie, from its frames to `MotionModel`: global alignment, then local (Strelak 2020, section 2.1).
 
-Arrays in, arrays out: the frames come as a `FrameSource`, what the user chose as `EstimationOptions`.
+The frames are given as a `FrameSource`, the user's choices as `EstimationOptions`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from .model import MotionModel
 from .patches import lay_patches
 from .spline_fit import automatic_control_points
 
-# Begins a stage of the work: its name and the fraction of the whole that is done before it.
+# Starts a stage: its name and the fraction of the whole work that is done before it.
 Stage = Callable[[str, float], ContextManager[None]]
 
 
 @dataclass(frozen=True)
 class EstimationOptions:
-    """What the user can choose about the estimate.
+    """The user's choices for the estimate.
 
     Attributes
     ----------
     pixel_size_A : of the unbinned frame.
-    max_res_A, max_shift_A : resolution of the comparison, largest shift between consecutive frames; 0: automatic.
-    local : whether local motion is measured.
-    patch_A : size of its patches. patches : (n_y, n_x), or None for as many as cover the frame.
-    group : frames averaged before patches are compared.
-    control_points : (KT, KY, KX) of the field, or None for the published rule, from which the refinement may go up.
-    refine : refine all patches and frames together; False gives FlexAlign as published.
+    max_res_A : resolution of the comparison; 0: automatic.
+    max_shift_A : largest shift between consecutive frames; 0: automatic.
+    local : whether local motion is estimated.
+    patch_A : size of the patches. patches : (n_y, n_x), or None for as many as cover the frame.
+    group : number of frames that are averaged before patches are compared.
+    control_points : (KT, KY, KX) of the field, or None for the published rule, which the refinement may increase.
+    refine : refine all patches and frames jointly; False gives FlexAlign as published.
     """
 
     pixel_size_A: float
@@ -55,15 +56,15 @@ class EstimationOptions:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The motion and how it was found.
+    """The motion and how it was estimated.
 
     Attributes
     ----------
     model : the motion, zero everywhere in the reference frame.
-    overall : whole-frame shifts. local : patches and field; None where they were not measured.
-    correlated : (fy, fx) pixels of the frames' central part that was compared.
+    overall : whole-frame shifts. local : patches and field; None if they were not measured.
+    correlated : (fy, fx), size in pixels of the frames' central part that was compared.
     max_res_A : resolution of the comparison.
-    notes : sentences about choices that were made.
+    notes : sentences about automatic choices.
     """
 
     model: MotionModel
@@ -81,9 +82,11 @@ def estimate_motion(
     options: EstimationOptions,
     stage: Stage = lambda name, done: nullcontext(),
 ) -> Estimate:
-    """Estimate the motion of the frames `aligned` (0-based) of a movie.
+    """Estimate the motion of the frames `aligned` (0-based) of a movie (Strelak 2020, section 2.1).
 
-    stage : called as each stage begins.
+    Parameters
+    ----------
+    stage : context manager that each stage runs in; called with the stage's name and the fraction of work done.
     """
     n_frames, ny, nx = source.movie.shape
     with stage("spectra", 0.08):
@@ -94,7 +97,7 @@ def estimate_motion(
         overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
         if bounds.coarser_A and signal_end_A(frames, overall) > FINE_DETAIL_A:
             bounds = dataclasses.replace(bounds, max_res_A=bounds.coarser_A)
-            del frames  # before the next ones, so that only one set is in memory
+            del frames  # frees their memory before the next spectra are computed
             frames = _spectra(backend, source, aligned, correlated, options.pixel_size_A, bounds)
             overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
         notes = limit_notes(options.max_res_A, options.max_shift_A, bounds, overall.max_shift_A)
@@ -112,7 +115,7 @@ def estimate_motion(
 def _spectra(
     backend: Backend, source: FrameSource, aligned: range, area: Tuple[int, int], pixel_size_A: float, bounds: Limits
 ) -> BandMovie:
-    """The frames as far as they are compared; `area` (fy, fx) is the part of them that is transformed."""
+    """Spectra of the frames up to the resolution of the comparison; `area` (fy, fx) is the part that is transformed."""
     band = correlation_band(area, pixel_size_A, bounds.max_res_A)
     _, ny, nx = source.movie.shape
     return BandMovie(backend, backend.spectra(source, aligned, band), band, len(aligned), (ny, nx), pixel_size_A)
@@ -121,7 +124,7 @@ def _spectra(
 def _local(
     frames: BandMovie, overall: GlobalAlignment, options: EstimationOptions, bounds: Limits
 ) -> Optional[LocalAlignment]:
-    """Local alignment, or None when the frame is too small for it."""
+    """Local alignment (Strelak 2020, section 2.1.2), or None if the frame is too small for two patches on each axis."""
     layout = lay_patches(frames, overall.shifts_px, options.patch_A, options.patches)
     if layout is None:
         return None
@@ -143,10 +146,10 @@ def _local_notes(local: Optional[LocalAlignment], options: EstimationOptions) ->
     if local is None:
         return [
             f"No local alignment: the area that all frames share has no room for two patches of {options.patch_A:g} A "
-            "on each axis; smaller ones need a strong signal (--min-local-res)."
+            "on each axis. Smaller patches (--min-local-res) need a strong signal."
         ]
     if local.coefficients_px is None:
-        return ["No local motion was found that rises above the noise: the global alignment is used everywhere."]
+        return ["No local motion above the noise was detected: the global alignment is used everywhere."]
     return []
 
 
@@ -158,14 +161,19 @@ def motion_model(
     local: Optional[LocalAlignment],
     pixel_size_A: float,
 ) -> MotionModel:
-    """Global shifts and field in one model, zero everywhere in the reference frame."""
+    """Global shifts and field in one model, zero everywhere in the reference frame.
+
+    Parameters
+    ----------
+    first : 0-based index of the first aligned frame in the movie.
+    """
     shifts, coefficients = overall.shifts_px, None
     if local is not None:
         shifts = local.shifts_px
         if local.coefficients_px is not None:
             kt = local.coefficients_px.shape[1]
             at_reference = basis(kt, len(shifts) - 1, np.array([overall.reference]))[0]
-            # The temporal basis sums to 1: taking a field off all control points takes it off all frames.
+            # The temporal basis sums to 1: a field subtracted from all control points is subtracted from all frames.
             still = np.einsum("l,alyx->ayx", at_reference, local.coefficients_px)
             coefficients = local.coefficients_px - still[:, None]
     shifts = shifts - shifts[overall.reference]

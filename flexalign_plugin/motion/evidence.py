@@ -1,11 +1,11 @@
-"""How free the field may be: its modes, the prior on them, and the evidence of the data for both (ALGORITHM.md, 5).
+"""Flexibility of the field: its modes, the prior on them and the Bayesian evidence (docs/algorithm.md, section 5).
 
-A field of patches and frames is written in *modes*: products of functions of time and of space that the B-spline
-spans, orthonormal over the frames and over the patches, each patch counting as much as it tells. In these coordinates
-the curvature of the data and the roughness prior are both diagonal, so that the most probable field, its uncertainty
-and the evidence (the probability of the data under the prior, MacKay 1992, Neural Computation 4:415) are sums over
-modes. A constant in time or in space is no mode: the first is the free choice of the reference, the second belongs to
-the shifts of whole frames.
+A field of patches and frames is expanded in *modes*: products of a function of time and a function of space, both
+spanned by the B-spline. The functions are orthonormal over the frames and over the patches, with each patch weighted by
+its information. In this basis the curvature of the likelihood and the roughness prior are both diagonal. The posterior
+of the field, its standard errors and the evidence (the probability of the data under the prior, MacKay 1992, Neural
+Computation 4:415) are therefore sums over modes. Constants in time or in space are not modes: the first depend on the
+choice of the reference, the second are the shifts of whole frames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, List, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -22,16 +22,16 @@ from scipy.optimize import minimize
 
 from .bspline import DEGREE, basis, gram, knot_vector
 
-FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # pieces of the spline that are tried, relative to the published rule
-# By how much the logarithm of the evidence must grow before more control points are taken: at all, and relatively.
-# The latter in space: smaller gains are within what the model of the data is good for, and a finer spline runs wild
-# where nothing is seen.
+FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # numbers of spline pieces that are tried, relative to the published rule
+# The increase of the logarithm of the evidence that is required for more control points: absolute and, in space, also
+# relative. Smaller relative gains are within the errors of the model of the data, and a finer spline is poorly
+# determined where there are no patches.
 EVIDENCE_GAIN_NATS, EVIDENCE_GAIN_RELATIVE = 2.0, 1e-3
 EARLY_FRAMES = 2.0
-LARGEST_FIELD = 20.0  # band pixels, rms: the sd of the prior on what has no roughness
-COMPLETION = 1e-7  # weight of smoothness in what no patch sees
-UNSEEN = 1e-6  # fraction of a function that the patches see, below which it is no mode
-PRIOR_RANGE = (1e-8, 1e8)  # relative to the data
+LARGEST_FIELD = 20.0  # band pixels, rms: standard deviation of the prior on modes without roughness
+COMPLETION = 1e-7  # weight of the smoothness that determines the field where there are no patches
+UNSEEN = 1e-6  # a function is no mode if less than this fraction of its power is at the patches
+PRIOR_RANGE = (1e-8, 1e8)  # of the prior's strengths, relative to the data
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Modes:
     Attributes
     ----------
     control_points : (KT,) or (KY, KX).
-    values : (m, M) at the frames or patches: orthonormal columns without mean, under the patches' weights.
-    roughness : (M,) integrated squared second derivative of each.
-    coefficients : (KT or KY * KX, M) in the spline.
+    values : (m, M) at the frames or patches: columns of zero mean, orthonormal under the patches' weights.
+    roughness : (M,) integrated squared second derivative of each mode.
+    coefficients : (KT or KY * KX, M) B-spline coefficients of each mode.
     """
 
     control_points: Tuple[int, ...]
@@ -59,7 +59,7 @@ class FieldModes:
     Attributes
     ----------
     time, space : MT and MS modes.
-    weights : (p,) how much each patch tells, mean 1.
+    weights : (p,) information of each patch on its shifts, mean 1.
     """
 
     time: Modes
@@ -75,7 +75,7 @@ class FieldModes:
         return (self.space.values @ (self.time.values @ amplitudes).transpose(0, 2, 1)).transpose(1, 2, 0)
 
     def amplitudes(self, field: np.ndarray) -> np.ndarray:
-        """(2, MT, MS) of the nearest field in the modes."""
+        """(2, MT, MS) amplitudes of the projection of a field (p, n, 2) onto the modes."""
         return self.adjoint(self.weights[:, None, None] * field)
 
     def adjoint(self, gradient: np.ndarray) -> np.ndarray:
@@ -83,17 +83,20 @@ class FieldModes:
         return self.time.values.T @ (gradient.transpose(2, 1, 0) @ self.space.values)
 
     def coefficients(self, amplitudes: np.ndarray) -> np.ndarray:
-        """(2, KT, KY * KX) coefficients of the spline."""
+        """(2, KT, KY * KX) coefficients of the spline (Strelak 2020, equation 4)."""
         return self.time.coefficients @ amplitudes @ self.space.coefficients.T
 
     def roughness(self, prior: Sequence[float], floor: float) -> np.ndarray:
-        """(MT, MS) precision of the prior with strengths (time, space) and a floor for what has no roughness."""
+        """(MT, MS) precision of the prior with strengths (time, space) and a floor for modes without roughness."""
         return prior[0] * self.time.roughness[:, None] + prior[1] * self.space.roughness + floor
 
 
 def time_modes(points: int, n_frames: int, early: bool = False) -> Modes:
-    """Modes of the frames; `early`: roughness counts in the time log(1 + t / EARLY_FRAMES), which the first frames,
-    where specimens move fastest, fill."""
+    """Modes of the frames.
+
+    early : measure roughness in the time log(1 + t / EARLY_FRAMES), which allows faster changes in the first frames,
+        where specimens move fastest.
+    """
     design = basis(points, n_frames - 1, np.arange(n_frames))
     return _modes((points,), design, _roughness_in_time(points, n_frames, early), np.ones(n_frames))
 
@@ -109,8 +112,11 @@ def space_modes(
 
 
 def _roughness_in_time(points: int, n_frames: int, early: bool) -> np.ndarray:
-    """(KT, KT) integral of the squared second derivative; over u = log(1 + t / tau) that is the integral over t of
-    (1 + t / tau)^3 times that in t, up to a factor and first derivatives."""
+    """(KT, KT) integral of the squared second derivative in time, or in u = log(1 + t / tau) if `early`.
+
+    The latter is taken as the integral over t of (1 + t / tau)^3 times the squared second derivative in t, which
+    neglects first derivatives and a constant factor.
+    """
     if not early:
         return _unit_gram(points, 2)
     degree = min(DEGREE, points - 1)
@@ -125,42 +131,44 @@ def _roughness_in_time(points: int, n_frames: int, early: bool) -> np.ndarray:
 
 
 def _unit_gram(n_points: int, derivative: int) -> np.ndarray:
-    """`gram` with the whole axis as the unit of length, so that bases of different numbers compare."""
+    """`gram` with the whole axis as the unit of length: comparable between numbers of control points."""
     spans = n_points - min(DEGREE, n_points - 1)
     return gram(n_points, derivative) * float(spans) ** (2 * derivative - 1)
 
 
 def _modes(points: Tuple[int, ...], design: np.ndarray, roughness: np.ndarray, weights: np.ndarray) -> Modes:
-    """Those functions that are orthonormal over the design's rows and diagonal in roughness.
+    """The functions that are orthonormal over the design's rows (frames or patches) and diagonal in roughness.
 
-    What the rows don't see is chosen as smooth as possible: such functions are orthogonal to all others in roughness.
+    They are the solutions of the generalised eigenvalue problem of the roughness and the design's normal matrix.
+    Components that the rows do not determine are chosen as smooth as possible; they are orthogonal to all others in
+    roughness.
     """
     centred = design - np.average(design, axis=0, weights=weights)
-    # Without the constant, which is the sum of all basis functions.
+    # The constant, which is the sum of all basis functions, is excluded.
     free = np.linalg.qr(np.ones((design.shape[1], 1)), mode="complete")[0][:, 1:]
     seen = free.T @ (centred.T @ (weights[:, None] * centred)) @ free
     rough = free.T @ roughness @ free
     rough = 0.5 * (rough + rough.T)
     unit = np.trace(seen) / max(np.trace(rough), 1e-30) * COMPLETION
-    found, vectors = eigh(rough, 0.5 * (seen + seen.T) + unit * rough + 1e-12 * np.trace(seen) * np.eye(len(seen)))
+    values, vectors = eigh(rough, 0.5 * (seen + seen.T) + unit * rough + 1e-12 * np.trace(seen) * np.eye(len(seen)))
     visible = np.einsum("km,kl,lm->m", vectors, seen, vectors, optimize=True)
     keep = visible > UNSEEN
     modes = free @ vectors[:, keep] / np.sqrt(visible[keep])
-    # The basis sums to 1: a constant comes off all coefficients.
+    # The basis sums to 1: a constant is subtracted by subtracting it from all coefficients.
     modes = modes - np.average(design @ modes, axis=0, weights=weights)
-    return Modes(points, design @ modes, np.clip(found[keep], 0, None) / visible[keep], modes)
+    return Modes(points, design @ modes, np.clip(values[keep], 0, None) / visible[keep], modes)
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the data say about the field, under the most probable prior.
+    """Posterior of the field under the most probable prior.
 
     Attributes
     ----------
     modes : of the most probable spline.
     prior : strengths (time, space) of the roughness prior.
-    floor : precision of the prior on what has no roughness.
-    log_evidence : logarithm of the evidence for a field against none.
+    floor : precision of the prior on modes without roughness.
+    log_evidence : natural logarithm of the evidence for the field relative to no field.
     """
 
     modes: FieldModes
@@ -170,7 +178,7 @@ class Posterior:
 
     @property
     def precision(self) -> np.ndarray:
-        """(MT, MS) of the prior."""
+        """(MT, MS) precision of the prior."""
         return self.modes.roughness(self.prior, self.floor)
 
 
@@ -182,15 +190,15 @@ def most_probable(
     slope: np.ndarray,
     data: np.ndarray,
 ) -> Posterior:
-    """The splines and the prior under which the data are most probable, first in time, then in space.
+    """The splines and the prior with the largest evidence: first the spline in time is chosen, then the one in space.
 
     Parameters
     ----------
-    times, spaces : to choose from, each from coarse to fine.
-    weights : (p,) of the patches.
-    field : (p, n, 2) somewhere near, band pixels.
-    slope : (p, n, 2) of the log-likelihood there. With the curvature it tells which field the data alone would choose:
-        a noisy one, but the evidence knows how noisy.
+    times, spaces : candidates, each from coarse to fine.
+    weights : (p,) of the patches, as in `FieldModes`.
+    field : (p, n, 2) approximate field, band pixels.
+    slope : (p, n, 2) gradient of the log-likelihood at `field`. Gradient and curvature give the field of maximum
+        likelihood, whose noise the evidence takes into account.
     data : (2,) curvature of the log-likelihood: precision of the shift (y, x) of a patch of weight 1 in one frame.
     """
     best = _weigh(FieldModes(times[0], spaces[0], weights), field, slope, data)
@@ -206,11 +214,12 @@ def most_probable(
 
 
 def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Posterior:
+    """The prior with the largest evidence for these modes; arguments as for `most_probable`."""
     h = data[:, None, None]
     amplitudes = modes.amplitudes(field) + modes.adjoint(slope) / h
     floor = 1.0 / (LARGEST_FIELD**2 * field[..., 0].size)
     level = float(data.mean())
-    # A strength of 1 is where the prior on an average mode equals the data.
+    # With a strength of 1 the precision of the prior on a median mode equals that of the data.
     units = [level / max(float(np.median(r)), 1e-30) for r in (modes.time.roughness, modes.space.roughness)]
     bounds = [np.log(PRIOR_RANGE)] * 2
 
@@ -228,18 +237,18 @@ def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.nda
 
     tries = itertools.product(np.linspace(-12, 12, 7), repeat=2)
     start = min(tries, key=lambda at: negative(np.array(at))[0])
-    found: Any = minimize(negative, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
-    prior = np.exp(found.x) * units
-    return Posterior(modes, (float(prior[0]), float(prior[1])), floor, -float(found.fun))
+    result = minimize(negative, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
+    prior = np.exp(result.x) * units
+    return Posterior(modes, (float(prior[0]), float(prior[1])), floor, -float(result.fun))
 
 
 def finer(points: int, factor: float, limit: int) -> int:
-    """Control points of a spline with `factor` times as many pieces, not more than can be determined."""
+    """Number of control points of a spline with `factor` times as many pieces, at most `limit`, at least `points`."""
     return max(points, min(math.ceil(points + (factor - 1) * max(points - DEGREE, 1)), limit))
 
 
 def times_to_try(points: int, n_frames: int) -> List[Modes]:
-    """The published number of control points and finer ones, with roughness in even and in early time."""
+    """The given number of control points and finer ones, each with roughness in uniform and in early time."""
     numbers = sorted({finer(points, factor, n_frames) for factor in FINER_SPANS})
     return [time_modes(k, n_frames, early) for k in numbers for early in (False, True)]
 
@@ -251,17 +260,21 @@ def spaces_to_try(
     centres_px: np.ndarray,
     weights: np.ndarray,
 ) -> List[Modes]:
-    """The published numbers of control points and finer ones for this grid of patches."""
+    """The given numbers of control points and finer ones for this grid of patches."""
     numbers = sorted({tuple(finer(k, factor, n) for k, n in zip(points, patches)) for factor in FINER_SPANS})
     return [space_modes((ky, kx), frame_shape, centres_px, weights) for ky, kx in numbers]
 
 
 def field_variance(posterior: Posterior, data: np.ndarray, frame_shape: Tuple[int, int], mesh: int) -> np.ndarray:
-    """(2, mesh, mesh) variance of the field, mean over the frames, on a mesh over the whole frame; squared band pixels.
+    """Posterior variance of the field, mean over the frames, on a mesh over the whole frame.
 
     Parameters
     ----------
     data : (2,) as for `most_probable`.
+
+    Returns
+    -------
+    (2, mesh, mesh) float64, squared band pixels.
     """
     time, space = posterior.modes.time, posterior.modes.space
     ky, kx = space.control_points

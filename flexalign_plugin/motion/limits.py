@@ -1,8 +1,8 @@
-"""How finely frames are compared and how far they are searched when the user leaves it to the program.
+"""Automatic resolution of the comparison and automatic largest shift.
 
-The resolution of the comparison decides what the pair search costs (the square of it) and where the spectra end. A
-finer one than the paper's is kept only for movies that show fine detail. The largest shift has a start value;
-`global_alignment` lets it grow where frames find no partner within it.
+The resolution determines the cost of the pair search, which grows with its square, and where the spectra end. A finer
+resolution than the paper's is kept only for movies that show fine detail. The largest shift has a start value;
+`global_alignment` increases it if frames cannot be aligned within it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import List, Optional, Tuple
 
 from ..resolution import FINEST_AUTO_A, PIXELS_IN_AUTO
 
-USUAL_A = 30.0  # of the paper; frames of USUAL_WIDTH_A are compared to it
+USUAL_A = 30.0  # resolution of the paper, for frames of USUAL_WIDTH_A
 USUAL_WIDTH_A = 4096.0
-FINE_DETAIL_A = 12.0  # signal to here is the sign that finer comparison pays; at 30 A spectra end at 9 A
+FINE_DETAIL_A = 12.0  # movies with signal to this resolution are compared more finely; at 30 A spectra end at 9 A
 START_SHIFT_A = 50.0
 
 
@@ -27,8 +27,8 @@ class Limits:
     ----------
     max_res_A : resolution of the comparison (half height of the low-pass).
     max_shift_A : bound on the shift between consecutive frames.
-    growing : the bound on the shift is only where the search starts.
-    coarser_A : resolution to take instead for a movie without fine detail; None to keep it.
+    growing : whether `max_shift_A` may be increased.
+    coarser_A : resolution for a movie without fine detail; None: always `max_res_A`.
     """
 
     max_res_A: float
@@ -38,7 +38,7 @@ class Limits:
 
 
 def limits(max_res_A: float, max_shift_A: float, patch_A: float, pixel_size_A: float, image: Tuple[int, int]) -> Limits:
-    """The limits that the user gave, or automatic ones where they are 0.
+    """The user's limits; those that are 0 are replaced by automatic ones.
 
     Parameters
     ----------
@@ -56,8 +56,9 @@ def limits(max_res_A: float, max_shift_A: float, patch_A: float, pixel_size_A: f
 def automatic_resolution(patch_A: float, pixel_size_A: float, image: Tuple[int, int]) -> float:
     """Resolution in Angstrom to which frames of `image` (ny, nx) pixels are compared.
 
-    That of the paper, or a finer one for a smaller field of view: its spectra hold fewer coefficients, and more of them
-    cost no more than the usual ones of a large field. Coarse pixels and small patches set bounds.
+    It is the paper's 30 A for a field of view of 4096 A and proportionally finer, down to FINEST_AUTO_A, for a smaller
+    one: its spectra contain fewer coefficients, so a finer comparison costs no more. It is at most a quarter of a patch
+    and never finer than PIXELS_IN_AUTO pixels.
     """
     width_A = math.sqrt(image[0] * image[1]) * pixel_size_A
     wanted = min(max(USUAL_A * width_A / USUAL_WIDTH_A, FINEST_AUTO_A), USUAL_A)
@@ -65,11 +66,11 @@ def automatic_resolution(patch_A: float, pixel_size_A: float, image: Tuple[int, 
 
 
 def limit_notes(max_res_A: float, max_shift_A: float, used: Limits, searched_A: float) -> List[str]:
-    """Sentence about what was chosen automatically, if anything was.
+    """Sentence about the limits that were chosen automatically; empty if there are none.
 
     Parameters
     ----------
-    max_res_A, max_shift_A : as for `limits`. searched_A : bound on the shift between consecutive frames at the end.
+    max_res_A, max_shift_A : as for `limits`. searched_A : final bound on the shift between consecutive frames.
     """
     chosen = []
     if not max_res_A:

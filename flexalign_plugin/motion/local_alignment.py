@@ -1,16 +1,18 @@
-"""The local motion field: patches, their shifts, one spline for all (Strelak 2020, section 2.1.2), then refinement.
+"""The local motion: shifts of patches and one spline fitted to them (Strelak 2020, section 2.1.2), then refinement.
 
-The field is measured on frames that are already moved by their global shifts, so it is the difference to those.
+The patches are cut from frames that are already moved by their global shifts, so the field is the local shift relative
+to the global one.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 
+from ..backend import CorrelationWindows
 from ..band import Band
 from .band_movie import BandMovie
 from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
@@ -31,31 +33,31 @@ from .refine import (
 )
 from .spline_fit import field_basis, fit_field
 
-FIT_SMOOTHNESS = 1e-4  # relative to the data: only decides what the data leave open
+FIT_SMOOTHNESS = 1e-4  # relative to the data: affects only what the data do not determine
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
 SIGMA_MESH = 33
-SLOPE_WINDOW = 1.5  # band pixels, radius of windows in which only the slope in the middle is wanted
-FINER = 2.0  # how much smaller the patches of the refinement are
+SLOPE_WINDOW = 1.5  # band pixels, radius of windows of which only the slope at the centre is used
+FINER = 2.0  # ratio of the patch sizes of the pair search and of the refinement
 
 
 @dataclass(frozen=True)
 class LocalAlignment:
-    """Shifts of frames and the field of the difference.
+    """Global shifts of the frames and the local motion field, which is added to them.
 
     Attributes
     ----------
     shifts_px : (n, 2) refined global shifts, unbinned pixels.
-    coefficients_px : (2, KT, KY, KX), or None when the field explains no more than noise would.
+    coefficients_px : (2, KT, KY, KX) of the field (equation 4), or None if no local motion was detected.
     layout : the patches.
-    patch_shifts_px : (p, n, 2) shifts as measured patch by patch, global shift included, zero mean over frames.
+    patch_shifts_px : (p, n, 2) measured shifts of the patches, global shift included, zero mean over frames.
     rejected : fraction of the pair equations of the patches that were rejected.
-    patches_rejected : (p,) the same of each patch.
-    log_evidence : how much more probable the data are with the field than without; 0 without refinement.
-    shift_sigma_px : (n, 2) standard errors of the shifts, their mean over the frames aside; None without refinement.
+    patches_rejected : (p,) the same for each patch.
+    log_evidence : natural logarithm of the Bayesian evidence for the field relative to no field; 0 without refinement.
+    shift_sigma_px : (n, 2) standard errors of the shifts, without their mean over the frames; None without refinement.
     field_sigma_px : (SIGMA_MESH, SIGMA_MESH) standard error of the field on a mesh over the frame: length of the error
         vector, rms over the frames; None without a refined field.
-    misfit_px : rms length of the patches' motion that the spline does not follow, where it is clear of noise.
+    misfit_px : rms length of the motion of patches that the spline does not follow; 0 if not significant.
     """
 
     shifts_px: np.ndarray
@@ -84,13 +86,13 @@ class Patches:
 
     @property
     def covered_px(self) -> float:
-        """Band pixels between the outer edges of the outer patches."""
+        """Area between the outer edges of the outer patches, in band pixels."""
         corners, size = self.layout.corners, self.layout.size
         return float(np.prod(np.ptp(corners, axis=0) + np.array(size)))
 
     def correlate(
         self, weight: np.ndarray, radius: float, step: float = 1.0, shifts: Optional[np.ndarray] = None, group: int = 1
-    ) -> Any:
+    ) -> CorrelationWindows:
         """`Backend.correlate` of all pairs."""
         return self.movie.backend.correlate(
             self._spectra, self.band.size, weight, self.pairs, radius, step, shifts, group
@@ -112,14 +114,16 @@ def align_locally(
     refinement: bool,
     choose_points: bool = False,
 ) -> LocalAlignment:
-    """Motion field of the patches under one spline.
+    """Local motion: shifts of all patches (equations 1 to 3) and one spline fitted to them (equation 4).
 
     Parameters
     ----------
-    group : frames averaged before patches are compared.
+    layout : the patches. start : the global alignment.
+    max_res_A : resolution of the comparison. max_shift_A : largest shift between two frames of a patch.
+    group : number of frames that are averaged before patches are compared.
     control_points : (KT, KY, KX).
     refinement : maximise the joint likelihood, starting from the pairwise solution.
-    choose_points : the refinement may take more control points than these if the data are more probable with them.
+    choose_points : the refinement may use more control points if the Bayesian evidence is larger with them.
     """
     n, scale = movie.n, movie.band.scale
     pairs = all_pairs(n)
@@ -137,17 +141,17 @@ def align_locally(
     coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
 
     shifts_px, joint = start.shifts_px, None
-    found: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
+    final: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
     if refinement:
         del patches, windows
         smaller = _finer(movie, layout, start)
         measured = field_basis(control_points, n, movie.frame_shape, smaller.centres_px).field(coefficients)
         joint = _refine(Patches(movie, smaller, start, pairs), control_points, choose_points, measured)
         shifts_px = shifts_px + joint.shifts * scale
-        found = joint.coefficients
+        final = joint.coefficients
     return LocalAlignment(
         shifts_px=shifts_px,
-        coefficients_px=None if found is None else found * scale[:, None, None, None],
+        coefficients_px=None if final is None else final * scale[:, None, None, None],
         layout=layout,
         patch_shifts_px=_centred(start.shifts_px) + _centred(solution.shifts * scale),
         rejected=float(solution.rejected.mean()),
@@ -162,15 +166,17 @@ def align_locally(
 def finest_control_points(
     points: Tuple[int, int, int], patches: Tuple[int, int], n_frames: int
 ) -> Tuple[int, int, int]:
-    """(KT, KY, KX) that the refinement takes at most, starting from these, for (n_y, n_x) patches."""
+    """Largest (KT, KY, KX) that the refinement uses, starting from `points`, for (n_y, n_x) patches."""
     factor = max(FINER_SPANS)
     ky, kx = (finer(k, factor, math.ceil(FINER * count)) for k, count in zip(points[1:], patches))
     return finer(points[0], factor, n_frames), ky, kx
 
 
 def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> PatchLayout:
-    """Smaller patches for the refinement, which trusts no patch alone: they blur the field less and reach nearer to
-    the edges."""
+    """Smaller patches for the refinement, which does not need reliable shifts of single patches.
+
+    They blur the field less and reach nearer to the edges.
+    """
     counts = tuple(math.ceil(FINER * count) for count in layout.counts)
     patch_A = min(layout.size) * movie.band_pixel_A / FINER
     return lay_patches(movie, start.shifts_px, patch_A, (counts[0], counts[1])) or layout
@@ -178,7 +184,7 @@ def _finer(movie: BandMovie, layout: PatchLayout, start: GlobalAlignment) -> Pat
 
 @dataclass(frozen=True)
 class _Joint:
-    """Outcome of the refinement in band pixels; no coefficients when no field rises above the noise."""
+    """Result of the refinement in band pixels; `coefficients` is None if no local motion was detected."""
 
     shifts: np.ndarray
     coefficients: Optional[np.ndarray]
@@ -189,12 +195,12 @@ class _Joint:
 
 
 def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool, field: np.ndarray) -> _Joint:
-    """Joint refinement from the pairwise field (p, n, 2), with these numbers of control points or finer ones."""
+    """Joint refinement from the pairwise field (p, n, 2), with these numbers of control points or larger ones."""
     band = patches.band
     n_patches, n = field.shape[:2]
     shifts = np.zeros((n, 2))
-    # Unnormalised transforms: the windows are the mean of the products, the likelihood is their sum. Where patches
-    # overlap the same pixels are counted several times, which makes no data.
+    # The windows are the mean of the products of unnormalised transforms, the likelihood is their sum. Where patches
+    # overlap the same pixels occur several times; `counted` corrects the likelihood for this.
     counted = min(1.0, patches.covered_px / (n_patches * float(np.prod(band.size))))
     unit = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
     radius = WINDOW_A / patches.movie.band_pixel_A
@@ -213,7 +219,7 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
         if not weighted.weight.any():
             return _Joint(np.zeros((n, 2)), None, 0.0)
         windows = patches.correlate(weighted.weight, radius, WINDOW_STEP, now)
-        # The weights suit the mean signal. A patch that shows less of it, or more, counts as if it had its own.
+        # The weights of the frequencies are those of the mean signal. Each patch is weighted by its own signal.
         strengths = weighted.strengths(windows.objective(now, unit)[0])
         information_of_patch = weighted.information(strengths)
         likelihood = unit * (information_of_patch / strengths)[:, None]
@@ -241,9 +247,9 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
         del windows
         windows = patches.correlate(checkerboard_split(weighted.weight)[0], SLOPE_WINDOW, WINDOW_STEP, shifts + field)
         half = windows.objective(shifts + field, likelihood)[1]
-        left = misfit(posterior.modes, half, all_slopes - half, data, counted)
-        left_px = float(np.sqrt((left * scale**2).sum()))
-        return _Joint(shifts, coefficients, posterior.log_evidence, sigma, lengths, left_px)
+        mean_square = misfit(posterior.modes, half, all_slopes - half, data, counted)
+        misfit_px = float(np.sqrt((mean_square * scale**2).sum()))
+        return _Joint(shifts, coefficients, posterior.log_evidence, sigma, lengths, misfit_px)
     windows = patches.correlate(weighted.weight, radius, WINDOW_STEP)
     alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
     sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)
@@ -251,4 +257,5 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
 
 
 def _centred(shifts: np.ndarray) -> np.ndarray:
+    """Shifts (..., n, 2) without their mean over the frames."""
     return shifts - shifts.mean(axis=-2, keepdims=True)

@@ -1,7 +1,7 @@
-"""The low-pass filter of the alignment and the coefficients it leaves out (Strelak 2020, sections 2.1.1 and 3.1).
+"""The low-pass filter of the alignment and the frequencies it excludes (Strelak 2020, sections 2.1.1 and 3.1).
 
 Frames are compared after the low-pass `exp(-w^2 / (2 sigma^2))`, `sigma = c * Ts / Rmax`, which is 0.5 at the chosen
-resolution Rmax. Frequencies that it removes are never computed: the spectrum is cropped to a `Band`.
+resolution Rmax; Ts is the pixel size. Frequencies beyond it are not computed: the spectrum is cropped to a `Band`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ CROP_SIGMAS = 4.0  # the low-pass is 3.4e-4 there
 
 
 def correlation_band(image: Tuple[int, int], pixel_size_A: float, max_res_A: float) -> Band:
-    """Band for an image of FFT-friendly size `image` (ny, nx), cropped at CROP_SIGMAS of the low-pass."""
+    """Band for an image of FFT-friendly size `image` (ny, nx) pixels, cropped at CROP_SIGMAS of the low-pass."""
     pixel_A = max_res_A / (2.0 * CROP_SIGMAS * HALF_AT_RMAX)
     size = [min(n, fft_size_above(n * pixel_size_A / pixel_A)) for n in image]
     return Band(full=(image[0], image[1]), size=(size[0], size[1]))
 
 
 def lowpass(band: Band, pixel_size_A: float, max_res_A: float, axes: bool = False) -> np.ndarray:
-    """Low-pass on the band's spectrum, (by, bx // 2 + 1) float32, zero where `unusable` says so."""
+    """Low-pass on the band's spectrum, (by, bx // 2 + 1) float32, zero at the `unusable` coefficients."""
     fy, fx = band.frequencies()
     sigma = HALF_AT_RMAX * pixel_size_A / max_res_A
     w = np.exp(-(fy[:, None] ** 2 + fx[None, :] ** 2) / (2 * sigma**2))
@@ -33,9 +33,9 @@ def lowpass(band: Band, pixel_size_A: float, max_res_A: float, axes: bool = Fals
 
 
 def checkerboard_split(weight: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Split a weight (by, bx // 2 + 1) into the two colours of a checkerboard in Fourier space.
+    """Split a weight (by, bx // 2 + 1) into two sets of frequencies, the two colours of a checkerboard.
 
-    The noise of the two parts is independent: what is estimated from one can be tested on the other.
+    The noise of the two sets is independent, so an estimate from one can be validated on the other.
     """
     black = np.indices(weight.shape).sum(axis=0) % 2 == 0
     return np.where(black, weight, 0), np.where(black, 0, weight)
@@ -44,8 +44,9 @@ def checkerboard_split(weight: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 def unusable(band: Band, axes: bool = False) -> np.ndarray:
     """Coefficients that the alignment must not use, (by, bx // 2 + 1) bool.
 
-    These are the mean, the crop's Nyquist row and column, which have no conjugate partner, and, unless `axes`, the
-    kx = 0 column and the ky = 0 row, where patterns of detector rows and columns lie that do not move with the image.
+    These are the mean and the crop's Nyquist row and column, which have no conjugate partner. Unless `axes`, the
+    kx = 0 column and the ky = 0 row are excluded too: they contain patterns of detector rows and columns, which do not
+    move with the image.
     """
     by, bxh = band.spectrum_shape
     out = np.zeros((by, bxh), bool)

@@ -1,7 +1,7 @@
-"""The motion model: one function `shift(t, y, x)`, everything downstream evaluates it (warp, plots, tracks, exports).
+"""The motion model: one function `shift(t, y, x)` that motion correction, plots, tracks and exports evaluate.
 
-Sign and units: a shift is what is *added to the content* of frame t to bring it onto the reference,
-`aligned(p) = frame(p - shift)`, in unbinned pixels of the stored frame; t is 0-based from the movie's first frame.
+Sign and units: a shift is *added to the content* of frame t to bring it onto the reference,
+`aligned(p) = frame(p - shift)`, in unbinned pixels of the stored frame; t counts from 0 at the movie's first frame.
 """
 
 from __future__ import annotations
@@ -9,18 +9,34 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, TypedDict, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .bspline import basis
 
 MODEL_FORMAT = "flexalign-motion-1"
 
 
+class SavedModel(TypedDict):
+    """A `MotionModel` as JSON; names and shapes are those of its attributes."""
+
+    format: str
+    frame_shape: Sequence[int]
+    n_frames: int
+    first_frame: int
+    pixel_size_A: float
+    global_shifts_px: List[List[float]]
+    coefficients_px: Optional[List[List[List[List[float]]]]]
+
+
 @dataclass(frozen=True)
 class MotionModel:
-    """Global shift of each frame plus a B-spline in (t, y, x) (Strelak 2020, equation 4).
+    """Global shift of each frame plus the local motion, a B-spline in (t, y, x) (Strelak 2020, equation 4).
+
+    For each axis `shift(t, y, x) = g(t) + sum_lmn c[l, m, n] B_l(t) B_m(y) B_n(x)`; g are the global shifts, c the
+    coefficients, B the basis functions of `bspline`.
 
     Attributes
     ----------
@@ -30,7 +46,7 @@ class MotionModel:
     global_shifts_px : (n_aligned, 2) float64, columns (sy, sx).
     coefficients_px : (2, KT, KY, KX) float64 or None; [0] is sy, [1] is sx. Spans the aligned frames in time and
         pixel centres 0 .. ny-1, 0 .. nx-1 in space, clamped uniform knots (`bspline.knot_vector`).
-    pixel_size_A : unbinned pixel size.
+    pixel_size_A : unbinned pixel size, A.
     """
 
     frame_shape: Tuple[int, int]
@@ -53,8 +69,8 @@ class MotionModel:
     def is_local(self) -> bool:
         return self.coefficients_px is not None
 
-    def shift(self, t: Any, y: Any, x: Any) -> Tuple[np.ndarray, np.ndarray]:
-        """Shift of any pixel in any frame.
+    def shift(self, t: ArrayLike, y: ArrayLike, x: ArrayLike) -> Tuple[np.ndarray, np.ndarray]:
+        """Shift of any pixel in any frame (equation 4).
 
         Parameters
         ----------
@@ -104,7 +120,7 @@ class MotionModel:
 
     def control_points(self, frames: Sequence[int]) -> np.ndarray:
         """Coefficients of each aligned frame's field: (n, 2, KY, KX) float64, [:, 0] is sy; (n, 2, 1, 1) of a global
-        model. They add up the global shift and the spline at the frame's time (equation 4)."""
+        model. Each is the sum of the global shift and the spline at the frame's time (equation 4)."""
         at = np.asarray(frames) - self.first_frame
         points = self.global_shifts_px[at][:, :, None, None]
         if self.coefficients_px is not None:
@@ -112,7 +128,8 @@ class MotionModel:
             points = points + np.einsum("tl,alyx->tayx", in_time, self.coefficients_px)
         return points
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> SavedModel:
+        """The model as JSON-ready values, as `_motion.json` holds it under "model"."""
         return {
             "format": MODEL_FORMAT,
             "frame_shape": list(self.frame_shape),
@@ -124,7 +141,8 @@ class MotionModel:
         }
 
     @classmethod
-    def from_dict(cls, d: Dict[str, Any]) -> MotionModel:
+    def from_dict(cls, d: SavedModel) -> MotionModel:
+        """Model from `to_dict`'s values; ValueError if they have another format."""
         if d.get("format") != MODEL_FORMAT:
             raise ValueError(f"motion model format is {d.get('format')!r}, but this version reads {MODEL_FORMAT!r}")
         coefficients = d["coefficients_px"]

@@ -1,8 +1,13 @@
 """Shifts of n images from the shifts of all their pairs (Strelak 2020, section 2.1.1, equations 1 to 3).
 
-Each pair (i, j) gives one equation `s_j - s_i = r_ij` for both axes. The overdetermined system is solved by weighted
-least squares; equations whose residual exceeds three standard deviations are dropped and the rest solved again, until
-nothing changes. Everything works on a batch of systems (patches) at once.
+Equation 1 is the measured shift of each pair (i, j), the position of the maximum of its cross-correlation:
+`r_ij = s_j - s_i`, separately for y and x. Equation 2 collects all n (n - 1) / 2 pairs in the overdetermined system
+`A s = r`; the row of A for pair (i, j) has -1 in column i and +1 in column j. Equation 3 is its least-squares solution,
+here with weights W: `s = (A^T W A)^-1 A^T W r`.
+
+Outlier rule of the same section: equations whose residual exceeds three standard deviations are rejected and the rest
+is solved again, until the set of rejected equations no longer changes. All functions work on a batch of systems
+(patches) at once.
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ import numpy as np
 REJECT_SIGMA = 3.0
 MAX_ROUNDS = 10
 MEASURABLE = 1e-3  # pixels; smaller residuals are never outliers
-# Strength of priors on second and first differences relative to one equation: bridge frames that no equation reaches.
+# Strengths of weak priors on the second and first differences of the shifts, relative to one equation. They determine
+# the shifts of frames that have no equation left.
 BRIDGES = (1e-4, 1e-8)
 
 
 def all_pairs(n: int) -> np.ndarray:
-    """(n (n - 1) / 2, 2) indices i < j."""
+    """All pairs of n frames: (n (n - 1) / 2, 2) int, i < j."""
     return np.stack(np.triu_indices(n, 1), axis=1)
 
 
@@ -31,8 +37,8 @@ class PairSolution:
     ----------
     shifts : (batch, n, 2) float64, mean zero over the frames.
     weights : (batch, n_pairs) final weights, 0 for rejected equations.
-    residual_sd : (batch,) weighted root mean square of the kept residuals, per axis.
-    rejected : (batch,) fraction of all equations that were rejected or had no weight to begin with.
+    residual_sd : (batch,) weighted root mean square of the accepted residuals, per axis.
+    rejected : (batch,) fraction of all equations that were rejected or had weight 0 from the start.
     """
 
     shifts: np.ndarray
@@ -42,20 +48,35 @@ class PairSolution:
 
 
 def laplacian(n: int, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(batch, n, n) matrix of the normal equations, for weights (batch, n_pairs)."""
+    """Normal matrix `A^T W A` of the pair equations, the weighted graph Laplacian of the pairs.
+
+    Parameters
+    ----------
+    pairs : (n_pairs, 2) int. weights : (batch, n_pairs), the diagonal of W.
+
+    Returns
+    -------
+    (batch, n, n) float64.
+    """
     difference = _difference(n, pairs)
     return np.einsum("pi,bp,pj->bij", difference, weights, difference, optimize=True)
 
 
 def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.ndarray) -> PairSolution:
-    """Shifts that explain the measured differences best.
+    """Weighted least-squares shifts without outliers (equations 2 and 3, outlier rule of section 2.1.1).
 
     Parameters
     ----------
-    n : frames.
+    n : number of frames.
     pairs : (n_pairs, 2) int.
-    measured : (batch, n_pairs, 2) shift_j - shift_i.
-    weights : (batch, n_pairs) >= 0; 0 leaves an equation out.
+    measured : (batch, n_pairs, 2) shift_j - shift_i (equation 1), in the pixels that the solution shall have.
+    weights : (batch, n_pairs) >= 0; 0 excludes an equation.
+
+    Notes
+    -----
+    The normal matrix does not determine the mean of the shifts and nothing about frames without equations. The term
+    `1 1^T / n` sets the mean to zero; BRIDGES add weak smoothness priors. A pair is rejected if its residual on either
+    axis exceeds REJECT_SIGMA times the weighted rms residual of that axis.
     """
     difference = _difference(n, pairs)
     bridge = np.zeros((n, n))
@@ -88,12 +109,13 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
 
 
 def reference_frame(shifts: np.ndarray) -> int:
-    """Frame from which the largest distance to any other frame's shift, (n, 2), is smallest."""
+    """Index of the frame whose largest distance to the other frames' shifts, (n, 2), is smallest."""
     distance = np.linalg.norm(shifts[:, None] - shifts[None, :], axis=2)
     return int(distance.max(axis=1).argmin())
 
 
 def _difference(n: int, pairs: np.ndarray) -> np.ndarray:
+    """The matrix A of equation 2: (n_pairs, n) float64."""
     d = np.zeros((len(pairs), n))
     rows = np.arange(len(pairs))
     d[rows, pairs[:, 1]] = 1.0

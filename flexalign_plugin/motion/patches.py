@@ -1,4 +1,4 @@
-"""Where the patches of the local alignment lie (Strelak 2020, sections 2.1.2 and 4.2.4)."""
+"""Positions of the patches of the local alignment (Strelak 2020, sections 2.1.2 and 4.2.4)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..band import fft_size_above
 from .band_movie import BandMovie
 
 MIN_PATCHES = 2
-MIN_ROOM = 1.25  # patches; less than that is one place measured twice
+MIN_ROOM = 1.25  # patch sizes; with less room two patches would show nearly the same area
 
 
 @dataclass(frozen=True)
 class PatchLayout:
-    """Patches of equal size, in rows: first and last flush with the area that all frames share, the rest between.
+    """Patches of equal size on a regular grid. The outer ones are flush with the edges of the area all frames share.
 
     Attributes
     ----------
     counts : (n_y, n_x).
-    corners : (p, 2) int, upper left pixel of each patch in the band image.
+    corners : (p, 2) int, first row and column of each patch in the band image.
     size : (py, px) even, band pixels.
     centres_px : (p, 2) float64 (y, x), unbinned pixels of the full frame.
     """
@@ -36,12 +36,12 @@ class PatchLayout:
 def lay_patches(
     movie: BandMovie, shifts_px: np.ndarray, patch_A: float, counts: Optional[Tuple[int, int]] = None
 ) -> Optional[PatchLayout]:
-    """Patches for frames with these global shifts, or None when there is no room for two on an axis.
+    """Patches for frames with these global shifts, or None if fewer than two fit along an axis.
 
     Parameters
     ----------
-    shifts_px : (n, 2) global shifts.
-    patch_A : wanted patch size; the real one is FFT-friendly and at least as large.
+    shifts_px : (n, 2) global shifts, unbinned pixels.
+    patch_A : requested patch size; the actual one is FFT-friendly and at least as large.
     counts : (n_y, n_x), or None for as many as cover the frame without gaps.
     """
     band = movie.band

@@ -1,51 +1,54 @@
-"""Joint refinement: all patches and all frames at once, under the spline (ALGORITHM.md, section 5).
+"""Joint refinement of all patches and all frames under the spline (not in the paper; docs/algorithm.md, section 5).
 
-The measure is the power of the aligned sum in the band, `sum_p sum_k W(k) |sum_t F_pt(k) exp(-2 pi i k s_p(t))|^2`,
-without every frame's own power, which no shift changes. Written out it is the sum over all pairs of frames of their
-cross-correlation at the difference of their shifts, so that it is evaluated on small correlation windows.
+The objective is the power of the aligned sum, `sum_p sum_k W(k) |sum_t F_pt(k) exp(-2 pi i k s_p(t))|^2` over patches p
+and frequencies k, without the power of each single frame, which does not depend on the shifts. Expanded, it is the sum
+over all pairs of frames of their cross-correlation at the difference of their shifts. It is therefore evaluated on
+small correlation windows.
 
-With `W = S / (N (N + n S))`, S and N the spectral powers of signal and noise in one frame, it is the logarithm of
-the likelihood of the shifts for a random signal of power S. Its expected curvature is then known in closed form, and
-with it how smooth the field should be and how many control points it needs (`evidence`).
+With `W = S / (N (N + n S))`, where S and N are the spectral powers of signal and noise in one frame, it is the
+log-likelihood of the shifts for a random signal of power S. Its expected curvature has a closed form, from which the
+smoothness of the field and the number of control points are chosen (`evidence`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Sequence, Tuple
+from typing import Callable, Sequence, Tuple
 
 import numpy as np
 from scipy.optimize import minimize
 
+from ..backend import CorrelationWindows
 from ..band import Band
 from .evidence import FieldModes, Modes, Posterior, most_probable
 from .lowpass import unusable
 from .pairwise import all_pairs
 
 WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
-LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) does not enter
+LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) is not used
 MAX_ITERATIONS = 100
 EVIDENCE_ROUNDS = 4
 CURVATURE_STEP = 0.1  # band pixels
-WEAKEST_IMAGE = 0.02  # of the mean power of the signal: an image that shows nothing
-RING_COST = 2.0  # squared sds by which a ring must show signal, on average over the last ones, to be used
-ALWAYS_USED_A = 60.0
-CLEAR_MISFIT_SIGMA = 3.0  # sds of the noise, which the misfit must exceed to be told
+WEAKEST_IMAGE = 0.02  # smallest signal power of an image, relative to the mean over the images
+# Squared significance (in standard deviations) that the finest rings must reach on average to be used.
+RING_COST = 2.0
+ALWAYS_USED_A = 60.0  # rings up to this resolution are used even without significant signal
+CLEAR_MISFIT_SIGMA = 3.0  # standard deviations of the noise that the misfit must exceed to be reported
 
 
 @dataclass(frozen=True)
 class WeightedSpectra:
-    """The best weight of each spatial frequency and what follows from it.
+    """The optimal weight of each spatial frequency and the quantities that follow from it.
 
     Attributes
     ----------
-    n : frames.
+    n : number of frames.
     weight : (by, bx // 2 + 1) float32, S / (N (N + n S)).
-    curvature : (2,) expected second derivative of one pair's log-likelihood with respect to its shift (y, x), per
-        squared band pixel and image: sum of W S (2 pi k)^2.
-    signal, noise : (rings,) radial S and N of one frame.
-    coefficients : (rings,) number of coefficients of the full spectrum that count.
-    end : the finest ring that shows signal; what lies beyond has no weight.
+    curvature : (2,) expected curvature (negative second derivative) of one pair's log-likelihood with respect to its
+        shift (y, x), per squared band pixel and image: sum of W S (2 pi k)^2.
+    signal, noise : (rings,) radial averages of S and N of one frame.
+    coefficients : (rings,) number of coefficients of the full spectrum that are used.
+    end : index of the finest ring with signal; finer rings have weight 0.
     """
 
     n: int
@@ -57,7 +60,7 @@ class WeightedSpectra:
     end: int
 
     def information(self, strength: np.ndarray) -> np.ndarray:
-        """(p,) information on the shifts in images with `strength` (p,) times the signal's power, relative to 1."""
+        """(p,) information on the shifts in images with `strength` (p,) times the signal's power, 1 for strength 1."""
         k2 = np.arange(len(self.signal)) ** 2 * self.coefficients
         s = strength[:, None] * self.signal
         return (k2 * s**2 / (self.noise * (self.noise + self.n * s))).sum(axis=1) / max(
@@ -67,7 +70,8 @@ class WeightedSpectra:
     def strengths(self, values: np.ndarray) -> np.ndarray:
         """(p,) power of each image's signal relative to their mean, from the objective's values (p,).
 
-        The noise of the values is known; only what they differ by beyond it is taken for real.
+        The values scatter because of noise of known variance. Their differences from the mean are reduced by the
+        fraction of their variance that is due to noise.
         """
         weight = self.signal / (self.noise * (self.noise + self.n * self.signal))
         power = (self.coefficients * weight * self.signal).sum()
@@ -96,10 +100,10 @@ def weighted_spectra(
     ----------
     power_of_sum, sum_of_powers : (by, bx // 2 + 1), |sum_t F_t|^2 and sum_t |F_t|^2, averaged over patches. The first
         is n^2 S + n N, the second n (S + N).
-    low_cut : frequencies below, in cycles per image pixel, get no weight (illumination and ice gradients).
+    low_cut : frequencies below this, in cycles per image pixel, get no weight (illumination and ice gradients).
     axes : use the axes of the spectrum as well.
-    images : independent images that the powers are averaged over.
-    always : frequencies below, in cycles per image pixel, count even if they show no signal.
+    images : number of independent images that the powers are averaged over.
+    always : frequencies below this, in cycles per image pixel, are used even if they show no signal.
     """
     fy, fx = band.frequencies()
     radius = np.hypot(fy[:, None], fx[None, :])
@@ -128,28 +132,41 @@ def weighted_spectra(
 
 
 def _signal_end(signal: np.ndarray, power: np.ndarray, count: np.ndarray, n: int) -> int:
-    """The finest ring that shows signal beyond noise: as an information criterion sets the length of a series.
+    """Index of the finest ring with significant signal, chosen like the length of a series by an information criterion.
 
-    Where there is none, its estimate from `count` coefficients of n frames has the sd power / sqrt(n (n - 1) count).
-    Rings without signal would not only add nothing: noise taken for signal lends weight to noise, and makes the
-    expected errors too small.
+    Without signal, the estimate of S from `count` coefficients of n frames has the standard deviation
+    power / sqrt(n (n - 1) count). Rings are added as long as their squared significance exceeds RING_COST on average.
+    In rings without signal, noise that is mistaken for signal would be given weight, and the expected errors would be
+    too small.
     """
-    sds = signal * np.sqrt(n * (n - 1) * count) / np.maximum(power, 1e-30)
-    return int(np.cumsum(np.where(power > 0, np.sign(sds) * sds**2 - RING_COST, 0.0)).argmax())
+    significance = signal * np.sqrt(n * (n - 1) * count) / np.maximum(power, 1e-30)
+    gain = np.where(power > 0, np.sign(significance) * significance**2 - RING_COST, 0.0)
+    return int(np.cumsum(gain).argmax())
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Per-frame shifts (n, 2) and amplitudes (2, MT, MS) of the field in band pixels; the posterior they follow
-    from."""
+    """Outcome of `refine_field`.
+
+    Attributes
+    ----------
+    shifts : (n, 2) shifts of the frames, band pixels.
+    amplitudes : (2, MT, MS) of the field's modes, band pixels.
+    posterior : spline and prior that the amplitudes belong to.
+    """
 
     shifts: np.ndarray
     amplitudes: np.ndarray
     posterior: Posterior
 
 
-def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Maximise the objective over shifts (n, 2) that all images of the batch share."""
+def refine_shifts(windows: CorrelationWindows, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Maximise the objective over shifts (n, 2), in band pixels, that are common to all images of the batch.
+
+    Parameters
+    ----------
+    pair_weights : (batch, n_pairs), makes the objective a log-likelihood. shifts : (n, 2), the start.
+    """
     batch = len(pair_weights)
 
     def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
@@ -161,30 +178,32 @@ def refine_shifts(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray) ->
     return _minimum(negative, shifts.ravel()).reshape(shifts.shape)
 
 
-def shift_errors(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Standard errors (n, 2) of per-frame shifts that all images share, their mean aside, from the curvature found.
+def shift_errors(
+    windows: CorrelationWindows, pair_weights: np.ndarray, shifts: np.ndarray, expected: np.ndarray
+) -> np.ndarray:
+    """Standard errors (n, 2) of shifts common to all images, without their mean, from the measured curvature.
 
     Parameters
     ----------
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
     shifts : (p, n, 2) at its maximum.
-    expected : (2,) curvature that is expected for every frame. Where less than a tenth of it is found, noise hides the
-        curvature and a tenth is taken.
+    expected : (2,) expected curvature of each frame. Measured curvatures below a tenth of it are dominated by noise and
+        set to a tenth.
     """
     n = shifts.shape[1]
     pairs = all_pairs(n)
-    found = np.empty((n, n, 2))
+    curvature = np.empty((n, n, 2))
     for t in range(n):
-        # Only the pairs of frame t feel it move; the others cost nothing.
+        # Only the pairs of frame t depend on its shift; pairs of weight 0 are not computed.
         weights = np.where((pairs == t).any(axis=1), pair_weights, 0.0)
         moved = shifts.copy()
         moved[:, t] += CURVATURE_STEP
         still, slope = (windows.objective(at, weights)[1].sum(axis=0) for at in (shifts, moved))
-        found[t] = (still - slope) / CURVATURE_STEP
-    found = 0.5 * (found + found.transpose(1, 0, 2))
+        curvature[t] = (still - slope) / CURVATURE_STEP
+    curvature = 0.5 * (curvature + curvature.transpose(1, 0, 2))
     errors = np.empty((n, 2))
     for axis in (0, 1):
-        values, vectors = np.linalg.eigh(found[..., axis])
+        values, vectors = np.linalg.eigh(curvature[..., axis])
         centred = vectors - vectors.mean(axis=0)
         values = np.maximum(values, 0.1 * expected[axis])
         errors[:, axis] = np.sqrt((centred**2 / values).sum(axis=1))
@@ -192,7 +211,7 @@ def shift_errors(windows: Any, pair_weights: np.ndarray, shifts: np.ndarray, exp
 
 
 def refine_field(
-    windows: Any,
+    windows: CorrelationWindows,
     pair_weights: np.ndarray,
     curvature: np.ndarray,
     times: Sequence[Modes],
@@ -201,19 +220,19 @@ def refine_field(
     shifts: np.ndarray,
     field: np.ndarray,
 ) -> Refined:
-    """Maximise the posterior over per-frame shifts and field together, with the most probable spline and prior.
+    """Maximise the posterior over frame shifts and field, with the spline and the prior of largest evidence.
 
     Parameters
     ----------
-    windows : `kernels.backend.Windows` of (p, n_pairs).
+    windows : (p, n_pairs) correlation windows.
     pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    curvature : (2,) of one pair's log-likelihood, mean over the patches.
-    times, spaces : splines to choose from, each from coarse to fine.
-    weights : (p,) of the patches, mean 1.
+    curvature : (2,) expected curvature of one pair's log-likelihood, mean over the patches.
+    times, spaces : candidate splines, each from coarse to fine.
+    weights : (p,) information of the patches, mean 1.
     shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
     """
     n_patches, n = field.shape[:2]
-    # All pairs of n frames make n - 1 1^T in time: the precision of each patch's shift in each frame, their mean aside.
+    # The Laplacian of all pairs of n frames is n I - 1 1^T: each frame has n times a pair's curvature.
     data = np.maximum(n * curvature, 1e-30)
     shift_unit = 1.0 / np.sqrt(n_patches * data)
     settled = None
@@ -223,7 +242,7 @@ def refine_field(
         if settled is not None and _alike(posterior, settled):
             posterior = settled
         modes, precision = posterior.modes, posterior.precision
-        # In these units the curvature of the posterior is one in all directions.
+        # In these units the curvature of the posterior is 1 in all directions.
         unit = 1.0 / np.sqrt(data[:, None, None] + precision)
 
         def negative(
@@ -249,47 +268,53 @@ def refine_field(
 def misfit(
     modes: FieldModes, half: np.ndarray, other: np.ndarray, precision: np.ndarray, independent: float
 ) -> np.ndarray:
-    """(2,) mean square (y, x) of the motion that no field of these modes follows, in squared band pixels; 0 if unclear.
+    """Mean square of the motion that no field of these modes can follow.
 
-    At the maximum the slopes tell where each patch of each frame still wants to go: because of noise, or because the
-    field can't follow. Noise differs between two halves of the frequencies; what they agree upon is real.
+    At the maximum of the likelihood the slopes give the remaining shift of each patch in each frame. It is due to noise
+    and to motion that the field cannot follow. The noise of two sets of frequencies is independent, so the common part
+    of their remaining shifts, outside the modes, is misfit.
 
     Parameters
     ----------
-    half, other : (p, n, 2) slopes of the log-likelihood at its maximum from two halves of the frequencies.
+    half, other : (p, n, 2) slopes of the log-likelihood at its maximum from two sets of frequencies.
     precision : (2,) of the shift of an average patch in one frame, from all frequencies.
     independent : fraction of the patches' pixels that are not counted twice.
+
+    Returns
+    -------
+    (2,) mean square (y, x) in squared band pixels; 0 if it is not significant (CLEAR_MISFIT_SIGMA).
     """
-    wishes = []
+    remaining = []
     for slope in (half, other):
-        # Weights are as in the modes: a patch that tells more has more to say.
-        wish = slope / (0.5 * precision * modes.weights[:, None, None])
-        wish -= wish.mean(axis=1, keepdims=True)
-        wish -= np.average(wish, axis=0, weights=modes.weights)
-        wishes.append(wish - modes.field(modes.amplitudes(wish)))
+        # Newton's step, with the weights of the modes.
+        step = slope / (0.5 * precision * modes.weights[:, None, None])
+        step -= step.mean(axis=1, keepdims=True)
+        step -= np.average(step, axis=0, weights=modes.weights)
+        remaining.append(step - modes.field(modes.amplitudes(step)))
     weights = modes.weights[:, None] / (modes.weights.sum() * half.shape[1])
-    agreed, *powers = (
+    common, *powers = (
         np.einsum("pt,pta->a", weights, a * b)
-        for a, b in ((wishes[0], wishes[1]), (wishes[0], wishes[0]), (wishes[1], wishes[1]))
+        for a, b in ((remaining[0], remaining[1]), (remaining[0], remaining[0]), (remaining[1], remaining[1]))
     )
     noise = np.sqrt(powers[0] * powers[1] / (independent * half[..., 0].size))
-    clear = agreed.sum() > CLEAR_MISFIT_SIGMA * np.hypot(*noise)
-    return np.maximum(agreed, 0.0) if clear else np.zeros(2)
+    clear = common.sum() > CLEAR_MISFIT_SIGMA * np.hypot(*noise)
+    return np.maximum(common, 0.0) if clear else np.zeros(2)
 
 
 def _alike(one: Posterior, other: Posterior) -> bool:
-    """Whether two rounds came to (nearly) the same conclusion."""
+    """Whether two rounds chose the same spline and nearly the same prior."""
     same = one.modes.time is other.modes.time and one.modes.space is other.modes.space
     return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))
 
 
-def _minimum(function: Any, start: np.ndarray) -> np.ndarray:
+def _minimum(function: Callable[[np.ndarray], Tuple[float, np.ndarray]], start: np.ndarray) -> np.ndarray:
+    """Position of the minimum near `start` (m,); the function returns its value and gradient."""
     options = {"maxiter": MAX_ITERATIONS, "maxcor": 20}
     return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
 
 
 def _column_weight(band: Band) -> np.ndarray:
-    """Every column of a real-input spectrum stands for two of the full one, but for the first and the last."""
+    """Weight of each column of a real-input spectrum: 2, as it stands for two of the full one; 1 for first and last."""
     weight = np.full(band.size[1] // 2 + 1, 2.0)
     weight[0] = weight[-1] = 1.0
     return weight

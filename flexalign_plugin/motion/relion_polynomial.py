@@ -1,8 +1,8 @@
-"""RELION's motion polynomial, fitted to the spline: where Bayesian polishing starts (`output.star` writes it).
+"""RELION's motion polynomial, fitted to the spline: the start of Bayesian polishing (`output.star` writes it).
 
-The polynomial is of third order in time and second order in space. It is zero in one frame; that must be the frame
-whose geometry the micrograph has: otherwise particles picked there would be looked for at places that are off by the
-local motion between the two frames. So it is fitted with its zero in our reference frame.
+The polynomial is of third order in time and second order in space and is zero in one frame. This must be the frame
+whose geometry the micrograph has. Otherwise the positions of particles picked on the micrograph would be wrong by the
+local motion between the two frames. It is therefore fitted with its zero in the reference frame of the alignment.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from .model import MotionModel
 
 N_COEFFICIENTS = 18  # per axis
-# rms; about what RELION's polishing lets a particle wander by default, 0.2 A x sqrt(dose of 30 e/A^2). The worst place
-# is several times as far off: with more, particles there begin outside of their peak (docs/exports.md).
+# Rms. About the motion of a particle that RELION's polishing expects by default, 0.2 A x sqrt(dose of 30 e/A^2). The
+# largest difference is several times the rms: above this limit polishing would start some particles outside their
+# correlation peak (docs/exports.md).
 MAX_RESIDUAL_A = 1.0
 _MESH = 16
 
@@ -29,8 +30,9 @@ class PolynomialFit:
     ----------
     coefficients : (2, 18) float64, [0] for X, [1] for Y (RELION's order), index 3 * term + (power - 1) with the terms
         1, x, x^2, y, y^2, xy and the powers of z = frame - reference frame; x = X / width - 0.5, y alike.
-    reference : the aligned frame (0-based among them) in which the spline is smallest, usually zero.
-    rms_px, max_px : length of the difference between polynomial and spline, over a mesh and all aligned frames.
+    reference : 0-based index, among the aligned frames, of the frame in which the spline is smallest, usually zero.
+    rms_px, max_px : rms and largest length of the difference between polynomial and spline, over a mesh and all
+        aligned frames, unbinned pixels.
     """
 
     coefficients: np.ndarray
@@ -47,7 +49,7 @@ def fit_polynomial(model: MotionModel) -> PolynomialFit:
     field = np.stack(model.shift(t, y_px[:, None], x_px[None, :])) - model.global_shifts_px.T[:, :, None, None]
     reference = int(np.abs(field).max(axis=(0, 2, 3)).argmin())
     wanted = (field - field[:, reference : reference + 1]).reshape(2, -1)
-    # Time scaled to 0 .. 1 for the fit: z^3 of 40 frames next to z^1 would lose digits.
+    # Time is scaled to 0 .. 1 for the fit, which keeps it well-conditioned for many frames.
     duration = max(model.n_aligned - 1, 1)
     time = (np.arange(model.n_aligned) - reference) / duration
     design = _terms(time, y_px / ny - 0.5, x_px / nx - 0.5)
@@ -59,13 +61,13 @@ def fit_polynomial(model: MotionModel) -> PolynomialFit:
 
 
 def residual_warnings(fit: Optional[PolynomialFit], pixel_size_A: float) -> List[str]:
-    """A sentence if RELION's polynomial is too far from the motion to start polishing from it."""
+    """A warning if RELION's polynomial differs too much from the motion for polishing to start from it."""
     if fit is None or fit.rms_px * pixel_size_A <= MAX_RESIDUAL_A:
         return []
     return [
         f"RELION's motion polynomial can't follow the local motion: it is {fit.rms_px * pixel_size_A:.1f} A rms away "
-        f"from it ({fit.max_px * pixel_size_A:.1f} A at most). The micrograph is not affected. It matters for "
-        "Bayesian polishing in RELION, which starts from worse trajectories."
+        f"from it ({fit.max_px * pixel_size_A:.1f} A at most). The micrograph is not affected, but Bayesian polishing "
+        "in RELION starts from less accurate trajectories."
     ]
 
 

@@ -1,32 +1,42 @@
-"""Whole-frame shifts when single pairs say too little: a search for the smooth drift that all pairs together favour.
+"""Whole-frame shifts when single pairs have too little signal: a search for the drift of largest total correlation.
 
-A pair's correlation may be buried in noise while the sum over several hundred pairs, at the right shifts, is not.
-The sum is searched over straight and over decaying drifts, and the best few are bent step by step with ever more
-control points in time, until every frame is free.
+The correlation of one pair may be below the noise while the sum over several hundred pairs, at the correct shifts, is
+above it. The sum is first searched over straight and decaying drifts. The best few are then optimised with an
+increasing number of control points in time, until every frame has a free shift.
 """
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Callable, List, Tuple
 
 import numpy as np
 from scipy.optimize import minimize
 
+from ..backend import CorrelationWindows
 from .bspline import basis
 
 STEP = 2.0  # band pixels; the correlation peak of the low-pass is about 4 wide
 BEST = 4
 GROWTH = 1.6
-DECAYS = (np.inf, 0.2)  # of the number of frames
+DECAYS = (np.inf, 0.2)  # decay times of the drift, relative to the number of frames
+
+# Total correlation and its gradient (n, 2) for shifts (n, 2).
+Objective = Callable[[np.ndarray], Tuple[float, np.ndarray]]
 
 
-def search_drift(windows: Any, n: int, reach: float) -> List[np.ndarray]:
-    """Shifts (n, 2) in band pixels, mean zero, with the largest sum of correlations found: from stiff to free in time.
+def search_drift(windows: CorrelationWindows, n: int, reach: float) -> List[np.ndarray]:
+    """Shifts that maximise the sum of the correlations of all pairs.
 
     Parameters
     ----------
     windows : one batch of correlation windows of all pairs.
+    n : number of frames.
     reach : largest drift from the first to the last frame, band pixels.
+
+    Returns
+    -------
+    Shifts (n, 2) in band pixels, mean zero, with an increasing number of control points in time; the last one has a
+    free shift for every frame.
     """
 
     def value(shifts: np.ndarray) -> Tuple[float, np.ndarray]:
@@ -44,13 +54,13 @@ def search_drift(windows: Any, n: int, reach: float) -> List[np.ndarray]:
                     drift = shape[:, None] * np.array([y, x])
                     tries.append((value(drift)[0], drift))
     tries.sort(key=lambda one: -one[0])
-    found = [_bend(value, drift, n) for _, drift in tries[:BEST]]
-    best = max(found, key=lambda stages: value(stages[-1])[0])
+    refined = [_bend(value, drift, n) for _, drift in tries[:BEST]]
+    best = max(refined, key=lambda stages: value(stages[-1])[0])
     return [shifts - shifts.mean(axis=0) for shifts in best]
 
 
-def _bend(value: Any, shifts: np.ndarray, n: int) -> List[np.ndarray]:
-    """Climb from a start with a growing number of control points in time; the outcome of each stage."""
+def _bend(value: Objective, shifts: np.ndarray, n: int) -> List[np.ndarray]:
+    """Shifts of every stage of a maximisation with an increasing number of control points, from a start (n, 2)."""
     points = 3
     stages: List[np.ndarray] = []
     while True:
@@ -62,8 +72,8 @@ def _bend(value: Any, shifts: np.ndarray, n: int) -> List[np.ndarray]:
             total, gradient = value(start + design @ v.reshape(-1, 2))
             return -total, -(design.T @ gradient).ravel()
 
-        found = minimize(negative, np.zeros(2 * design.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 60})
-        shifts = shifts + design @ found.x.reshape(-1, 2)
+        result = minimize(negative, np.zeros(2 * design.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 60})
+        shifts = shifts + design @ result.x.reshape(-1, 2)
         stages.append(shifts)
         if points >= n:
             return stages

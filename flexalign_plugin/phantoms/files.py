@@ -1,4 +1,4 @@
-"""Phantoms as a microscope would store them: MRC, TIFF or EER files, with the detector's gain and faulty pixels."""
+"""Files of phantoms: MRC, TIFF or EER movies, with the detector's gain and faulty pixels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .phantom import Phantom
 from .truth import natural_basis
 
 FORMATS = {"mrc": ".mrc", "tiff": ".tif", "eer": ".eer"}
-GAIN_ENDINGS = {"mrc": ".mrc", "tiff": ".tif", "gain": ".gain"}  # the last one divides and is a TIFF, as those of EER
+GAIN_ENDINGS = {"mrc": ".mrc", "tiff": ".tif", "gain": ".gain"}  # "gain": TIFF by which frames are divided, for EER
 USUAL_GAIN = {"mrc": "mrc", "tiff": "tiff", "eer": "gain"}
 TOP_ROW_FIRST = ("tiff", "gain", "eer")
-SUB_PIXELS = 4  # positions that an EER event knows inside its pixel, on each axis
-FAULTY_FRACTION = 2e-5  # of the pixels are dead, and as many hot
+SUB_PIXELS = 4  # sub-pixel positions of an EER event on each axis
+FAULTY_FRACTION = 2e-5  # fraction of dead pixels, and of hot pixels
 
 
 def with_detector(phantom: Phantom, seed: int = 1) -> Phantom:
-    """The phantom as seen by a detector of uneven gain (smooth 5 %, pixel by pixel 3 %) with dead and hot pixels.
+    """The phantom recorded by a detector of uneven gain (5 % smooth, 3 % between pixels) with dead and hot pixels.
 
-    Dead pixels are 0 in the gain; of the hot ones it knows nothing. They differ with the seed.
+    Dead pixels are 0 in the gain; hot pixels are not marked there. Both depend on the seed.
     """
     ny, nx = phantom.truth.frame_shape
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def with_detector(phantom: Phantom, seed: int = 1) -> Phantom:
 def hardware_frames(phantom: Phantom, per_frame: int) -> Iterator[np.ndarray]:
     """Events (n, 4) int64, columns y, x, sub_y, sub_x, of each hardware frame; `per_frame` of them make one frame.
 
-    The sample moves from one hardware frame to the next. A pixel reports one electron at most, as in the hardware.
+    The sample moves from one hardware frame to the next. A pixel reports at most one electron, as a real detector does.
     """
     rng = np.random.default_rng(phantom.seed)
     for i in range(phantom.truth.n_frames * per_frame):
@@ -49,12 +49,12 @@ def hardware_frames(phantom: Phantom, per_frame: int) -> Iterator[np.ndarray]:
 
 
 def write_gain(path: str, gain: np.ndarray, gain_format: str, movie_format: str, pixel_size_A: float) -> None:
-    """Write the gain so that the aligner's `auto` choices undo it: row order and convention are those of its format.
+    """Write the gain with the row order and convention of its format, so that the aligner's `auto` settings apply it.
 
     Parameters
     ----------
-    gain : (ny, nx) float32 on the rows of the movie, multiplies; 0 marks dead pixels.
-    gain_format : of `GAIN_ENDINGS`; movie_format : of `FORMATS`.
+    gain : (ny, nx) float32 in the row order of the movie, multiplies; 0 marks dead pixels.
+    gain_format : key of `GAIN_ENDINGS`. movie_format : key of `FORMATS`.
     """
     if gain_format == "gain":
         gain = np.divide(1000, gain, out=np.zeros_like(gain), where=gain > 0)
@@ -76,31 +76,34 @@ def write_phantom(
     hardware_per_frame: int = 8,
     progress: Optional[Callable[[], object]] = None,
 ) -> Dict[str, str]:
-    """Write movie, truth and, if the phantom has one, gain.
+    """Write the movie, its truth and, if the phantom has one, its gain.
 
     Parameters
     ----------
-    movie_format : of `FORMATS`; compression : TIFF only, "none", "lzw", "deflate" or "zstd".
-    gain_format : of `GAIN_ENDINGS`, "auto" for the one usual with the movie's format.
+    movie_format : key of `FORMATS`. compression : TIFF only, "none", "lzw", "deflate" or "zstd".
+    gain_format : key of `GAIN_ENDINGS`, or "auto" for the usual one of the movie's format.
     hardware_per_frame : EER only, hardware frames in each frame.
-    progress : called after each frame, of EER each hardware frame.
+    progress : called after each frame; with EER after each hardware frame.
 
     Returns
     -------
-    {"movie": path, "truth": path, "gain": path}
+    {"movie": path, "truth": path, "gain": path}; "gain" only if there is one.
+
+    Raises
+    ------
+    OutputError : a file can't be written.
     """
-    os.makedirs(folder, exist_ok=True)
     start = os.path.join(folder, name)
     files = {"movie": start + FORMATS[movie_format], "truth": start + "_truth.json"}
     pixel_size_A = phantom.truth.pixel_size_A
     if movie_format == "mrc":
-        write_mrc_movie(files["movie"], _told(phantom.frames(), progress), pixel_size_A)
+        write_mrc_movie(files["movie"], _reported(phantom.frames(), progress), pixel_size_A)
     elif movie_format == "tiff":
         chosen = None if compression == "none" else compression
-        write_tiff_movie(files["movie"], _told(phantom.frames(), progress), compression=chosen, rows_per_strip=64)
+        write_tiff_movie(files["movie"], _reported(phantom.frames(), progress), compression=chosen, rows_per_strip=64)
     else:
         shape: Tuple[int, int] = phantom.truth.frame_shape
-        write_eer_movie(files["movie"], _told(hardware_frames(phantom, hardware_per_frame), progress), shape)
+        write_eer_movie(files["movie"], _reported(hardware_frames(phantom, hardware_per_frame), progress), shape)
     if phantom.gain is not None:
         gain_format = USUAL_GAIN[movie_format] if gain_format == "auto" else gain_format
         files["gain"] = start + "_gain" + GAIN_ENDINGS[gain_format]
@@ -109,7 +112,7 @@ def write_phantom(
     return files
 
 
-def _told(frames: Iterable[np.ndarray], progress: Optional[Callable[[], object]]) -> Iterator[np.ndarray]:
+def _reported(frames: Iterable[np.ndarray], progress: Optional[Callable[[], object]]) -> Iterator[np.ndarray]:
     for frame in frames:
         yield frame
         if progress is not None:

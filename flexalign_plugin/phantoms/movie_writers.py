@@ -1,35 +1,24 @@
-"""Writers of MRC, TIFF and EER movies, for phantoms and tests. Written to a temporary name, then renamed."""
+"""Writers of MRC, TIFF and EER movies, for phantoms and tests.
+
+A file appears under its name when it is complete. If it can't be written, OutputError is raised and nothing remains.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
-from typing import BinaryIO, Iterable, Iterator, List, Literal, Optional, Sequence, Tuple
+from typing import BinaryIO, Iterable, List, Literal, Optional, Sequence, Tuple
 
 import mrcfile.dtypes
 import numba
 import numpy as np
 import tifffile
 
+from ..files import atomic_path
 from ..movies.eer import SKIP_AND_SUBPIXEL_BITS
 from ..movies.mrc import HEADER_BYTES, IMOD_FLAGS_AT, IMOD_STAMP, IMOD_STAMP_AT, MODE_PACKED, MODES
 
 ByteOrder = Literal["<", ">"]
 TIFF_COMPRESSIONS = {None: None, "lzw": "lzw", "deflate": "adobe_deflate", "zstd": "zstd"}
-
-
-@contextlib.contextmanager
-def renamed_when_complete(path: str) -> Iterator[str]:
-    """A temporary name beside `path`, renamed to it at the end, removed if anything fails."""
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
 
 
 def write_mrc_movie(
@@ -43,11 +32,12 @@ def write_mrc_movie(
 
     Parameters
     ----------
+    pixel_size_A : written to the header.
     mode : MRC mode 0, 1, 2, 6, 12 or 101 (4-bit, values 0 to 15); by default the one of the frames' dtype. Unsigned
-        bytes are mode 0 with IMOD's mark that says so.
+        bytes are mode 0 with IMOD's flag for unsigned bytes.
     byte_order : "<" little-endian or ">" big-endian.
     """
-    with renamed_when_complete(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(b"\0" * HEADER_BYTES)
         n_frames, low, high, total, dtype, ny, nx = 0, np.inf, -np.inf, 0.0, np.dtype("f4"), 0, 0
         for frame in frames:
@@ -91,7 +81,7 @@ def _mode_of(dtype: np.dtype) -> int:
 
 
 def pack_4bit(frame: np.ndarray) -> np.ndarray:
-    """(ny, nx) values 0 to 15 to (ny, (nx + 1) // 2) bytes, the first pixel in the low half."""
+    """(ny, nx) values 0 to 15 as (ny, (nx + 1) // 2) uint8, two pixels in a byte, the first one in the low 4 bits."""
     even = np.zeros((frame.shape[0], frame.shape[1] + frame.shape[1] % 2), np.uint8)
     even[:, : frame.shape[1]] = frame
     if even.max(initial=0) > 15:
@@ -114,12 +104,10 @@ def write_tiff_movie(
     Parameters
     ----------
     compression : None, "lzw", "deflate" or "zstd".
-    rows_per_strip : rows in a strip; one strip a frame by default.
+    rows_per_strip : rows in a strip; one strip for each frame by default.
     tile : (rows, columns) of tiles instead of strips, multiples of 16.
     """
-    with renamed_when_complete(path) as temporary, tifffile.TiffWriter(
-        temporary, bigtiff=bigtiff, byteorder=byte_order
-    ) as tiff:
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=bigtiff, byteorder=byte_order) as tiff:
         for frame in frames:
             frame = np.asarray(frame)
             tiff.write(
@@ -142,17 +130,17 @@ def write_eer_movie(
     bits: Optional[Tuple[int, int, int]] = None,
     metadata: str = "<metadata></metadata>",
 ) -> None:
-    """Write hardware frames of electron events as an EER file (BigTIFF, one strip a frame).
+    """Write hardware frames of electron events as an EER file (BigTIFF, one strip for each frame).
 
     Parameters
     ----------
     frames : for each hardware frame an (n, 4) integer array of y, x, sub_y, sub_x: the pixel on the (ny, nx) sensor and
-        the position inside it, counted from its lower edge, below 2**(sub-pixel bits). At most one event a pixel.
+        the position inside it, counted from its lower edge, below 2**(sub-pixel bits). At most one event in a pixel.
     compression : 65000, 65001, or 65002 with `bits` = (skip, horizontal, vertical) bits of a code.
     """
     bits = bits or SKIP_AND_SUBPIXEL_BITS[compression]
     ny, nx = shape
-    with renamed_when_complete(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16))
         link = 0
         for i, events in enumerate(frames):
@@ -161,14 +149,14 @@ def write_eer_movie(
             link = _write_eer_page(file, nx, ny, compression, bits, data, text)
         if link == 0:
             raise ValueError("no frames to write")
-        file.seek(link)  # the last page is followed by none
+        file.seek(link)  # the link of the last page is 0
         file.write(struct.pack("<Q", 0))
 
 
 def _write_eer_page(
     file: BinaryIO, nx: int, ny: int, compression: int, bits: Sequence[int], data: bytes, text: bytes
 ) -> int:
-    """Write one TIFF page whose link points right behind it; returns where that link stands in the file."""
+    """Write one TIFF page, linked to the position after it; returns the position of this link in the file."""
     short, long8, undefined = 3, 16, 7
     n_tags = 9 + bool(text) + 3 * (compression == 65002)
     link_at = file.tell() + 8 + 20 * n_tags

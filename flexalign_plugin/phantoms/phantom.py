@@ -1,9 +1,10 @@
-"""Phantom movies with a known motion: what tests, tuning and the demo measure the aligner against.
+"""Phantom movies with a known motion, for tests, tuning and the demo.
 
-Two kinds: `grid_phantom`, the published test movie of Strelak et al. 2020 (section 4.1), and `particle_phantom`, a
-band-limited random structure under smooth motion, which has no false correlation peaks and is the fairer of the two.
+There are two kinds: `grid_phantom`, the test movie of Strelak et al. 2020 (section 4.1, equations 5 to 7), and
+`particle_phantom`, a band-limited random structure under smooth motion. The latter has no false correlation peaks and
+is more realistic.
 
-The motion itself, its convention and the error measure are in `truth`.
+The motion, its sign convention and the error measure are in `truth`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ GRID_BACKGROUND, GRID_LINE_DEPTH = 1.25, 0.20  # counts per pixel and frame
 
 @dataclass(frozen=True)
 class Phantom:
-    """A movie that is rendered frame by frame; the same seed gives the same counts on any machine and thread count.
+    """A movie that is rendered frame by frame. The counts depend only on the seed, not on machine or threads.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class Phantom:
     spline : (py, px) float32 B-spline coefficients of the structure (particles), or None (grid).
     margin : pixels by which the structure exceeds the frame on the low side.
     gain : (ny, nx) float32 multiplicative gain that corrects the movie (0: dead pixel), or None.
-    hot : flat indices of hot pixels, which the gain does not know.
+    hot : flat indices of hot pixels, which the gain does not mark.
     """
 
     truth: Truth
@@ -67,7 +68,12 @@ class Phantom:
         return out
 
     def counts(self, t: float, exposure: float = 1.0, stream: int = 0) -> np.ndarray:
-        """(ny, nx) uint8 raw counts of `exposure` frames' dose at time t; `stream` numbers independent noise."""
+        """(ny, nx) uint8 raw counts at time t.
+
+        Parameters
+        ----------
+        exposure : dose relative to that of one frame. stream : number of the noise; different numbers are independent.
+        """
         rate = self.expected(t)
         if self.gain is not None:
             seen = self.gain > 0
@@ -83,18 +89,30 @@ class Phantom:
         return self.counts(float(i), stream=i)
 
     def frames(self) -> Iterator[np.ndarray]:
+        """All frames in order, each rendered when it is needed."""
         return (self.frame(i) for i in range(self.truth.n_frames))
 
 
 def grid_phantom(
     shape: Tuple[int, int, int] = (30, 4096, 4096), doming: float = 1.0, pixel_size_A: float = 1.0, seed: int = 1
 ) -> Phantom:
-    """The phantom of Strelak et al. 2020, section 4.1: lines of 5 px every 50 px, drifting and doming.
+    """The phantom of Strelak et al. 2020, section 4.1: lines of 5 px every 50 px, with drift and doming.
 
-    With t = 1 .. n, a frame at (y, x) shows the grid at: x + a1 (n-t) + a2 (n-t)^2 + cos(n-t)/10 and
-    y + b1 (n-t) + b2 (n-t)^2 + sin((n-t)^2)/5, then moved radially about the centre by r (1 + k1 r^2 + k2 r^4), r = 1
-    at the middle of an edge, k1 and k2 growing linearly with t. Sampled bilinearly; Poisson counts of mean
-    1.25 - 0.20 v. Verbatim at any size; `doming` multiplies k1 and k2 (0: drift only).
+    With t = 1 .. n, frame t shows at (x, y) the value v of the grid at the position of equations 5 to 7:
+
+        equation 5:  x_t = x + a1 (n - t) + a2 (n - t)^2 + cos(n - t) / 10
+        equation 6:  y_t = y + b1 (n - t) + b2 (n - t)^2 + sin((n - t)^2) / 5
+        equation 7:  r_out = r (1 + k1 r^2 + k2 r^4)
+
+    Equation 7 moves (x_t, y_t) radially about the centre from r to r_out; r = 1 at the middle of an edge, and k1 and k2
+    grow linearly with t. v is 1 on lines, 0 between them and interpolated bilinearly. Counts are Poisson distributed
+    with mean 1.25 - 0.20 v. The constants (`truth.GRID_A` and following) are the paper's at any frame size.
+
+    Parameters
+    ----------
+    shape : (n_frames, ny, nx).
+    doming : multiplies k1 and k2; 0: drift only.
+    pixel_size_A : in A. seed : of the counting noise.
     """
     parameters = {"doming": doming, "reference_frame": (shape[0] - 1) // 2}
     truth = Truth("grid", (shape[1], shape[2]), shape[0], pixel_size_A, parameters)
@@ -113,20 +131,25 @@ def particle_phantom(
     control_points: int = 4,
     defocus_A: float = 0.0,
 ) -> Phantom:
-    """Random structure, band-limited, under a decaying drift and smooth local motion that grows ever more slowly.
+    """Band-limited random structure with a drift and smooth local motion; both slow down exponentially.
 
     Parameters
     ----------
     shape : (n_frames, ny, nx).
     dose : electrons per pixel and frame. The signal-to-noise ratio of a frame is contrast^2 * dose.
     contrast : rms of the structure relative to its mean.
-    band_limit_A : the structure has nothing finer than this; the spectrum below is flat with a soft edge.
-    drift_px : length of the common drift from the first to the last frame; direction random.
-    local_px : largest control value of the local motion on each axis, reached at the last frame (so up to sqrt(2)
-        times it in length). The mean over the control points is zero: drift and local motion are distinct.
-    control_points : random values on each axis, joined by a natural cubic spline.
-    defocus_A : the structure is seen through a microscope (300 kV, Cs 2.7 mm, 10 % amplitude contrast) this far under
-        focus, so that Thon rings show up to the band limit; 0: no microscope.
+    band_limit_A : finest detail of the structure; up to this limit its spectrum is flat, with a soft edge.
+    drift_px : length of the common drift from the first to the last frame; its direction is random.
+    local_px : largest value of the local motion at a control point on each axis, in the last frame (so up to sqrt(2)
+        times this length). The mean over the control points is zero, so that it contains no common drift.
+    seed : of structure, motion and counting noise.
+    control_points : random values on each axis, interpolated by a natural cubic spline.
+    defocus_A : underfocus of a microscope (300 kV, Cs 2.7 mm, 10 % amplitude contrast) whose contrast transfer is
+        applied to the structure, which gives Thon rings up to the band limit; 0: no contrast transfer.
+
+    Raises
+    ------
+    ValueError : the band limit is finer than two pixels.
     """
     n, ny, nx = shape
     rng = np.random.default_rng(seed)
@@ -163,8 +186,8 @@ def _random_structure(
 ) -> np.ndarray:
     """B-spline coefficients (ny, nx) float32 of a periodic random image, mean 1, rms `contrast`.
 
-    `limit` in cycles/px: nothing above it, raised-cosine edge from 0.8 of it; times `seen(k)`. Dividing by the
-    B-spline's transfer function in Fourier space is the exact prefilter of a periodic image.
+    The spectrum is zero above `limit` (cycles/px), has a raised-cosine edge from 0.8 of it and is multiplied by
+    `seen(k)`. Division by the B-spline's transfer function in Fourier space is the exact prefilter of a periodic image.
     """
     if not 0 < limit <= 0.5:
         raise ValueError(f"the structure's limit of {limit:g} cycles/px must lie between 0 and 0.5: change band limit")
@@ -195,7 +218,7 @@ def _weights(f: float) -> Tuple[float, float, float, float]:
 
 @numba.njit(parallel=True, cache=True)
 def _render_spline(out: np.ndarray, spline: np.ndarray, displacement: np.ndarray, dose: float) -> None:
-    """out(q) = dose * structure(q + displacement(q)); displacement (2, my, mx) on an even mesh over the frame."""
+    """out(q) = dose * structure(q + displacement(q)); displacement (2, my, mx) on a regular mesh over the frame."""
     ny, nx = out.shape
     py, px = spline.shape
     my, mx = displacement.shape[1:]
@@ -211,7 +234,7 @@ def _render_spline(out: np.ndarray, spline: np.ndarray, displacement: np.ndarray
             inext = min(i + 1, mx - 1)
             at_y = y + row_y[i] + (u - i) * (row_y[inext] - row_y[i])
             at_x = x + row_x[i] + (u - i) * (row_x[inext] - row_x[i])
-            # The margin holds every position; the bounds only keep a wrong one from reading outside.
+            # All positions are within the margin; the bounds prevent reading outside the array if one were not.
             y0 = min(max(int(math.floor(at_y)), 1), py - 3)
             x0 = min(max(int(math.floor(at_x)), 1), px - 3)
             wy, wx = _weights(at_y - y0), _weights(at_x - x0)
@@ -238,6 +261,7 @@ def _grid_value(y: int, x: int, ny: int, nx: int) -> float:
 
 @numba.njit(parallel=True, cache=True)
 def _render_grid(out: np.ndarray, sy: float, sx: float, k1: float, k2: float) -> None:
+    """Expected counts of the grid at the positions of equations 5 to 7 (`Truth.grid_constants`)."""
     ny, nx = out.shape
     cy, cx = ny / 2, nx / 2
     for y in numba.prange(ny):
@@ -263,7 +287,7 @@ def _mix(z: np.uint64) -> np.uint64:
 
 @numba.njit(parallel=True, cache=True)
 def _poisson(out: np.ndarray, rate: np.ndarray, exposure: float, seed: np.uint64, stream: np.uint64) -> None:
-    """Poisson counts of mean rate * exposure by inversion; each row has its own splitmix64 sequence."""
+    """Poisson counts of mean rate * exposure by inversion; each row has its own splitmix64 random numbers."""
     step = np.uint64(0x9E3779B97F4A7C15)
     ny, nx = out.shape
     for y in numba.prange(ny):
@@ -272,7 +296,7 @@ def _poisson(out: np.ndarray, rate: np.ndarray, exposure: float, seed: np.uint64
             left = float(rate[y, x]) * exposure
             count = 0
             while left > 0:
-                mean = min(left, 32.0)  # a sum of Poisson numbers is one: keeps exp() in range
+                mean = min(left, 32.0)  # a sum of Poisson numbers is Poisson distributed; keeps exp() in range
                 left -= mean
                 state += step
                 uniform = (_mix(state) >> np.uint64(11)) * (1.0 / 9007199254740992.0)

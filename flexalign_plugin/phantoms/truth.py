@@ -1,8 +1,18 @@
-"""The known motion of a phantom movie, and how far a motion model is from it.
+"""The known motion of a phantom movie, and the error of a motion model relative to it.
 
-Motion convention, the aligner's own: `aligned(p) = frame_t(p - shift(t, p))`, so the shift is evaluated at the
-*reference* position p, the place where the content stands at zero shift. A frame is rendered by the inverse map:
-`frame_t(q) = structure(p)` where `p = q + shift(t, p)`.
+The convention is the aligner's: `aligned(p) = frame_t(p - shift(t, p))`. The shift is evaluated at the *reference*
+position p, where the content is at zero shift. A frame is rendered with the inverse map: `frame_t(q) = structure(p)`
+where `p = q + shift(t, p)`.
+
+The grid phantom is that of Strelak 2020, section 4.1. With t = 1 .. n, its frame t shows at (x, y) the grid at
+
+    equation 5:  x_t = x + a1 (n - t) + a2 (n - t)^2 + cos(n - t) / 10
+    equation 6:  y_t = y + b1 (n - t) + b2 (n - t)^2 + sin((n - t)^2) / 5
+    equation 7:  r_out = r (1 + k1 r^2 + k2 r^4)
+
+Equation 7 is the barrel distortion (doming): the position (x_t, y_t) at distance r from the centre is moved radially to
+distance r_out. x and y are scaled separately so that r = 1 at the middle of each edge. k1 and k2 change linearly
+with t.
 """
 
 from __future__ import annotations
@@ -17,9 +27,11 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+from ..files import atomic_path
+
 TRUTH_FORMAT = "flexalign-truth-1"
-GRID_A, GRID_B = (-0.039, 0.002), (-0.02, 0.002)
-GRID_K1, GRID_K2 = (0.04, 0.05), (0.02, 0.025)
+GRID_A, GRID_B = (-0.039, 0.002), (-0.02, 0.002)  # (a1, a2) of equation 5, (b1, b2) of equation 6, pixels
+GRID_K1, GRID_K2 = (0.04, 0.05), (0.02, 0.025)  # k1 and k2 of equation 7, each at t = 0 and t = n
 
 Pair = Tuple[np.ndarray, np.ndarray]
 Path = Union[str, "os.PathLike[str]"]
@@ -27,13 +39,13 @@ Path = Union[str, "os.PathLike[str]"]
 
 @dataclass(frozen=True)
 class Truth:
-    """The known motion of a phantom, small enough to be a JSON file beside the movie.
+    """The known motion of a phantom; saved as a JSON file beside the movie.
 
     Attributes
     ----------
     kind : "particles" or "grid".
     frame_shape : (ny, nx).
-    n_frames : frames in the movie; t runs from 0 to n_frames - 1 and may lie in between.
+    n_frames : frames in the movie; t runs from 0 to n_frames - 1 and may be fractional.
     pixel_size_A : pixel size in Angstrom.
     parameters : of the formulas, see `particle_phantom` and `grid_phantom`.
     """
@@ -47,8 +59,8 @@ class Truth:
     def shift(self, t: Any, y: Any, x: Any) -> Pair:
         """True shift (sy, sx) in px at reference position (y, x) of frame t; broadcasts as `MotionModel.shift` does.
 
-        Reference positions are those of the frame at which the shift is zero: the first one for "particles", number
-        `parameters["reference_frame"]` for "grid".
+        Reference positions are those in the frame in which the shift is zero: the first one for "particles", frame
+        `parameters["reference_frame"]` (from 0) for "grid".
         """
         t, y, x = np.broadcast_arrays(*(np.asarray(a, float) for a in (t, y, x)))
         if self.kind == "particles":
@@ -57,11 +69,14 @@ class Truth:
         return y - qy, x - qx
 
     def to_reference(self, t: Any, y: Any, x: Any) -> Pair:
-        """Reference position of the content that is seen at (y, x) in frame t: the inverse of q = p - shift(t, p)."""
+        """Reference position p of the content at q = (y, x) in frame t: the inverse of q = p - shift(t, p).
+
+        ValueError if the map has no inverse.
+        """
         t, y, x = np.broadcast_arrays(*(np.asarray(a, float) for a in (t, y, x)))
         if self.kind == "particles":
             py, px = y, x
-            for _ in range(100):  # each pass multiplies what is left by the motion's gradient, about 1e-2
+            for _ in range(100):  # each iteration multiplies the error by the motion's gradient, about 1e-2
                 sy, sx = self._particle_shift(t, py, px)
                 moved = max(abs(y + sy - py).max(), abs(x + sx - px).max())
                 py, px = y + sy, x + sx
@@ -79,16 +94,16 @@ class Truth:
         return p["drift_px"][0] * drift + grown * local[0], p["drift_px"][1] * drift + grown * local[1]
 
     def grid_constants(self, t: Any) -> Tuple[Any, Any, Any, Any]:
-        """(shift_y, shift_x, k1, k2) of the paper's phantom; its t runs from 1 to n, ours from 0."""
+        """(shift_y, shift_x, k1, k2) of equations 6, 5 and 7 in frame t; t runs from 1 to n there, from 0 here."""
         n, doming = self.n_frames, self.parameters["doming"]
-        left = n - (t + 1.0)
-        sx = GRID_A[0] * left + GRID_A[1] * left**2 + np.cos(left) / 10
-        sy = GRID_B[0] * left + GRID_B[1] * left**2 + np.sin(left**2) / 5
+        remaining = n - (t + 1.0)
+        sx = GRID_A[0] * remaining + GRID_A[1] * remaining**2 + np.cos(remaining) / 10
+        sy = GRID_B[0] * remaining + GRID_B[1] * remaining**2 + np.sin(remaining**2) / 5
         k1, k2 = (doming * (k[0] + (t + 1.0) * (k[1] - k[0]) / n) for k in (GRID_K1, GRID_K2))
         return sy, sx, k1, k2
 
     def _dome(self, t: np.ndarray, y: np.ndarray, x: np.ndarray) -> Pair:
-        """Position on the drawn grid that frame t shows at (y, x)."""
+        """Position on the undistorted grid that frame t shows at (y, x): equations 5 to 7."""
         sy, sx, k1, k2 = self.grid_constants(t)
         cy, cx = self.frame_shape[0] / 2, self.frame_shape[1] / 2
         v, u = (y + sy - cy) / cy, (x + sx - cx) / cx
@@ -97,6 +112,7 @@ class Truth:
         return v * scale * cy + cy, u * scale * cx + cx
 
     def _undome(self, t: np.ndarray, y: np.ndarray, x: np.ndarray) -> Pair:
+        """Position at which frame t shows the point (y, x) of the undistorted grid: the inverse of `_dome`."""
         sy, sx, k1, k2 = self.grid_constants(t)
         cy, cx = self.frame_shape[0] / 2, self.frame_shape[1] / 2
         v, u = (y - cy) / cy, (x - cx) / cx
@@ -108,14 +124,14 @@ class Truth:
         return v * scale * cy + cy - sy, u * scale * cx + cx - sx
 
     def save(self, path: Path) -> None:
+        """Write the truth as JSON; OutputError if this fails."""
         values = {"format": TRUTH_FORMAT, **dataclasses.asdict(self)}
-        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-        with open(temporary, "w") as f:
+        with atomic_path(os.fspath(path)) as temporary, open(temporary, "w") as f:
             json.dump(values, f, indent=1)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Truth:
+        """Truth from the file that `save` wrote; ValueError if it has another format."""
         with open(path) as f:
             d = json.load(f)
         if d.get("format") != TRUTH_FORMAT:
@@ -125,7 +141,7 @@ class Truth:
 
 
 class FieldError(NamedTuple):
-    """RMS lengths in px of the shift's error, and of what would be left if nothing were corrected."""
+    """RMS lengths in px of the error of a motion model, and of the uncorrected motion (`nothing_px`)."""
 
     rms_px: float
     nothing_px: float
@@ -141,8 +157,8 @@ def field_rms_error(
 ) -> FieldError:
     """RMS difference between a motion model and the truth, over a mesh of positions and all frames.
 
-    Each position's mean over the frames is removed (which frame is the reference is a free choice), then the root of
-    the mean of dy^2 + dx^2 is taken.
+    Each position's mean over the frames is removed, as the choice of the reference frame is free. The result is the
+    root of the mean of dy^2 + dx^2.
 
     Parameters
     ----------
@@ -150,8 +166,9 @@ def field_rms_error(
     frames : 0-based frames to compare; all by default.
     mesh : positions on each axis.
     central : fraction of each axis that the mesh spans, about the centre.
-    follow_content : compare where the same piece of content is put in each frame instead of the shifts at equal
-        coordinates. Exact also where the two reference layouts differ by many pixels (the grid's corners).
+    follow_content : compare the positions at which the same content ends up, instead of the shifts at equal
+        coordinates. Exact also where the reference geometries of model and truth differ by many pixels (the corners of
+        the grid).
     """
     t = np.arange(truth.n_frames) if frames is None else np.asarray(frames)
     y, x = ((n - 1) / 2 * (1 + central * np.linspace(-1, 1, mesh)) for n in truth.frame_shape)
@@ -171,7 +188,7 @@ def field_rms_error(
 
 
 def _saturating(t: np.ndarray, n: int, decay: float) -> np.ndarray:
-    """0 at the first frame, 1 at the last, with a speed that decays exponentially."""
+    """Path from 0 at the first frame to 1 at the last, with a speed that decays exponentially."""
     return np.expm1(-t / decay) / math.expm1(-max(n - 1, 1) / decay)
 
 

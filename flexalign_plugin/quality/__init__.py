@@ -1,1 +1,1 @@
-"""How well a movie was aligned: one record of figures, how each is computed, and when a person should look."""
+"""Quality of an alignment: one record of all figures, their computation, and the warnings."""

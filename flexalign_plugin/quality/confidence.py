@@ -1,4 +1,4 @@
-"""How far the motion can be trusted: expected errors in figures, and sentences where something looks wrong."""
+"""Expected errors of the motion, and warnings if figures of the motion are implausible."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..motion.model import MotionModel
 from .figures import Figures
 
 MESH = 9
-MESH_STEP_NODES = 4  # of the nodes of the field's sigma are written
-HIGH_ERROR_PX = 0.5  # half of the amplitude at Nyquist is lost
+MESH_STEP_NODES = 4  # every fourth node of the field's standard error is written
+HIGH_ERROR_PX = 0.5  # with this error half of the amplitude at Nyquist is lost
 ZIGZAG = 1.5  # second over first differences: random walk 1.41, independent positions 1.73, smooth paths far below 1
 VISIBLE_STEP_PX = 1.0
-LATE_FROM = 4.0  # e/A^2, after which the specimen should have calmed down
+LATE_FROM = 4.0  # e/A^2, after which the specimen should drift little
 FAST_DRIFT = 1.0  # A per e/A^2
 
 
@@ -28,7 +28,7 @@ def with_confidence(
     model: MotionModel,
     dose_per_frame: Optional[float],
 ) -> Figures:
-    """Expected errors, how they compare with the motion, and how even the path is."""
+    """`figures` with the expected errors, the motion relative to them, and the smoothness of the path."""
     source = overall if local is None else local
     steps = np.diff(model.global_shifts_px, axis=0)
     turns = np.diff(steps, axis=0)
@@ -42,11 +42,11 @@ def with_confidence(
         return figures
     variance = float((source.shift_sigma_px**2).sum(axis=1).mean())
     if local is not None and local.field_sigma_px is not None:
-        # Each node stands for the area around it: half at the edges.
+        # Each node is weighted by the area around it, which is half at the edges.
         area = np.ones(len(local.field_sigma_px))
         area[[0, -1]] = 0.5
         field = float(np.average(local.field_sigma_px**2, weights=np.outer(area, area)))
-        # Motion that the spline does not follow is no noise, but an error all the same.
+        # Motion that the spline does not follow is an error too, though not noise.
         variance += field + local.misfit_px**2
         figures = replace(
             figures,
@@ -65,7 +65,7 @@ def with_confidence(
 
 
 def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
-    """Sentences about figures that look wrong."""
+    """Warnings about implausible figures."""
     doubts = []
     error, roughness, drift = figures.expected_error_px, figures.roughness, figures.late_drift_A_per_dose
     if error is not None and error > HIGH_ERROR_PX:
@@ -87,7 +87,11 @@ def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
 
 
 def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional[float]:
-    """Distance between the first and the last of the late frames over their dose: noise does not add up in it."""
+    """Distance in A between the first and the last late frame, divided by the dose between them.
+
+    Unlike the length of the path, it does not accumulate noise. None if the dose is unknown or fewer than two frames
+    are late.
+    """
     if not dose_per_frame:
         return None
     ends = (np.array(model.aligned_frames) + 1) * dose_per_frame
@@ -99,7 +103,7 @@ def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional
 
 
 def _motion(model: MotionModel) -> float:
-    """RMS length of the motion over the frame and all frames, each position's mean over the frames aside."""
+    """RMS length of the motion in px over all positions and frames, without each position's mean over the frames."""
     ny, nx = model.frame_shape
     y, x = np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH)
     t = np.array(model.aligned_frames, float)
@@ -109,4 +113,5 @@ def _motion(model: MotionModel) -> float:
 
 
 def _rms(vectors: np.ndarray) -> float:
+    """Rms length of vectors (n, 2)."""
     return float(np.sqrt((vectors**2).sum(axis=-1).mean()))

@@ -1,7 +1,7 @@
-"""`Figures`: every number that says how well a movie was aligned, with its name, unit, meaning and limit.
+"""`Figures`: all quality figures of an aligned movie, each with its name, unit, meaning and limit.
 
 `_motion.json` holds these figures under these names and in this order. The report, the viewer and the table in
-docs/outputs.md are made from the fields below: a new figure is one new field, and the place where it is computed.
+docs/outputs.md are made from the fields below. A new figure needs one new field and the code that computes it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ FRACTION = "fraction"  # shown in percent
 
 
 class Description(NamedTuple):
-    """What people read about a figure.
+    """Description of a figure for the user.
 
     Attributes
     ----------
     label : a few words. unit : "px" are unbinned pixels. meaning : one or two sentences.
-    limit : beyond it a person should look at the movie; None where there is none.
-    outlier_above : a movie of a run that is far above the others in this figure needs a look if the figure is above
-        this value too; None: not compared.
+    limit : a movie above this value needs a look; None: no limit.
+    outlier_above : a movie that is far above the others of a run needs a look only if it is also above this value;
+        None: not compared.
     rank : figures with a rank are shown first, in this order.
     chart : chart of the report to which the figure belongs: "motion" or "local motion" of a run, or "pairs" of frames.
-    group : figures of a group are written together, and only where there is something to say: "local alignment",
-        "even and odd halves", "power spectra" or "RELION's polynomial". Others are always written, `null` if unknown.
+    group : figures of a group are written only if one of them is known: "local alignment", "even and odd halves",
+        "power spectra" or "RELION's polynomial". Figures without a group are always written, `null` if unknown.
     """
 
     label: str
@@ -50,7 +50,7 @@ Points = List[List[float]]
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of one movie; None where a figure is not known. JSON-ready: plain numbers, lists and dicts."""
+    """Figures of one movie; None if a figure is not known. All are JSON-ready: plain numbers, lists and dicts."""
 
     correlated_area_px: Optional[List[int]] = figure(
         "Area compared",
@@ -273,7 +273,7 @@ class Figures:
     )
 
     def to_dict(self) -> Dict[str, Any]:
-        """{name: value} as in `_motion.json`; groups with nothing to say are left out."""
+        """{name: value} as in `_motion.json`; groups without any known figure are left out."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         present = {DESCRIPTIONS[name].group for name, value in values.items() if value is not None}
         return {
@@ -284,11 +284,11 @@ class Figures:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Figures:
-        """Figures of a saved result, perhaps of another version: names that this one does not have are left out."""
+        """Figures of a saved result. Names that this version does not have are ignored."""
         return cls(**{name: value for name, value in values.items() if name in DESCRIPTIONS})
 
 
-# {name: what people read about it}, in the order of the fields.
+# {name: description}, in the order of the fields.
 DESCRIPTIONS: Dict[str, Description] = {
     field.name: field.metadata["description"] for field in dataclasses.fields(Figures)
 }

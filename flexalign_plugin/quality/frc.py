@@ -1,4 +1,4 @@
-"""Fourier ring correlation of the even and odd halves: to what detail two independent halves of a movie agree."""
+"""Fourier ring correlation of the means of the even and of the odd frames."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import scipy.fft
 
 RINGS = 64  # up to Nyquist
-EDGE = 0.05  # of the image, tapered on each side: its borders do not match
+EDGE = 0.05  # fraction of the image that is tapered on each side, as opposite borders do not match
 
 
 def ring_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of the Fourier transforms of two (ny, nx) images in rings of equal width up to Nyquist.
+    """Fourier ring correlation of two (ny, nx) images in rings of equal width up to Nyquist.
 
     Returns
     -------
@@ -23,7 +23,7 @@ def ring_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     f, g = (scipy.fft.rfft2((image - image.mean(dtype=np.float64).astype(np.float32)) * taper) for image in (a, b))
     frequency = np.hypot(np.fft.fftfreq(ny)[:, None], np.arange(nx // 2 + 1) / nx)
     ring = (frequency * (2 * RINGS)).astype(np.int32).ravel()
-    # All columns but the first stand for two coefficients of the full transform, in numerator and denominator alike.
+    # Columns other than the first stand for two coefficients of the full transform, in numerator and denominator.
     cross, f2, g2 = (
         np.bincount(ring, v.ravel(), RINGS)[:RINGS] for v in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)
     )
@@ -31,12 +31,12 @@ def ring_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class HalvesAgreement(NamedTuple):
-    """Fourier ring correlation of the halves of a movie.
+    """Fourier ring correlation (FRC) of the even and odd frames of a movie.
 
     Attributes
     ----------
-    frequency_per_A, correlation : (RINGS,) middle of each ring, and its correlation; rounded, plain lists.
-    finest_0143_A, finest_05_A : finest resolution at which it reaches 0.143 and 0.5; None if it never does.
+    frequency_per_A, correlation : (RINGS,) middle of each ring and its correlation; rounded, plain lists.
+    finest_0143_A, finest_05_A : finest resolution at which the FRC reaches 0.143 and 0.5; None if it never does.
     """
 
     frequency_per_A: List[float]
@@ -46,12 +46,13 @@ class HalvesAgreement(NamedTuple):
 
 
 def halves_agreement(even: np.ndarray, odd: np.ndarray, pixel_size_A: float, border_px: float) -> HalvesAgreement:
-    """To what detail the means of the even and of the odd frames agree.
+    """Fourier ring correlation of the means of the even and of the odd frames.
 
     Parameters
     ----------
-    even, odd : (ny, nx) float32. pixel_size_A : theirs.
-    border_px : widest border, in their pixels, that some frame does not cover: fill values there agree only too well.
+    even, odd : (ny, nx) float32. pixel_size_A : pixel size of both.
+    border_px : widest border, in their pixels, that some frames do not cover. It is excluded, because the fill values
+        there correlate.
     """
     ny, nx = even.shape
     margin = min(int(np.ceil(border_px)), ny // 4, nx // 4)
@@ -67,9 +68,10 @@ def halves_agreement(even: np.ndarray, odd: np.ndarray, pixel_size_A: float, bor
 
 
 def _resolution(curve: np.ndarray, frequency_A: np.ndarray, threshold: float) -> Optional[float]:
-    """Finest resolution in A at which the curve still reaches the threshold; None where it never does.
+    """Finest resolution in A at which the curve reaches the threshold; None if it never does.
 
-    Not where it first falls below: the microscope's transfer function has zeros, between which it comes back.
+    It is not where the curve first falls below the threshold, because the curve rises again between the zeros of the
+    microscope's transfer function.
     """
     above = np.flatnonzero(curve >= threshold)
     if not len(above):
@@ -77,12 +79,13 @@ def _resolution(curve: np.ndarray, frequency_A: np.ndarray, threshold: float) ->
     last = above[-1]
     if last + 1 == len(curve):
         return float(1 / frequency_A[last])
-    # Between this ring and the next the curve is taken as a straight line.
+    # The curve is interpolated linearly between this ring and the next.
     part = (curve[last] - threshold) / (curve[last] - curve[last + 1])
     return float(1 / (frequency_A[last] + part * (frequency_A[last + 1] - frequency_A[last])))
 
 
 def _taper(n: int) -> np.ndarray:
+    """(n,) float64, 1 with raised-cosine edges of EDGE n pixels."""
     width = max(int(EDGE * n), 1)
     rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
     return np.concatenate([rise, np.ones(n - 2 * width), rise[::-1]])

@@ -1,4 +1,4 @@
-"""The figures of an alignment, and sentences about what may be wrong with it."""
+"""The quality figures of an alignment, and warnings about possible problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures and warnings; both are also what the report and the log show."""
+    """Figures and warnings, as the report and the log show them."""
 
     figures: Figures
     warnings: List[str]
@@ -28,12 +28,12 @@ class Judgement:
 def judge(
     estimate: Estimate, max_shift_A: float, dose_per_frame: Optional[float], pre_exposure: float = 0.0
 ) -> Judgement:
-    """Judge the estimated motion of a movie.
+    """Quality figures of the estimated motion of a movie, and warnings.
 
     Parameters
     ----------
     max_shift_A : largest shift between consecutive frames that the user allows; 0: automatic.
-    dose_per_frame, pre_exposure : e/A^2; the dose is None where it is not known.
+    dose_per_frame, pre_exposure : e/A^2; the dose is None if it is unknown.
     """
     model = estimate.model
     path = path_length(model, dose_per_frame, pre_exposure)
@@ -81,6 +81,7 @@ def _rounded(fractions: Optional[np.ndarray]) -> Optional[List[float]]:
 
 
 def _alignment_doubts(overall: GlobalAlignment, max_shift_A: float, pixel_size_A: float) -> List[str]:
+    """Warnings about the global alignment."""
     doubts = []
     if not overall.is_measured:
         return [
@@ -100,9 +101,9 @@ def _alignment_doubts(overall: GlobalAlignment, max_shift_A: float, pixel_size_A
     steps = np.linalg.norm(np.diff(overall.shifts_px, axis=0), axis=1) * pixel_size_A
     usual = max_shift_A or START_SHIFT_A
     if len(overall.shifts_px) > 2 and steps.max() > usual:
-        what = f"the maximum shift of {usual:g} A" if max_shift_A else f"the usual {usual:g} A at most"
+        limit = f"the maximum shift of {usual:g} A" if max_shift_A else f"the usual {usual:g} A at most"
         doubts.append(
-            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {what}: "
-            "see its plot, and leave jumping frames at the beginning out."
+            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {limit}: "
+            "see its plot, and exclude jumping frames at the beginning."
         )
     return doubts

@@ -1,4 +1,4 @@
-"""How much the specimen moved: the path of the whole frame, and the local motion on a mesh."""
+"""Size of the motion: length of the path of the whole frame, and largest local motion on a mesh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MESH = 9
 
 
 class PathLength(NamedTuple):
-    """Length in A of the path of the global shifts: in all, and up to and beyond EARLY_DOSE (None: dose not known)."""
+    """Length in A of the path of the global shifts: total, up to and beyond EARLY_DOSE (None: dose unknown)."""
 
     total_A: float
     early_A: Optional[float]
@@ -21,8 +21,11 @@ class PathLength(NamedTuple):
 
 
 def path_length(model: MotionModel, dose_per_frame: Optional[float], pre_exposure: float) -> PathLength:
-    """A step is early if the dose at the end of the frame to which it leads, with the pre-exposure, is at most
-    EARLY_DOSE; doses in e/A^2. This is RELION's definition of accumulated motion."""
+    """Length of the path of the global shifts, with RELION's definition of early and late motion.
+
+    A step between two frames is early if the dose at the end of the second one, including the pre-exposure, is at most
+    EARLY_DOSE. Doses are in e/A^2.
+    """
     steps_A = np.hypot(*np.diff(model.global_shifts_px, axis=0).T) * model.pixel_size_A
     total = float(steps_A.sum())
     if not dose_per_frame:
@@ -33,8 +36,10 @@ def path_length(model: MotionModel, dose_per_frame: Optional[float], pre_exposur
 
 
 def largest_local_motion_px(model: MotionModel) -> float:
-    """Largest distance, on a mesh from edge to edge and in any frame, between the local shift and the one in the first
-    aligned frame; 0 without local motion. Unbinned pixels."""
+    """Largest local motion relative to the first aligned frame, in any frame and on a mesh from edge to edge.
+
+    In unbinned pixels; 0 without local motion.
+    """
     ny, nx = model.frame_shape
     return float(np.hypot(*local_shifts(model, np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH))).max())
 
@@ -53,6 +58,6 @@ def local_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray
 
 
 def mesh_positions(length: int, spacing: float) -> np.ndarray:
-    """Positions in pixels of a mesh that is drawn: as near to `spacing` apart as divides the length, at least 2."""
+    """At least 2 equidistant positions in pixels along an axis, about `spacing` apart, for a mesh that is drawn."""
     n = max(2, round(length / spacing))
     return (np.arange(n) + 0.5) * length / n

@@ -67,7 +67,7 @@ def test_small_image_gets_a_smaller_spectrum():
 
 def test_flattening_keeps_rings_and_drops_the_background():
     n = 384
-    k = psd._radius(n) / n
+    k = psd.radius(n) / n
     rings = 0.2 * np.cos(2 * np.pi * 150 * k**2)
     spectrum = 10 ** (3 * np.exp(-k / 0.1) + 1 + rings)
     image, profile = psd.flattened(spectrum.astype(np.float32))

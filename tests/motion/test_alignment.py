@@ -88,15 +88,15 @@ def test_a_drift_longer_than_the_bound_between_frames(drifting):
     assert error(found.shifts_px, true_shifts(ph)[0]) < 0.15
 
 
-def test_noise_is_not_believed():
+def test_no_motion_is_detected_in_pure_noise():
     frames = np.random.default_rng(0).poisson(1.0, (N, 512, 512)).astype("u1")
     found = align_globally(band_movie(frames), 30.0, 50.0)
     assert not found.is_measured
     assert (found.shifts_px == 0).all()
 
 
-def test_search_finds_what_no_single_pair_shows():
-    """At 0.05 e/px/frame most pairs fail, all of them together do not."""
+def test_joint_search_aligns_frames_whose_single_pairs_fail():
+    """At 0.05 e/px/frame most single pairs are outliers, but the sum over all pairs has a clear maximum."""
     ph = phantom(local_px=1e-9, dose=0.05, seed=5)
     movie = band_movie(np.stack(list(ph.frames())))
     found = align_globally(movie, 30.0, 50.0)
@@ -117,7 +117,7 @@ def local_error(ph, local, layout):
 
 @pytest.mark.parametrize("refinement,limit", [(False, 0.35), (True, 0.25)])
 def test_local_motion_of_5_px(bending, refinement, limit):
-    """Far below what global shifts leave; the patches' size against the motion's 4 x 4 grid sets the limit."""
+    """Far below the error of global shifts alone; the size of the patches, which blur the motion, sets the limit."""
     ph, movie, start, layout = bending
     left = error(start.shifts_px[None], true_shifts(ph, *layout.centres_px.T))
     local = align_locally(movie, layout, start, 30.0, 50.0, 3, (4, 5, 5), refinement)
@@ -127,8 +127,8 @@ def test_local_motion_of_5_px(bending, refinement, limit):
     assert local.rejected < 0.1
 
 
-def test_the_frame_and_the_patch_without_signal_are_named():
-    """One frame is noise, and in one corner all frames are: their pairs are the rejected ones."""
+def test_rejected_pairs_identify_a_frame_and_a_patch_without_signal():
+    """One frame, and one corner of all frames, contain only noise: their pairs are the rejected ones."""
     ph = phantom(local_px=2.0)
     frames = np.stack(list(ph.frames())).astype(np.float32)
     noise = np.random.default_rng(3)
@@ -150,8 +150,8 @@ def test_the_frame_and_the_patch_without_signal_are_named():
 
 
 def test_a_field_finer_than_the_published_rule():
-    """Motion through 6 x 6 random values, of which the rule's 3 x 4 control points leave most: the evidence takes more,
-    with less than half the error; as published keeps the rule."""
+    """Motion through 6 x 6 random values, which 3 x 4 control points can't represent: the evidence selects more control
+    points, with less than half the error; the published mode keeps its rule."""
     ph = phantom(local_px=6.0, control_points=6, seed=8)
     movie = band_movie(np.stack(list(ph.frames())))
     start = align_globally(movie, 30.0, 50.0)
@@ -174,8 +174,8 @@ def test_no_local_motion_gives_no_field(drifting):
     assert error(local.shifts_px, true_shifts(ph)[0]) < 0.1
 
 
-def test_matched_weight_knows_signal_and_noise():
-    """S = 0.5 below a quarter of Nyquist, else 0, N = 2: the radial ratio comes out within 5 sd of its own noise."""
+def test_weighted_spectra_estimate_signal_and_noise():
+    """S = 0.5 below a quarter of Nyquist, else 0, N = 2: the radial ratio is right within 5 sigma of its own noise."""
     rng = np.random.default_rng(1)
     from flexalign_plugin.band import Band
 
@@ -194,7 +194,7 @@ def test_matched_weight_knows_signal_and_noise():
 
 
 @pytest.mark.parametrize("strong", [1.0, 1.6])
-def test_images_that_show_more_count_more(strong):
+def test_strengths_estimate_the_signal_of_each_image(strong):
     """200 images, half with `strong` and half with 2 - `strong` times the mean signal, S / N = 0.1: the strengths come
     out on average, and without a difference the noise of the values (8 % each) is not taken for one.
     Their random power itself differs by 4 %."""
@@ -219,7 +219,7 @@ def test_images_that_show_more_count_more(strong):
     for kind in (strong, 2 - strong):
         assert abs(found[true == kind].mean() - kind) < 0.05
     assert found[true == strong].std() < (0.12 if strong > 1 else 0.07)
-    told = weighted.information(np.array([1e-6, 1.0, 1e6]))
-    assert told[0] < 1e-6 and abs(told[1] - 1) < 1e-12
+    information = weighted.information(np.array([1e-6, 1.0, 1e6]))
+    assert information[0] < 1e-6 and abs(information[1] - 1) < 1e-12
     # With signal in plenty the information only grows with S itself, in little with its square.
-    assert 0.5e6 < told[2] < 3e6
+    assert 0.5e6 < information[2] < 3e6

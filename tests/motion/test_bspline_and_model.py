@@ -1,4 +1,4 @@
-"""The basis reproduces what it must, and the model says the same shift however it is asked."""
+"""The basis reproduces polynomials, and all ways of evaluating the model agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_polynomials_are_reproduced_up_to_the_degree(n_points, power):
 
 
 @pytest.mark.parametrize("n_points", range(2, 12))
-def test_coefficients_that_are_their_places_give_the_position(n_points):
+def test_coefficients_equal_to_the_positions_give_the_identity(n_points):
     at = np.linspace(0, 50, 101)
     np.testing.assert_allclose(basis(n_points, 50.0, at) @ places(n_points, 50.0), at, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""The modes of the field and what the evidence makes of data whose field, noise and prior are known."""
+"""The modes of the field, and posterior and evidence for data of known field, noise and prior."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def modes_at(points, at=None, weights=None) -> FieldModes:
 
 
 def measure(rng, field: np.ndarray, sd: float) -> np.ndarray:
-    """What patches say about a field: with noise, without the means over frames and over patches."""
+    """Measured shifts of patches: the field with noise, without the means over frames and over patches."""
     measured = field + sd * rng.standard_normal(field.shape)
     measured = measured - measured.mean(axis=1, keepdims=True)
     return measured - measured.mean(axis=0)
@@ -42,7 +42,7 @@ def data(sd: float) -> np.ndarray:
 
 
 def weigh(candidates, measured: np.ndarray, sd: float):
-    """The posterior from measured shifts, told as the slope of their likelihood at no shift at all."""
+    """The posterior from measured shifts, given as the slope of their likelihood at zero shift."""
     slope = measured * sd**-2
     spaces = [modes.space for modes in candidates]
     return most_probable([candidates[0].time], spaces, candidates[0].weights, 0 * measured, slope, data(sd))
@@ -63,8 +63,8 @@ def test_modes_are_orthonormal_and_fields_of_the_spline(points):
     np.testing.assert_allclose(modes.amplitudes(spline), amplitudes, atol=1e-6)
 
 
-def test_patches_count_by_their_weight():
-    """One half of the frame shows nothing: what is measured there does not matter, and sigma is larger there."""
+def test_patches_are_weighted_by_their_information():
+    """One half of the frame has no signal: its measured shifts have no influence, and sigma is larger there."""
     rng = np.random.default_rng(5)
     at = centres()
     weights = np.where(at[:, 1] < SHAPE[1] / 2, 2.0, 1e-4)
@@ -88,8 +88,8 @@ def test_straight_lines_have_no_roughness():
     assert np.sort(modes.space.roughness)[2] > 1e-4 * np.median(modes.space.roughness)
 
 
-def test_more_control_points_than_patches_stay_smooth_where_nothing_is_seen():
-    """Four patches, a plane through them: the spline of 6 x 6 continues it as a plane."""
+def test_more_control_points_than_patches_stay_smooth_between_the_patches():
+    """Four patches, a plane through them: the spline of 6 x 6 control points continues it as a plane."""
     at = np.array([[y, x] for y in (500.0, 3500.0) for x in (500.0, 4100.0)])
     modes = modes_at((4, 6, 6), at)
     slopes = np.array([1e-3, -5e-4])
@@ -103,8 +103,8 @@ def test_more_control_points_than_patches_stay_smooth_where_nothing_is_seen():
 
 
 def test_prior_and_uncertainty_of_fields_drawn_from_a_known_prior():
-    """Both strengths come out within a factor of 2 (some 100 modes decide each), and the posterior variance is the
-    error: the mean of (error / sigma)^2 over 10 fields of 700 amplitudes is 1 within 5 of its sds, sqrt(2 / 7000)."""
+    """Both strengths are right within a factor of 2 (about 100 modes determine each). The posterior variance is that of
+    the error: the mean of (error / sigma)^2 over 10 fields of 700 amplitudes is 1 within 5 sigma, sqrt(2 / 7000)."""
     rng = np.random.default_rng(1)
     modes = modes_at((6, 8, 8))
     sd, strengths, ratios = 0.3, None, []
@@ -150,8 +150,8 @@ def test_more_control_points_only_where_the_field_needs_them():
         assert posterior.log_evidence > 100
 
 
-def test_noise_is_no_evidence_for_a_field():
-    """The evidence would have to err by e^3 in 20 of 20 cases drawn from the noise alone."""
+def test_pure_noise_gives_no_evidence_for_a_field():
+    """The logarithm of the evidence is below -3 in all of 20 cases of pure noise."""
     rng = np.random.default_rng(4)
     candidates = [modes_at((5, k, k)) for k in (6, 8)]
     for _ in range(20):
@@ -171,7 +171,7 @@ def test_candidates_start_at_the_published_rule_and_stay_below_what_can_be_deter
     assert [m.control_points for m in spaces_to_try((6, 6), (4, 4), SHAPE, at, weights)] == [(6, 6)]
 
 
-def test_fast_early_motion_is_known_as_such():
+def test_fast_early_motion_selects_roughness_in_early_time():
     """A field that decays within 3 of 30 frames is more probable with roughness in early time, and its first frames
     come out better; one that oscillates evenly is not."""
     rng = np.random.default_rng(6)

@@ -1,4 +1,4 @@
-"""Automatic limits: what is chosen, where a larger search is taken, and where the signal of a movie ends."""
+"""Automatic limits: resolution, largest shift, and the end of the signal of a movie."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def band_movie(frames: np.ndarray) -> BandMovie:
 
 @pytest.mark.parametrize("drift_px, decay", [(90.0, 0.3), (200.0, 1e4)])
 def test_the_search_grows_for_a_jump_and_for_a_steady_drift(drift_px, decay):
-    """A jump of 350 A, or 90 A in every frame: 50 A loses frames, the automatic range finds them within 0.2 px."""
+    """A jump of 350 A, or 90 A in every frame: frames are lost with 50 A, but right within 0.2 px automatically."""
     frames, truth = moving(drift_px, decay)
     results = {}
     for max_shift in (50.0, 0.0):
@@ -99,7 +99,7 @@ def test_a_frame_without_image_does_not_make_the_search_grow():
 
 
 @pytest.mark.parametrize("detail_A, resolution", [(8.5, 20.0), (40.0, 30.0)])
-def test_what_was_used_is_told_and_what_was_asked_is_kept(detail_A, resolution):
+def test_automatic_limits_are_reported_and_the_settings_are_kept(detail_A, resolution):
     """A small field of view is compared to 20 A if it shows fine detail, or else to 30 A."""
     frames, _ = moving(6.0, 2.0, detail_A=detail_A)
     settings = Settings(pixel_size=PIXEL_A, do_local_alignment=False, do_plots=False, do_compute_psd=False)
@@ -122,7 +122,7 @@ def powers(signal_to: float, strength: float, seed: int):
 
 @pytest.mark.parametrize("signal_to", [0.1, 0.25])
 def test_the_end_of_the_signal(signal_to):
-    """S / N = 0.05 below it: rings of 100 coefficients and more show it with 10 sds; 3 rings are a hundredth."""
+    """S / N = 0.05 below it: rings of 100 coefficients and more show it with 10 sigma; 3 rings are a hundredth."""
     found = weighted_spectra(*powers(signal_to, 0.05, 1), 0.01)
     assert abs(found.end / 256 - signal_to) < 0.012
     k = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))

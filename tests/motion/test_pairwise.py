@@ -20,7 +20,7 @@ def test_exact_pairs_give_exact_shifts():
 
 
 def test_noise_averages_down_as_the_theory_says():
-    """Unit noise on all pairs of n frames: the shifts have variance 1/n (1 - 1/n); 400 systems pin it to 10 %."""
+    """Unit noise on all pairs of n frames: the shifts have variance 1/n (1 - 1/n), tested to 10 % with 400 systems."""
     n, pairs = 20, all_pairs(20)
     noise = RNG.normal(size=(400, len(pairs), 2))
     solved = solve_pairs(n, pairs, noise, np.ones((400, len(pairs))))

@@ -69,7 +69,7 @@ def test_a_field_in_the_spline_space_is_recovered():
 
 
 def test_noise_is_averaged_by_the_ratio_of_unknowns_to_equations():
-    """sd of the fitted field = sd of the noise * sqrt(coefficients / measurements), here sqrt(80 / 1280)."""
+    """sigma of the fitted field = sigma of the noise * sqrt(coefficients / measurements), here sqrt(80 / 1280)."""
     rng, field, shifts, precision = fit_case()
     noise = rng.normal(size=shifts.shape)
     coefficients, _ = fit_field(field, shifts + noise, precision, 1e-9)
@@ -88,7 +88,8 @@ def test_wild_patch_shifts_are_rejected():
 
 
 def test_more_control_points_than_patches_is_no_failure():
-    """[X] refuses this; here smoothness decides what the data leave open, and a plane comes out as a plane."""
+    """The published implementation refuses this. Here the roughness penalty determines what the data do not: a plane is
+    recovered as a plane."""
     _, field, _, precision = fit_case(n_patches_per_axis=2, points=(5, 6, 6))
     at = np.array([[y, x] for y in (200.0, 3800.0) for x in (200.0, 3800.0)])
     plane = (at @ np.array([1e-3, -5e-4]))[:, None, None] * np.linspace(0, 1, 20)[:, None] * np.ones(2)

@@ -1,11 +1,14 @@
-"""The phantoms show what their truth says: checked against direct evaluation, statistics and their own inverse maps."""
+"""Phantoms agree with their truth: direct evaluation, statistics and inverse maps."""
 
 from __future__ import annotations
+
+import os
 
 import numba
 import numpy as np
 import pytest
 
+from flexalign_plugin.errors import OutputError
 from flexalign_plugin.movies import load_corrections, open_movie
 from flexalign_plugin.phantoms.files import hardware_frames, with_detector, write_phantom
 from flexalign_plugin.phantoms.phantom import Truth, field_rms_error, grid_phantom, particle_phantom
@@ -132,7 +135,7 @@ def test_field_error_ignores_a_constant_and_measures_the_rest():
 
 
 def test_following_the_content_is_exact_for_another_reference_layout():
-    """A perfect model whose reference is the last frame: equal coordinates mean other content, the same piece none."""
+    """A perfect model whose reference is the last frame: its shifts differ, its positions of the content do not."""
     truth = grid_phantom((10, 400, 400)).truth
     last = Truth("grid", truth.frame_shape, 10, 1.0, {**truth.parameters, "reference_frame": 9})
     plain, followed = field_rms_error(last, truth), field_rms_error(last, truth, follow_content=True)
@@ -184,14 +187,31 @@ def test_the_written_gain_undoes_the_detector_with_default_settings(tmp_path, mo
     assert (raw * corrections.gain)[seen].mean() == pytest.approx(electrons * (1 - lost), rel=0.015)
 
 
-@pytest.mark.parametrize("movie_format, n_told", [("mrc", 3), ("tiff", 3), ("eer", 6)])
-def test_every_frame_written_is_told(tmp_path, movie_format, n_told):
-    told = []
+@pytest.mark.parametrize("movie_format, n_calls", [("mrc", 3), ("tiff", 3), ("eer", 6)])
+def test_progress_is_reported_for_every_frame(tmp_path, movie_format, n_calls):
+    calls = []
     phantom = particle_phantom((3, 64, 64), drift_px=1, local_px=0)
     write_phantom(
-        phantom, str(tmp_path), "p", movie_format, hardware_per_frame=2, progress=lambda: told.append(len(told))
+        phantom, str(tmp_path), "p", movie_format, hardware_per_frame=2, progress=lambda: calls.append(len(calls))
     )
-    assert len(told) == n_told
+    assert len(calls) == n_calls
+
+
+@pytest.mark.parametrize("movie_format", ["mrc", "tiff", "eer"])
+def test_a_failure_leaves_no_file(tmp_path, movie_format):
+    """A movie that fails in its second frame, and a file whose name is taken by a folder."""
+    phantom = particle_phantom((3, 64, 64), drift_px=1, local_px=0)
+
+    def fail():
+        raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        write_phantom(phantom, str(tmp_path / "new"), "p", movie_format, hardware_per_frame=1, progress=fail)
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "p_truth.json").mkdir()
+    with pytest.raises(OutputError, match="p_truth.json: can't be written because a folder of this name is in the way"):
+        phantom.truth.save(tmp_path / "p_truth.json")
+    assert sorted(os.listdir(tmp_path)) == ["new", "p_truth.json"]
 
 
 def test_hardware_frames_move_within_a_frame_and_average_to_its_position():

@@ -1,4 +1,4 @@
-"""Expected errors against true ones on phantoms, and what the figures say about paths that are known to be wrong."""
+"""Expected errors against true ones on phantoms, and the figures and warnings of paths that are known to be wrong."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def band_movie(size: int, **options):
 
 
 def test_two_thirds_of_the_frames_lie_within_one_sigma():
-    """6 movies x 14 frames x 2 axes = 168 errors: 68 % of them within sigma, give or take 3 sds of that count, 11 %;
-    their rms in units of sigma is 1, give or take 3 / sqrt(2 * 168) = 16 %."""
+    """6 movies x 14 frames x 2 axes = 168 errors: 68 % of them are within sigma, with a tolerance of 3 sigma of that
+    count, 11 %; their rms in units of sigma is 1, with a tolerance of 3 / sqrt(2 * 168) = 16 %."""
     ratios = []
     for seed in range(6):
         truth, movie = band_movie(384, seed=100 + seed, local_px=0.0, drift_px=5.0, dose=0.5)
@@ -67,7 +67,7 @@ def test_a_frame_with_less_signal_is_less_certain():
 
 def test_expected_error_of_the_field():
     """Field and shifts together, 3 movies whose errors come from noise: the rms error is the expected one within 30 %
-    (a field has some 30 independent amplitudes, 100 in all: 3 sds are 21 %, and patches blur the truth)."""
+    (a field has about 30 independent amplitudes, 100 in all: 3 sigma are 21 %, and patches blur the motion)."""
     seen, expected = [], []
     for seed in (1, 2, 3):
         truth, movie = band_movie(768, seed=200 + seed, local_px=3.0, dose=0.2, control_points=3)
@@ -84,8 +84,8 @@ def test_expected_error_of_the_field():
 
 
 def test_expected_error_of_motion_that_no_spline_follows():
-    """The local motion is over within the first frame: even the finest spline for 14 frames rounds that corner. The
-    noise alone explains less than half of the mean square error; with the misfit the rms is right within 30 %."""
+    """The local motion ends within the first frame, which even the finest spline for 14 frames can't follow. The noise
+    alone explains less than half of the mean square error; with the misfit the rms is right within 30 %."""
     seen, noise, expected = [], [], []
     for seed in (1, 2):
         ph = particle_phantom((N, 768, 768), PIXEL_A, seed=300 + seed, local_px=5.0, control_points=3)
@@ -100,10 +100,11 @@ def test_expected_error_of_motion_that_no_spline_follows():
     assert abs(np.sqrt(np.mean(seen) / np.mean(expected)) - 1) < 0.3
 
 
-@pytest.mark.parametrize("left_px, told", [(0.0, False), (0.7, True)])
-def test_misfit_is_what_two_halves_agree_upon(left_px, told):
-    """16 x 10 patches and frames, noise of 1 px in each half, so that the mean square of each axis has an sd of 0.08
-    px^2: 0.7 px that the modes can't follow come out, on average within 0.1 px; without them 9 of 10 times nothing."""
+@pytest.mark.parametrize("left_px, reported", [(0.0, False), (0.7, True)])
+def test_misfit_is_common_to_two_sets_of_frequencies(left_px, reported):
+    """16 x 10 patches and frames, noise of 1 px in each set, so that the mean square of each axis has a sigma of
+    0.08 px^2. 0.7 px that the modes can't follow are measured, on average within 0.1 px; without them, at least 9 of 10
+    times the misfit is 0."""
     rng = np.random.default_rng(1)
     y, x = np.meshgrid(np.arange(4) * 100.0 + 50, np.arange(4) * 100.0 + 50, indexing="ij")
     centres = np.stack([y.ravel(), x.ravel()], axis=1)
@@ -117,7 +118,7 @@ def test_misfit_is_what_two_halves_agree_upon(left_px, told):
         slopes = [0.5 * 4.0 * (smooth + left + rng.standard_normal(left.shape)) for _ in range(2)]
         found.append(misfit(modes, slopes[0], slopes[1], np.full(2, 4.0), 1.0))
     found = np.array(found)
-    if told:
+    if reported:
         assert (found > 0).mean() > 0.9
         assert abs(np.sqrt(found.mean()) - left_px) < 0.1
     else:
@@ -154,7 +155,7 @@ def test_warnings():
     assert "expected error is 1.41 px" in figures_of(np.zeros((10, 2)), sigma=1.0)[1]
 
 
-def test_unknown_stays_unknown():
+def test_figures_without_dose_or_errors_are_none():
     figures, doubts = figures_of(np.zeros((3, 2)), sigma=None)
     assert figures.confidence is None and figures.expected_error_px is None and doubts == ""
     assert figures.late_drift_A_per_dose is None
