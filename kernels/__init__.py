@@ -77,29 +77,27 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
 
 def describe_devices() -> List[str]:
     """Lines for `flexalign info`: GPUs, parts of CUDA, tuned FFT sizes, what is missing and how to get it."""
-    from . import cuda_installation as toolkit
-    from . import cufft as fft
-    from . import tuning
+    from . import cuda_installation, cufft, tuning
     from .cubins import Cubins, cache_folder
 
-    found = toolkit.visible_gpus()
+    found = cuda_installation.visible_gpus()
     lines = [f"cpu: {usable_cores()} threads"]
     for gpu in found:
         memory = f"{gpu.total_bytes / 1e9:.1f} GB"
         lines.append(f"cuda:{gpu.index}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}")
     if found:
-        lines.append(f"driver: supports CUDA up to {toolkit.driver_version()}")
-    nvcc = toolkit.find_nvcc()
+        lines.append(f"driver: supports CUDA up to {cuda_installation.driver_version()}")
+    nvcc = cuda_installation.find_nvcc()
     if nvcc:
         lines.append(f"compiler: {nvcc}")
-    if fft.is_present():
-        lines.append(f"cuFFT: {fft.version()}")
-    compiled = bool(found) and all(Cubins(toolkit.architecture(gpu)).all_cached() for gpu in found)
+    if cufft.is_present():
+        lines.append(f"cuFFT: {cufft.version()}")
+    compiled = bool(found) and all(Cubins(cuda_installation.architecture(gpu)).all_cached() for gpu in found)
     if found:
         lines.append(f"kernels: {'compiled' if compiled else 'compiled when first used'}, kept in {cache_folder()}")
     for key, tuned in tuning.read_file(tuning.default_file()).items():
         lines.append(f"tuned FFT: {key}: {tuned.size[0]} x {tuned.size[1]}")
-    lines += [f"no GPU can be used: {part}" for part in toolkit.missing_parts(compiled)]
+    lines += [f"no GPU can be used: {part}" for part in cuda_installation.missing_parts(compiled)]
     return lines
 
 

@@ -185,7 +185,7 @@ class CpuBackend(Backend):
         to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
         angle = 2 * np.pi * np.outer(kx, offsets)
         factor = selected.column_factor[:, None]
-        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1)
+        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), len(offsets))
         to_columns = to_columns.astype(np.float32)
         pairs = np.ascontiguousarray(pairs, np.int64)
         (batch, n), width = images.shape[:2], len(offsets)

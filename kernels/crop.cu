@@ -1,10 +1,11 @@
 // The part of spectra around zero frequency: out[k][r][c] = full[k][r or fy - by + r][c], the second from by / 2 on.
 
 // Of frames; by is even.
-// Launch: (ceil(bxh / 128), by, frames) blocks of 128 threads, one output coefficient each. Bytes: 16 per output.
-extern "C" __global__ void __launch_bounds__(128)
+// Launch: (ceil(bxh / THREADS), by, frames) blocks of THREADS threads, one output coefficient each.
+// Bytes: 16 per output.
+extern "C" __global__ void __launch_bounds__(THREADS)
     crop(const float2 *__restrict__ full, int fy, int fxh, int by, int bxh, float2 *__restrict__ out) {
-    const int c = blockIdx.x * 128 + threadIdx.x, r = blockIdx.y;
+    const int c = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
     if (c >= bxh) return;
     const size_t k = blockIdx.z;
     const int row = r < by / 2 ? r : fy - by + r;
@@ -13,10 +14,11 @@ extern "C" __global__ void __launch_bounds__(128)
 
 // Of an image that becomes one of by rows and bx columns, times scale. Without their conjugate partners its own Nyquist
 // frequencies are ambiguous: they become 0 along each axis that gets smaller.
-// Launch: (ceil((bx / 2 + 1) / 128), by) blocks of 128 threads, one output coefficient each. Bytes: 16 per output.
-extern "C" __global__ void __launch_bounds__(128)
+// Launch: (ceil((bx / 2 + 1) / THREADS), by) blocks of THREADS threads, one output coefficient each.
+// Bytes: 16 per output.
+extern "C" __global__ void __launch_bounds__(THREADS)
     crop_image(const float2 *__restrict__ full, int fy, int fx, int by, int bx, float scale, float2 *__restrict__ out) {
-    const int c = blockIdx.x * 128 + threadIdx.x, r = blockIdx.y, bxh = bx / 2 + 1;
+    const int c = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y, bxh = bx / 2 + 1;
     if (c >= bxh) return;
     const int row = r < (by + 1) / 2 ? r : fy - by + r;
     const bool ambiguous = (2 * r == by && by < fy) || (2 * c == bx && bx < fx);

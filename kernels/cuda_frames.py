@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 
 from ..backend import FrameSource
+from .block_sizes import PIXEL_THREADS, THREADS
 from .device import Device, DeviceArray
 
 NULL = np.uintp(0)
@@ -132,12 +133,12 @@ class FrameStore:
         dark, gain, defects = corrections
         where = np.int32(top), np.int32(left)
         self._device.launch(
-            "correct", f"correct_{name}", (-(-width // 256), height), (256,),
+            "correct", f"correct_{name}", (-(-width // PIXEL_THREADS), height), (PIXEL_THREADS,),
             raw, np.int32(nx), dark, gain, *where, np.int32(width), out,
         )  # fmt: skip
         if defects is not None:
             self._device.launch(
-                "correct", f"replace_defects_{name}", (-(-defects.n // 128),), (128,),
+                "correct", f"replace_defects_{name}", (-(-defects.n // THREADS),), (THREADS,),
                 raw, np.int32(nx), dark, gain, np.int32(defects.n), defects.defects, defects.first,
                 defects.neighbours, *where, np.int32(height), np.int32(width), out,
             )  # fmt: skip

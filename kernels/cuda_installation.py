@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import List, Optional
 
 from ..errors import SettingsError
-from . import cufft as fft
+from . import cufft
 
 NO_DEVICE = 100
 NO_COMPILER = (
@@ -102,9 +102,9 @@ def driver_version() -> str:
 
 def find_nvcc() -> Optional[str]:
     """Path of the CUDA compiler, or None. FLEXALIGN_CUDA_BIN and CUDA_HOME come before PATH."""
-    toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
+    folders = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
     scipion = os.environ.get("CUDA_BIN")  # for all plugins
-    chosen = (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(t, "bin") for t in toolkits), scipion)
+    chosen = (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(f, "bin") for f in folders), scipion)
     for folder in filter(None, chosen):
         found = shutil.which("nvcc", path=folder)
         if found:
@@ -128,8 +128,8 @@ def missing_parts(kernels_compiled: bool = False) -> List[str]:
     if not kernels_compiled and find_nvcc() is None:
         missing.append(NO_COMPILER)
     try:
-        fft.load()
-    except fft.CufftMissing as error:
+        cufft.load()
+    except cufft.CufftMissing as error:
         missing.append(
             f"cuFFT is missing ({error}): pip install nvidia-cufft (CUDA 13) or nvidia-cufft-cu12 (CUDA 12), or set "
             "FLEXALIGN_CUDA_LIB to the folder that holds libcufft.so"

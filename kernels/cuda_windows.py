@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional, Tuple
 import numpy as np
 
 from ..backend import PEAK_RADIUS_PX, CorrelationWindows, Peaks
+from .block_sizes import REFINE_THREADS, TERM_THREADS, THREADS
 from .device import Device, DeviceArray
 
 
@@ -58,7 +59,7 @@ class CudaWindows(CorrelationWindows):
             "peaks",
             "find_peaks",
             (count,),
-            (128,),
+            (THREADS,),
             self._windows,
             *size,
             centres,
@@ -67,7 +68,14 @@ class CudaWindows(CorrelationWindows):
             out,
         )
         self._device.launch(
-            "peaks", "refine_peaks", (-(-count // 64),), (64,), self._windows, np.int32(count), *size, out
+            "peaks",
+            "refine_peaks",
+            (-(-count // REFINE_THREADS),),
+            (REFINE_THREADS,),
+            self._windows,
+            np.int32(count),
+            *size,
+            out,
         )
         found = self._device.download(out).astype(np.float64)
         position = found[..., 0:2] + found[..., 2:4] - h // 2
@@ -93,7 +101,7 @@ class _Objective:
         for source, lines, n, line_stride, stride in ((windows, h, w, w, 1), (self._coefficients, w, h, 1, w)):
             all_lines = batch * n_pairs * lines
             device.launch(
-                "objective", "prefilter", (-(-all_lines // 128),), (128,),
+                "objective", "prefilter", (-(-all_lines // THREADS),), (THREADS,),
                 source, np.int64(all_lines), np.int32(lines), np.int32(n), np.int32(line_stride), np.int32(stride),
                 self._coefficients,
             )  # fmt: skip
@@ -116,11 +124,11 @@ class _Objective:
         at = self._device.upload(np.ascontiguousarray(shifts, np.float64))
         n = np.int32(n_pairs), np.int32(self._frames)
         self._device.launch(
-            "objective", "pair_terms", (-(-n_pairs // 128), batch), (128,),
+            "objective", "pair_terms", (-(-n_pairs // THREADS), batch), (THREADS,),
             self._coefficients, np.int32(h), np.int32(w), self._pairs, *n, at, self._weights[1], self._terms,
         )  # fmt: skip
         self._device.launch(
-            "objective", "sum_terms", (self._frames + 1, batch), (64,),
+            "objective", "sum_terms", (self._frames + 1, batch), (TERM_THREADS,),
             self._terms, *n, self._first, self._entries, self._result,
         )  # fmt: skip
         result = self._device.download(self._result)

@@ -1,5 +1,4 @@
 // Highest point of each correlation window within a radius, its sub-pixel position, and the window's noise.
-#define THREADS 128
 #define NOT_FOUND 0x7fffffff
 
 // Sum over the block's threads, the same in all of them. The order of the additions is fixed.
@@ -18,7 +17,7 @@ __device__ __forceinline__ float block_sum(float v, float *part) {
 // of the search or of the window.
 // around[k] = (y, x), centre of the search. The noise is the standard deviation of what is further than `exclude`
 // from the maximum. The first of equal maxima counts.
-// Launch: one block of 128 threads for each window; thread 0 writes. Bytes: 4 * h * w, twice more from the caches.
+// Launch: one block of THREADS threads for each window; thread 0 writes. Bytes: 4 * h * w, twice more from the caches.
 extern "C" __global__ void __launch_bounds__(THREADS)
     find_peaks(const float *__restrict__ windows, int h, int w, const float *__restrict__ around, float radius,
                float exclude, float *__restrict__ out) {
@@ -139,11 +138,11 @@ __device__ __forceinline__ float3 maximum(const float *c) {
 
 // Moves peaks that are not on the rim to the maximum of the biquartic through the 5 x 5 values around them: sets
 // (dy, dx, height) of out[k]. The correlation is oversampled by its low-pass, so that the polynomial follows it.
-// Launch: one thread for each window, 64 a block. Bytes: 100 of each window.
-extern "C" __global__ void __launch_bounds__(64)
+// Launch: one thread for each window, REFINE_THREADS a block. Bytes: 100 of each window.
+extern "C" __global__ void __launch_bounds__(REFINE_THREADS)
     refine_peaks(const float *__restrict__ windows, int count, int h, int w, float *__restrict__ out) {
-    __shared__ float values[64][25], coefficients[64][25];
-    const int q = blockIdx.x * 64 + threadIdx.x;
+    __shared__ float values[REFINE_THREADS][25], coefficients[REFINE_THREADS][25];
+    const int q = blockIdx.x * REFINE_THREADS + threadIdx.x;
     if (q >= count) return;
     out += (size_t)q * 7;
     if (out[6] != 0) return;

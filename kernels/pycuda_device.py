@@ -18,8 +18,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import SettingsError
-from . import cuda_installation as toolkit
-from . import cufft as fft
+from . import cuda_installation, cufft
 from .cubins import Cubins
 from .device import Device, DeviceArray, DeviceError
 from .pycuda_memory import Block, PinnedPair, Pool
@@ -61,7 +60,7 @@ class PycudaDevice(Device):
         try:
             driver.init()
             self._context = driver.Device(index).retain_primary_context()
-            self._cubins = Cubins(toolkit.architecture(info))
+            self._cubins = Cubins(cuda_installation.architecture(info))
             with self._current():
                 used = info.total_bytes - self._pool.driver_free_bytes()
                 self.context_bytes = _context_bytes.setdefault(index, max(min(used, MOST_CONTEXT_BYTES), 0))
@@ -70,7 +69,7 @@ class PycudaDevice(Device):
                 self._downloads = PinnedPair(driver, self._stream)
         except driver.Error as error:
             raise DeviceError(f"{self.name} can't be used: {error}. Does nvidia-smi show it in order?") from error
-        self._transforms = fft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
+        self._transforms = cufft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
         self._open = True
         _close_at_exit(self)
 
@@ -235,7 +234,7 @@ class PycudaDevice(Device):
 
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
         with self._current():
-            return fft.work_bytes(kind, ny, nx, batch)
+            return cufft.work_bytes(kind, ny, nx, batch)
 
     def synchronize(self) -> None:
         with self._current():
@@ -271,16 +270,16 @@ class _Hold:
                 self._device._recycle(self.block)
 
 
-def usable_gpu(index: int) -> toolkit.GpuInfo:
+def usable_gpu(index: int) -> cuda_installation.GpuInfo:
     """The GPU of this number; SettingsError says what is missing if it can't be used."""
-    found = toolkit.visible_gpus()
+    found = cuda_installation.visible_gpus()
     if found and index >= len(found):
         names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in found)
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         note = f" (CUDA_VISIBLE_DEVICES={hidden} hides others)" if hidden is not None else ""
         raise SettingsError(f"There is no GPU cuda:{index}: {names}{note}. Numbers start at 0.")
-    compiled = bool(found) and Cubins(toolkit.architecture(found[index])).all_cached()
-    missing = toolkit.missing_parts(compiled)
+    compiled = bool(found) and Cubins(cuda_installation.architecture(found[index])).all_cached()
+    missing = cuda_installation.missing_parts(compiled)
     if missing:
         raise SettingsError(f"GPU cuda:{index} can't be used: " + "; ".join(missing) + ".")
     return found[index]

@@ -18,7 +18,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import numpy as np
 
 from ..band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
+from ..errors import OutputError
+from ..files import atomic_path
 from .cubins import cache_folder
 from .device import BATCH_BYTES, Device, DeviceOutOfMemory
 
@@ -261,11 +262,10 @@ def _add(path: Path, key: str, tuned: Tuned) -> None:
             aside = path.with_name(path.name + ".old")
             os.replace(path, aside)
             logger.warning("%s is damaged or no file of FFT sizes: it is now %s and a new one is begun.", path, aside)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", encoding="utf-8", delete=False) as temporary:
-            json.dump(content, temporary, indent=1)
-        os.replace(temporary.name, path)
-    except OSError as error:
-        logger.warning("FFT sizes can't be kept in %s (%s): they are searched for again next time.", path, error)
+        with atomic_path(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+    except (OSError, OutputError) as error:
+        logger.warning("FFT sizes are searched for again next time, since they can't be stored: %s", error)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ PHANTOM = "phantom --size 320 256 --frames 5 --pixel-size 4 --dose 5 --drift 4 -
 ALIGN = "--pixel-size 4 --no-do-plots --min-local-res 500"
 # Python runs this when it starts, in every process: NumPy in the place of cuFFT.
 SITE = """
-from flexalign_plugin.kernels import fft
+from flexalign_plugin.kernels import cufft
 from flexalign_plugin.tests.emulation.driver.cufft import NumpyCufft
-fft.call = NumpyCufft()
-fft.load = lambda: None
+cufft.call = NumpyCufft()
+cufft.load = lambda: None
 """
 
 

@@ -29,8 +29,8 @@ def pycuda_folder() -> Optional[str]:
 
 def cuda_include() -> Optional[Path]:
     """Folder of the CUDA headers."""
-    toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
-    folders = [os.path.join(toolkit, "include") for toolkit in toolkits]
+    installations = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
+    folders = [os.path.join(installation, "include") for installation in installations]
     nvcc = shutil.which("nvcc")
     if nvcc:
         folders.append(str(Path(nvcc).resolve().parents[1] / "include"))
@@ -76,13 +76,13 @@ def load(folder: str) -> None:
     """Make this process use the driver that `build` left in a folder, and NumPy in the place of cuFFT."""
     # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
     ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
-    from flexalign_plugin.kernels import cufft as fft
+    from flexalign_plugin.kernels import cufft
 
     from .cufft import NumpyCufft
 
-    if not isinstance(fft.call, NumpyCufft):
-        fft.call = NumpyCufft()
-        fft.load = lambda: None
+    if not isinstance(cufft.call, NumpyCufft):
+        cufft.call = NumpyCufft()
+        cufft.load = lambda: None
 
 
 def _output(command: list, text: str = "") -> str:
