@@ -1,4 +1,4 @@
-"""The gain's orientation is found in movies whose gain file was turned in a known way."""
+"""The gain's orientation is estimated from movies whose gain file was rotated or flipped in a known way."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,8 @@ import pytest
 from flexalign_plugin.cli import main
 from flexalign_plugin.errors import CorrectionError
 from flexalign_plugin.movies import load_corrections, open_movie
-from flexalign_plugin.movies.gain_orientation import (
-    ORIENTATIONS,
-    find_orientation,
-    orientation_warnings,
-    raw_sum,
-    turned,
-)
+from flexalign_plugin.movies.corrections import rotate_and_flip
+from flexalign_plugin.movies.gain_orientation import ORIENTATIONS, find_orientation, orientation_warnings, raw_sum
 from flexalign_plugin.phantoms.files import with_detector, write_phantom
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
@@ -57,7 +52,7 @@ def divided(gain):
 
 def test_the_orientations_are_eight_different_ones():
     probe = np.arange(16).reshape(4, 4)
-    assert len({turned(probe, *pair).tobytes() for pair in ORIENTATIONS}) == 8
+    assert len({rotate_and_flip(probe, *pair).tobytes() for pair in ORIENTATIONS}) == 8
 
 
 @pytest.mark.parametrize("convention", ["multiply", "divide"])
