@@ -1,4 +1,4 @@
-// Correction of raw pixels: out = (raw - dark) * gain, then defects become the mean of their good neighbours.
+// Correction of raw pixels: out = (raw - dark) * gain, then defects are replaced by the mean of their good neighbours.
 #include "raw.cuh"
 
 template <class T>
@@ -37,7 +37,7 @@ FOR_EACH_PIXEL_TYPE(CORRECT)
         if (y < 0 || x < 0 || y >= height || x >= width) return;                                                   \
         float sum = 0;                                                                                             \
         const int from = first[d], to = first[d + 1];                                                              \
-        _Pragma("unroll 1") for (int k = from; k < to; k++) sum += corrected(raw, dark, gain, neighbours[k]);                          \
+        _Pragma("unroll 1") for (int k = from; k < to; k++) sum += corrected(raw, dark, gain, neighbours[k]);      \
         out[(long long)y * width + x] = to > from ? sum / (to - from) : 0.f;                                       \
     }
 

@@ -1,11 +1,11 @@
-// Central windows of cross-correlations. The product of two spectra is transformed back only where it is wanted, and
-// along one axis after the other: products with two small matrices instead of an inverse FFT of everything.
+// Central windows of cross-correlations. The product of two spectra is transformed back only in a small window, along
+// one axis after the other: by products with two small matrices instead of a full inverse FFT.
 //
 //     half[q][w][c] = sum_r exp(2 pi i y_w ky_r) P_q[r][c]          P_q = product of pair q, rows r, columns c
 //     out[q][w][v]  = sum_c Re(exp(2 pi i x_v kx_c) factor_c half[q][w][c])
 //
-// Positions y_w, x_v are -half_width .. half_width steps: sums for +o and -o share their cosine and sine parts.
-// q counts pairs over the whole batch: q = b * n_pairs + p.
+// Positions y_w, x_v are -half_width .. half_width steps. The sums for +o and -o share their cosine and sine parts.
+// q counts the pairs of the whole batch: q = b * n_pairs + p.
 #include "complex.cuh"
 
 // members[k][r][c] = spectra[k][rows[r]][cols[c]] * root_weight[r][c] * phase_y[k][r] * phase_x[k][c], k = (b, t).
@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #define ROWS 16  // of a spectrum, handled between two barriers
 #define COLUMNS (LANES * COLUMNS_PER_THREAD)  // of a spectrum, handled by one block
 
-// Element of the product of pair (i, j) without what single frames contribute to both groups.
+// Element of the product of pair (i, j), without the contribution of frames that belong to both groups.
 __device__ __forceinline__ float2 product(const float2 *groups, const float2 *members, size_t size, size_t at, int i,
                                           int j, int shared_first, int shared_last, float scale) {
     const float2 a = groups[i * size + at], b = groups[j * size + at];
@@ -66,9 +66,9 @@ __device__ __forceinline__ float2 product(const float2 *groups, const float2 *me
 
 // half[q - q0][half_width + o][c] and [half_width - o][c] for o = 0 .. half_width, K offsets a thread.
 // waves[r][o] = (cos, sin) of 2 pi y_o ky_r. Products are formed in shared memory and never written.
-// Launch: (pairs, ceil(n_cols / COLUMNS), ceil((half_width + 1) / (OFFSET_THREADS K))) blocks of (LANES, OFFSET_THREADS)
-// threads. Thread (x, y) owns columns x, x + LANES, .. of the block's COLUMNS and offsets y, y + OFFSET_THREADS, .. of
-// the block's OFFSET_THREADS K.
+// Launch: (pairs, ceil(n_cols / COLUMNS), ceil((half_width + 1) / (OFFSET_THREADS K))) blocks of
+// (LANES, OFFSET_THREADS) threads. Thread (x, y) owns columns x, x + LANES, .. of the block's COLUMNS and offsets y,
+// y + OFFSET_THREADS, .. of the block's OFFSET_THREADS K.
 // Bytes: reads 16 * n_rows * n_cols for each pair, mostly from L2; writes 8 * (2 half_width + 1) * n_cols.
 template <int K>
 __device__ __forceinline__ void transform_rows(const float2 *groups, const float2 *members, const int2 *pairs,

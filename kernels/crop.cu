@@ -1,6 +1,6 @@
-// The part of spectra around zero frequency: out[k][r][c] = full[k][r or fy - by + r][c], the second from by / 2 on.
+// Crops of spectra around frequency zero.
 
-// Of frames; by is even.
+// Spectra of frames; by is even. out[k][r][c] = full[k][s][c] with s = r if r < by / 2, else fy - by + r.
 // Launch: (ceil(bxh / THREADS), by, frames) blocks of THREADS threads, one output coefficient each.
 // Bytes: 16 per output.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -12,8 +12,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     out[(k * by + r) * bxh + c] = full[(k * fy + row) * fxh + c];
 }
 
-// Of an image that becomes one of by rows and bx columns, times scale. Without their conjugate partners its own Nyquist
-// frequencies are ambiguous: they become 0 along each axis that gets smaller.
+// Spectrum of an image with fy rows and fx columns, cropped to by rows and bx columns and multiplied by scale. The
+// Nyquist frequencies of the crop are set to 0 along each axis that gets smaller, because their conjugate partners are
+// missing.
 // Launch: (ceil((bx / 2 + 1) / THREADS), by) blocks of THREADS threads, one output coefficient each.
 // Bytes: 16 per output.
 extern "C" __global__ void __launch_bounds__(THREADS)

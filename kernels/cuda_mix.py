@@ -1,4 +1,4 @@
-"""Images on a CUDA device: made of sums of frames, filtered and whitened (mix.cu); with fewer pixels (crop.cu)."""
+"""Images on a CUDA device: filtered and whitened sums of frames (mix.cu), and Fourier crops (crop.cu)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .device import Device, DeviceArray
 def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
     """Images (ny, nx) float32 of sums (n_sums, ny, nx); each sum is transformed once.
 
-    Takes the memory of one spectrum for each mix, of one more where mixes share a sum or one has several, and of one
-    image.
+    Needs the memory of one image, of one spectrum per mix, and of one more spectrum if mixes share a sum or a mix has
+    several sums.
     """
     _, ny, nx = sums.shape
     half = (1, ny, nx // 2 + 1)
@@ -67,7 +67,7 @@ def crop_image(device: Device, image: np.ndarray, size: Tuple[int, int]) -> np.n
 
 
 def whole_spectrum(half: np.ndarray, nx: int) -> np.ndarray:
-    """Power (ny, nx) of a real image from that of the columns (ny, nx // 2 + 1)."""
+    """Power spectrum (ny, nx) of a real image from its half (ny, nx // 2 + 1)."""
     mirrored = np.roll(half[::-1, 1 : (nx + 1) // 2][:, ::-1], 1, axis=0)
     return np.concatenate([half, mirrored], axis=1)
 

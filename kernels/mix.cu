@@ -1,4 +1,4 @@
-// One image's spectrum from the spectra of sums of frames, filtered by radial frequency and whitened (`backend.Mix`):
+// Spectrum of one image from the spectra of sums of frames, filtered by radial frequency and whitened (`backend.Mix`):
 //
 //     total[r][c] = factors[i] * spectrum[r][c] + (total[r][c] unless `first`)
 //     if `last`:  total[r][c] *= scale / sqrt(max(sum_lm power[j][l][m] cos(l w_r) cos(m w_c), lost))

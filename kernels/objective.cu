@@ -1,8 +1,8 @@
 // The refinement's objective, sum over pairs of weight * window(shift_j - shift_i), and its gradient.
 //
-// Windows become cubic B-spline coefficients once (float). The value and the gradient are evaluated and added in
-// double: a line search stalls on sums whose last digits depend on rounding. It is little work, a few hundred
-// operations for each pair; no other kernel uses double.
+// Windows are converted to cubic B-spline coefficients once (float). The value and the gradient are evaluated and
+// summed in double precision, because a line search stalls if rounding errors of the sums are too large. This costs
+// only a few hundred operations per pair; no other kernel uses double precision.
 
 // Cubic B-spline coefficients of the lines of windows along one axis (mirror boundaries); out may be `windows`.
 // Element k of line i of window m is at m * lines * n + i * line_stride + k * stride.
@@ -50,7 +50,7 @@ __device__ __forceinline__ void cubic(double f, double *w, double *d) {
 
 // terms[b][p] = weight * (value, d value / d shift_j along y, along x, 0); the gradient for i is the negative.
 // coefficients: (batch, n_pairs, h, w). shifts: (batch, frames, 2) in window samples. Beyond its rim a window is
-// constant: a pair that left it neither pushes nor pulls.
+// constant: the gradient of a pair outside is 0.
 // Launch: (ceil(n_pairs / THREADS), batch) blocks of THREADS threads, one pair each.
 // Bytes: 16 coefficients and 32 written.
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -1,4 +1,5 @@
-// Patches of shifted frames: multiply the spectra by the shifts' phases, (inverse transform), cut, (transform).
+// Patches of shifted frames: the spectra are multiplied by the phases of the shifts and transformed back; patches are
+// cut and transformed. cuFFT does the transforms.
 #include "complex.cuh"
 
 // Coefficient (r, c) of shifted spectrum k.
@@ -7,9 +8,9 @@ __device__ __forceinline__ float2 shifted(const float2 *spectra, const float2 *p
     return times(times(spectra[(k * by + r) * bxh + c], phase_y[k * by + r]), phase_x[k * bxh + c]);
 }
 
-// out[k][r][c] = scale * spectra[k][r][c] * phase_y[k][r] * phase_x[k][c], and 0 for the mean. In the columns that are
-// their own conjugates (0 and Nyquist) only what belongs to a real image is kept: a shift by a part of a pixel and the
-// crop leave more there, of which inverse transforms to real images make what they like.
+// out[k][r][c] = scale * spectra[k][r][c] * phase_y[k][r] * phase_x[k][c], and 0 for the mean. In the self-conjugate
+// columns (0 and Nyquist) only the part that belongs to a real image is kept. A shift by a fraction of a pixel and the
+// crop make other parts, whose effect on an inverse transform to a real image is undefined.
 // Launch: (ceil((bx / 2 + 1) / THREADS), by, frames) blocks of THREADS threads, one output each.
 // Bytes: 16 per coefficient.
 extern "C" __global__ void __launch_bounds__(THREADS)

@@ -3,7 +3,7 @@
 //     sums[s][y][x] += sum_k weight[s][k] * sum_{a,b} beta(..) frame_k(y - sy_k(y, x) + a, x - sx_k(y, x) + b)
 //     (sy, sx)_k(y, x) = sum_{m,n} By[y][m] Bx[x][n] control[k][.][m][n]
 //
-// The basis is tabulated: four values for each row and each column and the first control point that they belong to.
+// The basis is tabulated: for each row and each column its four non-zero values and the first control point.
 
 // 120 times the quintic B-spline at 1 + f.
 __device__ __forceinline__ float second(float f) { return 26 + f * (-50 + f * (20 + f * (20 + f * (5 * f - 20)))); }
@@ -19,7 +19,7 @@ __device__ __forceinline__ void quintic(float f, float *w) {
     w[3] = 1 - w[0] - w[1] - w[2] - w[4] - w[5];
 }
 
-// w[k] without an address, which would put w into local memory.
+// w[k] without indexing, which would put w into local memory.
 __device__ __forceinline__ float pick(const float *w, int k) {
     const float low = k == 0 ? w[0] : k == 1 ? w[1] : w[2];
     return k < 3 ? low : k == 3 ? w[3] : k == 4 ? w[4] : w[5];
@@ -36,7 +36,7 @@ __device__ __forceinline__ float sample(const float *frame, int ny, int nx, int 
             sum += wy[a] * (wx[0] * v[0] + wx[1] * v[1] + wx[2] * v[2] + wx[3] * v[3] + wx[4] * v[4] + wx[5] * v[5]);
         return sum;
     }
-    // Rare, so it may be slow, and rolled up it takes no registers from the pixels inside.
+    // Pixels near the edge are few. The loop is not unrolled, because that would need registers of all threads.
 #pragma unroll 1
     for (int k = 0; k < 36; k++) {
         const unsigned y = row - 2 + k / 6, x = column - 2 + k % 6;
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARP_ROWS)
     const bool mine = x < nx && y < ny;
     const float4 by = basis_y[min(y, ny - 1)], bx = basis_x[min(x, nx - 1)];
     const int m0 = first_y[min(y, ny - 1)], n0 = first_x[min(x, nx - 1)];
-    // Frames are added one by one to what is there: the result does not depend on how they are batched.
+    // Frames are added one by one to the previous sums, so that the result does not depend on batches.
     float total[WARP_SUMS] = {};
 #pragma unroll
     for (int s = 0; s < WARP_SUMS; s++)

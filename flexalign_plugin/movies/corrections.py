@@ -3,11 +3,11 @@
 `corrected = (raw - dark) * gain`, then defects are replaced.
 
 Gain and dark are oriented in three steps. Their rows are brought into the movie's order: TIFF, EER and DM store the top
-row first, MRC the bottom row. Then they are rotated by `gain_rot` degrees as numpy.rot90 does, which is counter-clockwise
-on a screen that shows row 0 at the top and clockwise on one that shows it at the bottom. Then they are flipped by
-`gain_flip`. Defect lists and maps are given on the movie's own frames and are neither rotated nor flipped, but the rows
-of a map, and of a list that counts rows from the top of the camera, are brought into the movie's order. Defects that
-are listed in the gain's own file are oriented like the gain.
+row first, MRC the bottom row. Then they are rotated by `gain_rot` degrees as numpy.rot90 does, which is counter-
+clockwise on a screen that shows row 0 at the top and clockwise on one that shows it at the bottom. Then they are
+flipped by `gain_flip`. Defect lists and maps are given on the movie's own frames and are neither rotated nor flipped,
+but the rows of a map, and of a list that counts rows from the top of the camera, are brought into the movie's order.
+Defects that are listed in the gain's own file are oriented like the gain.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def test_what_is_kept_for_reuse_can_be_given_back(device):
     assert device.peak_bytes < device.context_bytes + (300 << 20)
     images = np.random.default_rng(0).random((1, 96, 96), np.float32)
     device.rfft2(device.upload(images), spectrum)  # with a new plan and work area
-    np.testing.assert_allclose(device.download(spectrum), np.cufft.rfft2(images), atol=1e-2)
+    np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), atol=1e-2)
 
 
 def test_too_much_is_told_and_leaves_the_device_usable(device):
@@ -164,7 +164,7 @@ def test_transforms_against_numpy(device, ny, nx):
     images = np.random.default_rng(3).standard_normal((3, ny, nx)).astype(np.float32)
     spectrum = device.empty((3, ny, nx // 2 + 1), np.complex64)
     device.rfft2(device.upload(images), spectrum)
-    expected = np.cufft.rfft2(images)
+    expected = np.fft.rfft2(images)
     np.testing.assert_allclose(device.download(spectrum), expected, atol=1e-5 * np.abs(expected).max())
     back = device.empty((3, ny, nx), np.float32)
     device.irfft2(spectrum, back)
@@ -177,7 +177,7 @@ def test_transforms_share_a_work_area_and_refuse_wrong_shapes(device):
         images = np.random.default_rng(n).random((2, n, n), np.float32)
         spectrum = device.empty((2, n, n // 2 + 1), np.complex64)
         device.rfft2(device.upload(images), spectrum)
-        np.testing.assert_allclose(device.download(spectrum), np.cufft.rfft2(images), rtol=1e-4, atol=1e-3 * n)
+        np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), rtol=1e-4, atol=1e-3 * n)
     with pytest.raises(ValueError, match="don't fit"):
         device.rfft2(device.zeros((2, 8, 8), np.float32), device.zeros((2, 8, 8), np.complex64))
 
