@@ -38,8 +38,8 @@ class CompressedMrcMovie(Movie):
         header = bytes(self._bytes(HEADER_BYTES, "its header"))
         if not looks_like_mrc(header):
             raise MovieError(
-                f"{path}: holds no readable MRC stack: if it is not corrupt, decompress it, as only MRC is read "
-                "through bzip2 and gzip."
+                f"{path}: holds no readable MRC stack: copy the file again, or decompress it if it is a movie of "
+                "another format."
             )
         self._layout = layout = mrc_layout(path, header, notes)
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)

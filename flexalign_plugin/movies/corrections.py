@@ -157,7 +157,7 @@ def _read_dm(path: str) -> np.ndarray:
     except Exception as error:  # a damaged file can raise nearly any exception
         raise MovieError(f"{path}: this DigitalMicrograph file can't be read ({error}): save it as MRC.") from error
     if data.ndim not in (2, 3) or data.dtype.kind not in "uif":
-        raise MovieError(f"{path}: this DigitalMicrograph file holds no plain image: save it as MRC.")
+        raise MovieError(f"{path}: this DigitalMicrograph file holds no image of real numbers: save it as MRC.")
     return data.reshape((-1,) + data.shape[-2:])
 
 
@@ -284,7 +284,7 @@ def _check_size(shape: Tuple[int, ...], movie: Movie, what: str) -> None:
         raise CorrectionError(
             f"{what} is {shape[1]} x {shape[0]} pixels after orientation, but the frames of {movie.path} are "
             f"{frame[1]} x {frame[0]}: "
-            + ("rotate it by 90 or 270 degrees." if transposed else "give the one of this camera.")
+            + ("rotate it by 90 or 270 degrees." if transposed else "give the file of this camera.")
         )
 
 

@@ -52,7 +52,8 @@ def open_movie(path: str, settings: Settings) -> Movie:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
     if path.lower().endswith((".mrc", ".mrcs")):
         raise MovieError(
-            f"{path}: its MRC header is truncated or damaged: copy the file again, or give a movie if it is none."
+            f"{path}: its MRC header is truncated or damaged: copy the file again, or give another one if this "
+            "is not a movie."
         )
     raise MovieError(f"{path}: its content is neither {KINDS}: give a file in one of these formats.")
 
@@ -70,7 +71,7 @@ def first_bytes(path: str, n: int) -> bytes:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise MovieError(f"{path}: is a folder: give a file inside it.")
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise MovieError(f"{path}: is no regular file: give a file on a disk.")
+            raise MovieError(f"{path}: is not a regular file: give a file on a disk.")
         with open(path, "rb") as file:
             start = file.read(n)
     except FileNotFoundError as error:

@@ -244,7 +244,7 @@ def _unsupported(page: TiffPageInfo) -> str:
             name = ""
         return f"TIFF compression {page.compression}{name} is not supported"
     if page.samples != 1:
-        return f"it has {page.samples} values a pixel (colour), a movie has one"
+        return f"it has {page.samples} values per pixel (colour) instead of one"
     if page.dtype.kind == "V" or (page.bits % 8 and not (page.bits == 4 and page.dtype.kind == "u")):
         return f"TIFF pixels of {page.bits} bits in this sample format are not supported"
     if page.predictor not in (NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES):

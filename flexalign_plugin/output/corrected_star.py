@@ -70,7 +70,7 @@ def write_corrected_micrographs(
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
             path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
             problems.append(
-                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, since it is no complete result ({reason})."
+                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it is not a complete result ({reason})."
             )
             continue
         if not row:

@@ -36,7 +36,7 @@ def load_motion(path: str) -> SavedMotion:
 
     Raises
     ------
-    MovieError : the file can't be read or is no result of FlexAlign.
+    MovieError : the file can't be read or is not a result of FlexAlign.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -45,7 +45,9 @@ def load_motion(path: str) -> SavedMotion:
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
     except (ValueError, KeyError, TypeError, SettingsError) as error:
-        raise MovieError(f"{path}: is no result of FlexAlign ({error}): give its _motion.json.") from error
+        raise MovieError(
+            f"{path}: is not a result of FlexAlign ({error}): give the _motion.json of a movie."
+        ) from error
     name = os.path.basename(path)
     return SavedMotion(model, settings, name[: -len(MOTION)] if name.endswith(MOTION) else name)
 
@@ -140,7 +142,7 @@ def _star_places(path: str, text: str, root: str) -> List[Tuple[float, float]]:
         try:
             return [(float(row[column_x]), float(row[column_y])) for row in rows]
         except ValueError as error:
-            raise MovieError(f"{path}: a coordinate is no number ({error}): correct the file.") from error
+            raise MovieError(f"{path}: a coordinate is not a number ({error}): correct the file.") from error
     raise MovieError(f"{path}: has no columns rlnCoordinateX and rlnCoordinateY: give a STAR file of coordinates.")
 
 

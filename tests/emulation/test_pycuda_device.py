@@ -88,7 +88,7 @@ def test_what_is_kept_for_reuse_can_be_given_back(device):
     np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), atol=1e-2)
 
 
-def test_too_much_is_told_and_leaves_the_device_usable(device):
+def test_too_large_arrays_are_refused_and_leave_the_device_usable(device):
     with pytest.raises(DeviceOutOfMemory) as error:
         device.empty((1 << 20, 1 << 20), np.float64)
     assert error.value.needed_bytes >= 8 << 40
@@ -142,7 +142,7 @@ def test_dynamic_shared_memory(own_kernels):
     np.testing.assert_allclose(own_kernels.download(out), a.sum(axis=1), rtol=1e-5)
 
 
-def test_a_launch_that_can_not_be_is_refused(own_kernels):
+def test_impossible_launches_are_refused(own_kernels):
     out = own_kernels.empty((64,), np.float32)
     with pytest.raises(ValueError, match="grid"):
         own_kernels.launch("device_test", "divergent", (1, 70000), (64,), out)
@@ -239,7 +239,7 @@ def test_a_damaged_kept_kernel_is_compiled_again(own_kernels, monkeypatch, tmp_p
     assert kept.read_bytes() != b"no kernel"
 
 
-def test_what_the_compiler_refuses_is_told(own_kernels, monkeypatch, tmp_path):
+def test_compiler_errors_are_reported(own_kernels, monkeypatch, tmp_path):
     (tmp_path / "broken.cu").write_text('extern "C" __global__ void f(float *a) { a[0] = no_such_name; }\n')
     monkeypatch.setenv("FLEXALIGN_CACHE", str(tmp_path))
     with pytest.raises(DeviceError, match=r"(?s)can't compile broken.cu .*no_such_name"):

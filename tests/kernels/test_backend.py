@@ -199,7 +199,7 @@ def test_peaks_find_the_shift(backend):
     assert (peaks.height > 5 * peaks.noise).all()
 
 
-def test_peaks_on_the_rim_are_told(backend):
+def test_peaks_on_the_rim_are_marked(backend):
     image = smooth_image(96, 96, 0.1)
     windows = backend.correlate(
         spectra_of(np.stack([image, moved(image, (12.0, 0.0))])),
@@ -278,7 +278,7 @@ def test_warp_against_two_dimensional_interpolation(backend):
 
 
 def test_warp_through_a_linear_field_is_exact(backend):
-    """On a field linear in y and x the mesh is exact: what is left is the separation into two passes.
+    """On a field linear in y and x the mesh is exact: the only error is the separation into two passes.
 
     The first pass gives each of the four source rows of a pixel its own sx, the two-dimensional kernel all of them the
     same. At 2e-3 px/px (strong motion: 6 px over 3000) rows one and two away are 2e-3 and 4e-3 px off, and pixels of

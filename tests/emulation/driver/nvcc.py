@@ -1,4 +1,4 @@
-"""Stands in for nvcc under pycuda.compiler: compiles for the CPU and leaves the library's path as the "cubin"."""
+"""Replaces nvcc for pycuda.compiler: compiles for the CPU and writes the library's path as the "cubin"."""
 
 from __future__ import annotations
 
