@@ -110,12 +110,12 @@ class FrameStore:
 
     def _keep(self, host: np.ndarray, upload: Any) -> Any:
         """Device copy of data that belongs to this host array; it is kept as long as the host array exists."""
-        found = self._kept.get(id(host))
-        if found is None or found[0]() is not host:
+        entry = self._kept.get(id(host))
+        if entry is None or entry[0]() is not host:
             key, kept = id(host), self._kept
-            found = (weakref.ref(host, lambda _: kept.pop(key, None)), upload(host))
-            kept[key] = found
-        return found[1]
+            entry = (weakref.ref(host, lambda _: kept.pop(key, None)), upload(host))
+            kept[key] = entry
+        return entry[1]
 
     def _upload_float(self, host: np.ndarray) -> DeviceArray:
         return self._device.upload(np.ascontiguousarray(host, np.float32))

@@ -44,7 +44,7 @@ def find_blocks(data: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 @numba.njit(cache=True, nogil=True)
 def _find_marks(data, block_mark, end_mark):  # type: ignore[no-untyped-def]
     """For each mark, twice the bit at which it starts, plus 1 if it starts a block."""
-    found = [np.int64(0) for _ in range(0)]
+    marks = [np.int64(0) for _ in range(0)]
     mask, window = np.uint64((1 << 48) - 1), np.uint64(0)
     for i in range(len(data)):
         window = window << np.uint64(8) | np.uint64(data[i])
@@ -53,8 +53,8 @@ def _find_marks(data, block_mark, end_mark):  # type: ignore[no-untyped-def]
             if bits == np.uint64(block_mark) or bits == np.uint64(end_mark):
                 start = 8 * (i + 1) - back - 48
                 if start >= 0:
-                    found.append(2 * start + (bits == np.uint64(block_mark)))
-    return np.array(found)
+                    marks.append(2 * start + (bits == np.uint64(block_mark)))
+    return np.array(marks)
 
 
 def _decompress_block(data: np.ndarray, start: int, end: int) -> np.ndarray:
