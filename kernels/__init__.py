@@ -1,4 +1,4 @@
-"""The FFT and cross-correlation core: one interface (`backend.Backend`), one implementation for each kind of device."""
+"""Implementations of `backend.Backend`: one for the CPU and one for CUDA GPUs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def select_backend(
 
     Parameters
     ----------
-    device : "cpu", "cuda:1" (a GPU by its number), "cuda" (the first one), or "auto": the CPU, until the GPU backend
-        has been tried on real hardware.
+    device : "cpu", "cuda:1" (a GPU by its number), "cuda" (the first GPU), or "auto": the CPU, until the GPU backend
+        has been tested on real hardware.
     threads : CPU threads; all that this process may use when None.
-    memory_limit_gb : most of a GPU's memory that may be used, in GB; all of it when None.
-    tune : whether a GPU searches the fastest size of a frame's transform when it meets a new size of frames.
+    memory_limit_gb : limit of the GPU memory that this process uses, in GB; no limit when None.
+    tune : whether a GPU searches the fastest size of a frame's transform for each new frame size.
 
     Raises
     ------
-    SettingsError : the device does not exist, or a part that it needs is missing.
-    FlexAlignError : the device was asked for and does not work.
+    SettingsError : the device does not exist, or software that it needs is missing.
+    FlexAlignError : the device does not work.
     """
     check_device(device)
     if device not in ("auto", "cpu"):
@@ -40,7 +40,7 @@ def select_backend(
 
 
 def check_device(device: str) -> None:
-    """SettingsError unless this is the name of a device."""
+    """Raise SettingsError unless this is the name of a device."""
     if device not in ("auto", "cpu"):
         from .cuda_installation import device_index
 
@@ -48,7 +48,7 @@ def check_device(device: str) -> None:
 
 
 def check_usable(device: str) -> None:
-    """SettingsError unless this is the name of a device that can be used here; says what is missing."""
+    """Raise SettingsError unless this device can be used here; the message names what is missing."""
     check_device(device)
     if device not in ("auto", "cpu"):
         from .cuda_installation import device_index
@@ -76,33 +76,31 @@ def _cuda_backend(index: int, threads: Optional[int], memory_limit_gb: Optional[
 
 
 def describe_devices() -> List[str]:
-    """Lines for `flexalign info`: GPUs, parts of CUDA, tuned FFT sizes, what is missing and how to get it."""
-    from . import cuda_installation as toolkit
-    from . import cufft as fft
-    from . import tuning
+    """Lines for `flexalign info`: GPUs, CUDA software, tuned FFT sizes, what is missing and how to install it."""
+    from . import cuda_installation, cufft, tuning
     from .cubins import Cubins, cache_folder
 
-    found = toolkit.visible_gpus()
+    gpus = cuda_installation.visible_gpus()
     lines = [f"cpu: {usable_cores()} threads"]
-    for gpu in found:
+    for gpu in gpus:
         memory = f"{gpu.total_bytes / 1e9:.1f} GB"
         lines.append(f"cuda:{gpu.index}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}")
-    if found:
-        lines.append(f"driver: supports CUDA up to {toolkit.driver_version()}")
-    nvcc = toolkit.find_nvcc()
+    if gpus:
+        lines.append(f"driver: supports CUDA up to {cuda_installation.driver_version()}")
+    nvcc = cuda_installation.find_nvcc()
     if nvcc:
         lines.append(f"compiler: {nvcc}")
-    if fft.is_present():
-        lines.append(f"cuFFT: {fft.version()}")
-    compiled = bool(found) and all(Cubins(toolkit.architecture(gpu)).all_cached() for gpu in found)
-    if found:
+    if cufft.is_present():
+        lines.append(f"cuFFT: {cufft.version()}")
+    compiled = bool(gpus) and all(Cubins(cuda_installation.architecture(gpu)).all_cached() for gpu in gpus)
+    if gpus:
         lines.append(f"kernels: {'compiled' if compiled else 'compiled when first used'}, kept in {cache_folder()}")
     for key, tuned in tuning.read_file(tuning.default_file()).items():
         lines.append(f"tuned FFT: {key}: {tuned.size[0]} x {tuned.size[1]}")
-    lines += [f"no GPU can be used: {part}" for part in toolkit.missing_parts(compiled)]
+    lines += [f"no GPU can be used: {part}" for part in cuda_installation.missing_parts(compiled)]
     return lines
 
 
 def usable_cores() -> int:
-    """Cores that this process may use (a queue may have granted it only some)."""
+    """Number of CPU cores that this process may use; a queueing system may have allotted only some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-// Complex numbers as float2.
+// Products of complex numbers, which are stored as float2.
 #pragma once
 
 __device__ __forceinline__ float2 times(float2 a, float2 b) {

@@ -1,10 +1,10 @@
-"""The backend for plain processors: numba for what touches pixels, scipy.fft for transforms, BLAS for windows.
+"""The backend for CPUs: numba for operations on pixels, scipy.fft for transforms, BLAS for correlation windows.
 
-Two costs of the textbook way are avoided:
+Two costs of a direct implementation are avoided:
 
 - A frame's transform is computed along x only for blocks of rows, and along y only for the columns inside the band.
 - A correlation is needed only near its centre. There the inverse transform is a product with two small matrices
-  (a discrete Fourier transform of a few rows and columns), which is cheaper than an inverse FFT of everything.
+  (a discrete Fourier transform of a few rows and columns), which is cheaper than a full inverse FFT.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..band import Band
 from . import cpu_correlation, cpu_frames, cpu_mix, cpu_warp
 from .cpu_tiles import tile_power
 
-ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames: stays in a core's cache
-PRODUCT_BYTES = 8 << 20
+ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames, which fits into a core's cache
+PRODUCT_BYTES = 8 << 20  # of products of spectra that are formed at once
 MESH_SPACING_PX = 32
 _EMPTY = np.zeros((0, 0), np.float32)
 
@@ -43,8 +43,8 @@ class CpuWindows(CorrelationWindows):
         local = np.zeros((batch, n_pairs, 2)) if around is None else (around - offset) / self._step
         local = np.ascontiguousarray(local + h // 2)
         reach = float(h // 2 if radius is None else radius / self._step)
-        found = self._run(lambda b: cpu_correlation.find_peaks(self.values[b], local[b], reach), range(batch))
-        position, height, noise, on_rim = (np.stack(f) for f in zip(*found))
+        peaks = self._run(lambda b: cpu_correlation.find_peaks(self.values[b], local[b], reach), range(batch))
+        position, height, noise, on_rim = (np.stack(f) for f in zip(*peaks))
         return Peaks((position - h // 2) * self._step + offset, height, noise, on_rim)
 
     def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ class CpuWindows(CorrelationWindows):
 
 
 class CpuBackend(Backend):
-    """`threads` threads of this process; results do not depend on their number."""
+    """Backend that uses `threads` threads of this process; results do not depend on their number."""
 
     name = "cpu"
 
@@ -181,11 +181,11 @@ class CpuBackend(Backend):
         rows, cols, ky, kx = selected.rows, selected.cols, selected.ky, selected.kx
         half_width = int(np.ceil(radius / step))
         offsets = step * np.arange(-half_width, half_width + 1)
-        # The real part of the inverse transform.
+        # Matrices of the real part of the inverse transform.
         to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
         angle = 2 * np.pi * np.outer(kx, offsets)
         factor = selected.column_factor[:, None]
-        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), -1)
+        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), len(offsets))
         to_columns = to_columns.astype(np.float32)
         pairs = np.ascontiguousarray(pairs, np.int64)
         (batch, n), width = images.shape[:2], len(offsets)
@@ -204,12 +204,12 @@ class CpuBackend(Backend):
             return (members, *_group_sums(members, group))
 
         def transform(b: int, p0: int, members: np.ndarray, groups: np.ndarray, sizes: np.ndarray) -> None:
-            some = pairs[p0 : p0 + chunk]
-            products = np.empty((len(rows), len(some), len(cols)), np.complex64)
-            cpu_correlation.pair_products(groups, members, sizes, some, group, products)
+            chosen = pairs[p0 : p0 + chunk]
+            products = np.empty((len(rows), len(chosen), len(cols)), np.complex64)
+            cpu_correlation.pair_products(groups, members, sizes, chosen, group, products)
             half = to_rows @ products.reshape(len(rows), -1)
-            full = half.view(np.float32).reshape(width * len(some), -1) @ to_columns
-            values[b, p0 : p0 + chunk] = full.reshape(width, len(some), width).transpose(1, 0, 2)
+            full = half.view(np.float32).reshape(width * len(chosen), -1) @ to_columns
+            values[b, p0 : p0 + chunk] = full.reshape(width, len(chosen), width).transpose(1, 0, 2)
 
         def one_of_many(b: int) -> None:
             prepared = prepare(b)
@@ -250,7 +250,7 @@ class CpuBackend(Backend):
 
 
 def _in_memory(data: OnDevice) -> np.ndarray:
-    """What this backend handed out: its arrays are NumPy's."""
+    """Data from this backend as the NumPy array that it is."""
     assert isinstance(data, np.ndarray)
     return data
 
@@ -258,7 +258,7 @@ def _in_memory(data: OnDevice) -> np.ndarray:
 def _correct_block(
     source: FrameSource, raw: np.ndarray, y0: int, y1: int, out: np.ndarray, row: int, column: int
 ) -> None:
-    """Corrected rows y0..y1 into out[row:, column:]."""
+    """Write the corrected rows y0..y1 to out[row:, column:]."""
     dark = _EMPTY if source.dark is None else source.dark
     gain = _EMPTY if source.gain is None else source.gain
     cpu_frames.correct_rows(raw, dark, gain, y0, y1, out, row, column)
@@ -272,13 +272,13 @@ def _correct_block(
 def _field_mesh(model: ShiftField, frame: int) -> np.ndarray:
     """Shifts (2, my, mx) float64 at multiples of MESH_SPACING_PX that cover the frame.
 
-    The last nodes lie beyond the frame, where the model keeps the value of its edge: their values continue the slope
-    inside, so that the field is right up to the edge.
+    The last nodes lie beyond the frame, where the model is constant. Their values are extrapolated with the slope
+    inside the frame, so that the linear interpolation is correct up to the edge.
     """
     nodes = [np.arange(0, n + MESH_SPACING_PX, MESH_SPACING_PX) for n in model.frame_shape]
     mesh = model.frame_field(frame, *nodes)
-    for axis, (at, n) in enumerate(zip(nodes, model.frame_shape), 1):
-        inside = n - 1 - at[-2]
+    for axis, (positions, n) in enumerate(zip(nodes, model.frame_shape), 1):
+        inside = n - 1 - positions[-2]
         if inside > 0:
             last, before = (np.take(mesh, [k], axis=axis) for k in (-1, -2))
             continued = before + (last - before) * (MESH_SPACING_PX / inside)
@@ -311,7 +311,7 @@ def _warp_block(
 
 
 def _group_sums(members: np.ndarray, group: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Sums of frames t - (group-1)//2 .. t + group//2 along axis 0 and how many frames each has."""
+    """Sums of frames t - (group-1)//2 .. t + group//2 along axis 0, and the number of frames in each sum."""
     n = len(members)
     if group == 1:
         return members, np.ones(n)

@@ -46,8 +46,8 @@ _QUARTIC = np.linalg.inv(np.vander(np.arange(-2.0, 3.0), 5, increasing=True))
 def _subpixel(window, y, x, quartic):
     """Maximum of the biquartic through the 5 x 5 values around (y, x): offset (dy, dx) and value.
 
-    The correlation is oversampled by its low-pass, so that the polynomial follows it to about 1e-3 px, where a
-    centroid or a parabola is drawn to the pixel grid. Newton's method; the integer position if it leaves the pixel.
+    The correlation is oversampled by its low-pass, so that the polynomial is accurate to about 1e-3 px, whereas
+    a centroid or a parabola is biased to the pixel grid. Newton's method; offset 0 if it leaves the pixel.
     """
     c = np.zeros((5, 5))
     for k in range(5):
@@ -171,7 +171,7 @@ def pair_objective(coefficients, pairs, shifts, weights, gradient):
     """Sum over pairs of weight * window(shift_j - shift_i), and its gradient (n, 2) with respect to the shifts.
 
     coefficients : (n_pairs, h, w) B-spline coefficients. shifts : (n, 2) in window samples, 0 is the window's centre.
-    Beyond its rim a window is constant: a pair that left it neither pushes nor pulls.
+    Beyond its rim a window is constant: the gradient of a pair outside is 0.
     """
     n_pairs, h, w = coefficients.shape
     wy = np.empty(4)

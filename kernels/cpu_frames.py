@@ -9,7 +9,7 @@ _jit = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 
 
 def native(raw: np.ndarray) -> np.ndarray:
-    """The frame in a type that numba knows: float16 and foreign byte order become float32 / native order."""
+    """The frame in a type that numba supports: float16 becomes float32, another byte order the native one."""
     if raw.dtype == np.float16:
         return raw.astype(np.float32)
     if not raw.dtype.isnative:

@@ -1,4 +1,4 @@
-"""Images made of sums of resampled frames, on the CPU: filtered by radial frequency and whitened (`backend.Mix`)."""
+"""Images from sums of resampled frames on the CPU: filtered by radial frequency and whitened (`backend.Mix`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _jit = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
 def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -> np.ndarray:
     """Image (ny, nx) float32 of sums (n_sums, ny, nx) float32.
 
-    run : calls a function for each of some arguments, in `threads` threads.
+    run : calls a function for each argument of a list, in `threads` threads.
     """
     _, ny, nx = sums.shape
     factors, power = (np.ascontiguousarray(a, np.float32) for a in (mix.factors, mix.power))
@@ -32,7 +32,7 @@ def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -
         spectrum = scipy.fft.rfft2(sums[s], workers=threads)
         factor = np.ascontiguousarray(factors[:, s])
         run(lambda y, a=spectrum, f=factor: _add_rows(a, f, fy, fx, y, min(y + _ROWS_PER_TASK, ny), total), starts)
-    # The constant goes in as an argument: numba's cache would not notice that another module's constant has changed.
+    # The constant is an argument because numba's cache does not notice changed constants of other modules.
     least = np.float32(LEAST_INTERPOLATION_POWER)
     run(lambda y: _whiten_rows(total, power, least, fy, fx, cos_y, cos_x, y, min(y + _ROWS_PER_TASK, ny)), starts)
     return scipy.fft.irfft2(total, s=(ny, nx), overwrite_x=True, workers=threads)

@@ -19,7 +19,7 @@ def tile_power(
 ) -> np.ndarray:
     """Sum over the tiles at all `rows` and `columns`; see `Backend.tile_power`.
 
-    run : calls a function for each of some arguments and gives the outcomes in their order, as `map`.
+    run : calls a function for each argument of a list and yields the results in this order, as `map`.
     """
     tile = len(window)
     taper = np.outer(window, window).astype(np.float32)
@@ -35,7 +35,7 @@ def tile_power(
         total: np.ndarray = np.square(parts, out=parts).sum(axis=0)
         return total
 
-    total = np.zeros((tile, 2 * tile))  # real and imaginary parts still side by side
+    total = np.zeros((tile, 2 * tile))  # real and imaginary parts alternate along x
     for of_one in run(of_row, rows):
         total += of_one
     both = total[:, ::2] + total[:, 1::2]

@@ -6,7 +6,7 @@ its nodes. Along a mesh cell the integer part of the shift is (nearly always) co
 consecutive pixels and vectorise.
 
 The B-spline is not prefiltered here: the filter is the same for all frames and commutes with the sum
-(micrographs/resampling.py applies it once, to the result).
+(correction/resampling.py applies it once, to the result).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 
 _jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy", boundscheck=False)
 
-FLAT_SLOPE = 1e-8  # px per px: moves nothing along a mesh cell
+FLAT_SLOPE = 1e-8  # px per px: negligible over a mesh cell
 
 
 @_jit
 def _split(s0, slope, length, k):
-    """Integer offset m = floor(-s) at index k of a linear shift s0 + slope * k, and where it stops being m."""
+    """Integer offset m = floor(-s) at index k of a linear shift s0 + slope * k, and the index at which it changes."""
     p = -(s0 + slope * k)
     m = int(np.floor(p))
     end = length
     if abs(slope) < FLAT_SLOPE:
         return m, end
-    if slope < 0:  # -s grows: leaves m when it reaches m + 1
+    if slope < 0:  # -s grows: m changes when it reaches m + 1
         end = min(length, int(np.ceil((s0 + m + 1) / -slope)))
     else:
         end = min(length, int(np.floor((-s0 - m) / slope)) + 1)
@@ -121,7 +121,7 @@ def warp_rows(rows, first_row, pad, mesh, spacing, y0, y1, scales, buffer, sums)
     sy = np.empty(nodes)
     moved = np.empty(nx, np.float32)
     for r in range(h):
-        # The source row y lands on output row y + sy: take sx there.
+        # The source row y is moved to the output row y + sy, where sx is evaluated.
         y = float(first_row + r)
         _mesh_row(mesh[0], y, spacing, sy)
         middle = sy[nodes // 2]

@@ -1,22 +1,25 @@
-// The part of spectra around zero frequency: out[k][r][c] = full[k][r or fy - by + r][c], the second from by / 2 on.
+// Crops of spectra around frequency zero.
 
-// Of frames; by is even.
-// Launch: (ceil(bxh / 128), by, frames) blocks of 128 threads, one output coefficient each. Bytes: 16 per output.
-extern "C" __global__ void __launch_bounds__(128)
+// Spectra of frames; by is even. out[k][r][c] = full[k][s][c] with s = r if r < by / 2, else fy - by + r.
+// Launch: (ceil(bxh / THREADS), by, frames) blocks of THREADS threads, one output coefficient each.
+// Bytes: 16 per output.
+extern "C" __global__ void __launch_bounds__(THREADS)
     crop(const float2 *__restrict__ full, int fy, int fxh, int by, int bxh, float2 *__restrict__ out) {
-    const int c = blockIdx.x * 128 + threadIdx.x, r = blockIdx.y;
+    const int c = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
     if (c >= bxh) return;
     const size_t k = blockIdx.z;
     const int row = r < by / 2 ? r : fy - by + r;
     out[(k * by + r) * bxh + c] = full[(k * fy + row) * fxh + c];
 }
 
-// Of an image that becomes one of by rows and bx columns, times scale. Without their conjugate partners its own Nyquist
-// frequencies are ambiguous: they become 0 along each axis that gets smaller.
-// Launch: (ceil((bx / 2 + 1) / 128), by) blocks of 128 threads, one output coefficient each. Bytes: 16 per output.
-extern "C" __global__ void __launch_bounds__(128)
+// Spectrum of an image with fy rows and fx columns, cropped to by rows and bx columns and multiplied by scale. The
+// Nyquist frequencies of the crop are set to 0 along each axis that gets smaller, because their conjugate partners are
+// missing.
+// Launch: (ceil((bx / 2 + 1) / THREADS), by) blocks of THREADS threads, one output coefficient each.
+// Bytes: 16 per output.
+extern "C" __global__ void __launch_bounds__(THREADS)
     crop_image(const float2 *__restrict__ full, int fy, int fx, int by, int bx, float scale, float2 *__restrict__ out) {
-    const int c = blockIdx.x * 128 + threadIdx.x, r = blockIdx.y, bxh = bx / 2 + 1;
+    const int c = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y, bxh = bx / 2 + 1;
     if (c >= bxh) return;
     const int row = r < (by + 1) / 2 ? r : fy - by + r;
     const bool ambiguous = (2 * r == by && by < fy) || (2 * c == bx && bx < fx);

@@ -1,21 +1,22 @@
-"""Compiled kernels, made by nvcc when first used and kept on disk for all processes of this user."""
+"""The compiled kernels: nvcc compiles them at first use, and they are kept on disk for all processes of this user."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Dict, List
 
-from . import cuda_installation as toolkit
+from ..errors import OutputError
+from ..files import atomic_path
+from . import block_sizes, cuda_installation
 from .device import DeviceError
 
 logger = logging.getLogger(__name__)
 SOURCES = Path(__file__).resolve().parent
-OPTIONS = ("-std=c++17", "-lineinfo")
+OPTIONS = ("-std=c++17", "-lineinfo", *block_sizes.compiler_options())
 
 
 def cache_folder() -> Path:
@@ -29,8 +30,8 @@ def cache_folder() -> Path:
 class Cubins:
     """Device code of every module for one architecture.
 
-    Files are named after the content of all sources, not after the compiler: a machine without nvcc can use what
-    another one compiled into the same home folder.
+    File names depend on the content of all sources and on the options, not on the compiler: a machine without nvcc can
+    use what another machine compiled into the same home folder.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Cubins:
 
         Raises
         ------
-        DeviceError : it can't be compiled; says what the compiler said.
+        DeviceError : it can't be compiled; the text holds the compiler's message.
         """
         if name not in self._code:
             try:
@@ -73,23 +74,23 @@ class Cubins:
         return self._code[name]
 
     def compile_missing(self) -> None:
-        """Compile all modules that are not there, side by side."""
+        """Compile all modules that are neither in memory nor on disk, in parallel."""
         names = [n for n in self.module_names() if n not in self._code and not self._path(n).is_file()]
-        nvcc = toolkit.find_nvcc()
+        nvcc = cuda_installation.find_nvcc()
         if names and nvcc is None:
-            raise DeviceError("The GPU's kernels can't be compiled: " + toolkit.NO_COMPILER + ".")
+            raise DeviceError("The GPU's kernels can't be compiled: " + cuda_installation.NO_COMPILER + ".")
         with ThreadPoolExecutor(max(1, min(len(names), os.cpu_count() or 1))) as pool:
             for name, code in zip(names, pool.map(lambda n: self._compile(n, str(nvcc)), names)):
                 self._code[name] = code
                 self._store(self._path(name), code)
 
     def recompile(self, name: str) -> bytes:
-        """Compile a module again, since the driver refused what was kept (another driver, a damaged file)."""
-        nvcc = toolkit.find_nvcc()
+        """Compile a module again, because the driver refused the stored one (another driver, a damaged file)."""
+        nvcc = cuda_installation.find_nvcc()
         if nvcc is None:
             raise DeviceError(
                 f"The driver refuses the compiled kernel {self._path(name)}, and it can't be compiled again: "
-                + toolkit.NO_COMPILER
+                + cuda_installation.NO_COMPILER
                 + "."
             )
         self._code[name] = self._compile(name, nvcc)
@@ -106,19 +107,17 @@ class Cubins:
         try:
             code: bytes = pycuda.compiler.compile_plain(source, options, False, nvcc, None, "cubin")
         except pycuda.driver.CompileError as error:
-            said = (getattr(error, "stderr", "") or str(error)).strip()
+            message = (getattr(error, "stderr", "") or str(error)).strip()
             raise DeviceError(
                 f"{nvcc} can't compile {path.name} for this GPU ({self._architecture}). If it does not know the GPU, "
-                f"install a CUDA toolkit that does, or name another with FLEXALIGN_CUDA_BIN. It said: {said}"
+                f"install a CUDA toolkit that does, or set FLEXALIGN_CUDA_BIN to another one. Its message: {message}"
             ) from error
         return code
 
     def _store(self, path: Path, code: bytes) -> None:
-        """Keep device code on disk if that can be done; it is in memory in any case."""
+        """Keep device code on disk if possible; it stays in memory in any case."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as temporary:
-                temporary.write(code)
-            os.replace(temporary.name, path)
-        except OSError:
+            with atomic_path(str(path)) as temporary, open(temporary, "wb") as file:
+                file.write(code)
+        except OutputError:
             logger.warning("Compiled kernels can't be kept in %s: every process compiles them again.", path.parent)

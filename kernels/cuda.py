@@ -1,10 +1,11 @@
 """The backend for CUDA devices: the operations as launches of `*.cu` kernels and transforms of a `Device`.
 
-Frames, spectra and windows stay on the device; only sums, powers, peaks and gradients come back. Whole frames are
-handled in batches that fit into memory: an operation that runs out of memory is repeated with smaller batches.
+Frames, spectra and windows stay on the device; only sums, powers, peaks and gradients are copied back. Whole frames are
+processed in batches that fit into memory: an operation that runs out of memory is repeated with smaller batches.
 
-As on the CPU, correlations are transformed back only near their centre (kernels/cpu.py). What differs: the warp is one
-two-dimensional interpolation with the field evaluated at every pixel, arithmetic is float32 but for the objective.
+As on the CPU, correlations are transformed back only near their centre (kernels/cpu.py). In contrast to the CPU, the
+warp is one two-dimensional interpolation with the field evaluated at every pixel, and all arithmetic except that of the
+objective is float32.
 """
 
 from __future__ import annotations
@@ -17,21 +18,32 @@ import numpy as np
 from ..backend import Backend, FrameSource, Mix, OnDevice, ShiftField, select_band
 from ..band import Band
 from ..motion.bspline import basis
+from .block_sizes import (
+    COLUMNS_PER_THREAD,
+    LANES,
+    OFFSET_THREADS,
+    PIXEL_THREADS,
+    SUM_PIXELS,
+    THREADS,
+    WARP_ROWS,
+    WARP_SUMS,
+    WINDOW_ROW_THREADS,
+    WINDOW_ROWS,
+)
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_mix import crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
 from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 from .tuning import Tuner
 
-BATCH_SHARE = 0.4  # of the free memory: an operation may hold two batches at once
-PIXELS_PER_SUM, SUMS_PER_WARP = 4096, 4  # of sum_raw.cu and warp.cu
-MOST_BLOCKS = 65535  # in y and z
+BATCH_SHARE = 0.4  # of the free memory, because an operation may hold two batches at once
+MOST_BLOCKS = 65535  # of a grid along y and z
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
 
 def _fitting(operation: _Operation) -> _Operation:
-    """The method, run by `CudaBackend._fit`."""
+    """Decorator of methods that `CudaBackend._fit` repeats with smaller batches."""
 
     @functools.wraps(operation)
     def run(self: CudaBackend, *arguments: Any, **options: Any) -> Any:
@@ -46,8 +58,8 @@ class CudaBackend(Backend):
     Parameters
     ----------
     device : where to compute; closed with the backend.
-    threads : of this process, read frames ahead of the device.
-    tuner : finds the fastest size of the frames' transforms; the usual size is taken when None.
+    threads : number of threads that read frames ahead of the device.
+    tuner : searches the fastest size of the frames' transforms; the default size is used when None.
     """
 
     def __init__(self, device: Device, threads: int = 4, tuner: Optional[Tuner] = None):
@@ -65,7 +77,7 @@ class CudaBackend(Backend):
     # Batches
 
     def _fit(self, operation: Callable[[], _Result]) -> _Result:
-        """Repeat an operation that runs out of memory: without cached frames, then with batches of half the size."""
+        """Run an operation. If memory runs out, repeat it without cached frames, then with batches of half the size."""
         self._halvings = 0
         while True:
             self._divisible = False
@@ -73,7 +85,7 @@ class CudaBackend(Backend):
                 return operation()
             except DeviceOutOfMemory as error:
                 needed, free = error.needed_bytes, error.free_bytes
-            # Only now the failed attempt's arrays are gone.
+            # Here, outside the except block, the arrays of the failed attempt are released.
             if self._frames.release():
                 continue
             if not self._divisible:
@@ -85,7 +97,7 @@ class CudaBackend(Backend):
             self._halvings += 1
 
     def _batches(self, count: int, bytes_each: int, most: int = MOST_BLOCKS) -> Iterator[Tuple[int, int]]:
-        """(start, stop) of batches of `count` items that take `bytes_each` while they are handled."""
+        """(start, stop) of batches of `count` items that need `bytes_each` of memory while they are processed."""
         room = min(BATCH_SHARE * self.device.free_bytes(), BATCH_BYTES)
         size = min(max(int(room) // max(bytes_each, 1) >> self._halvings, 1), count, most)
         self._divisible = self._divisible or size > 1
@@ -107,7 +119,7 @@ class CudaBackend(Backend):
     @_fitting
     def sum_raw(self, source: FrameSource, frames: range) -> Tuple[np.ndarray, np.ndarray]:
         _, ny, nx = source.movie.shape
-        blocks = -(-ny * nx // PIXELS_PER_SUM)
+        blocks = -(-ny * nx // SUM_PIXELS)
         total = self.device.zeros((ny, nx), np.float32)
         partial = None
         for k, raw in enumerate(self._frames.frames(source, frames)):
@@ -115,8 +127,10 @@ class CudaBackend(Backend):
             if partial is None:
                 partial = self.device.empty((len(frames), blocks), np.float32 if name[0] == "f" else np.int32)
             of_frame = self._part(partial, k, k + 1)
-            self.device.launch("sum_raw", f"sum_raw_{name}", (blocks,), (256,), raw, np.int64(ny * nx), total, of_frame)
-        sums = np.zeros((0, 1)) if partial is None else self.device.download(partial)  # nothing of no frames
+            self.device.launch(
+                "sum_raw", f"sum_raw_{name}", (blocks,), (PIXEL_THREADS,), raw, np.int64(ny * nx), total, of_frame
+            )
+        sums = np.zeros((0, 1)) if partial is None else self.device.download(partial)  # None without frames
         return self.device.download(total), sums.sum(axis=1, dtype=np.float64) / (ny * nx)
 
     @_fitting
@@ -144,14 +158,14 @@ class CudaBackend(Backend):
             self.device.rfft2(images, full)
             sizes = (np.int32(v) for v in (fy, fxh, by, bxh))
             self.device.launch(
-                "crop", "crop", (-(-bxh // 128), by, b - a), (128,), full, *sizes, self._part(flat, a, b)
+                "crop", "crop", (-(-bxh // THREADS), by, b - a), (THREADS,), full, *sizes, self._part(flat, a, b)
             )
         return out
 
     # Spectra
 
     def _on_device(self, data: OnDevice) -> DeviceArray:
-        """What this backend handed out; arrays that were made elsewhere are uploaded."""
+        """Device array of data from this backend; NumPy arrays are uploaded."""
         if isinstance(data, np.ndarray):
             return self.device.upload(np.ascontiguousarray(data))
         assert isinstance(data, DeviceArray)
@@ -165,7 +179,7 @@ class CudaBackend(Backend):
         for axis, k in enumerate((ky, kx)):
             table = self.device.empty((len(flat), len(k)), np.complex64)
             self.device.launch(
-                "phases", "phase_table", (len(flat), -(-len(k) // 128)), (128,),
+                "phases", "phase_table", (len(flat), -(-len(k) // THREADS)), (THREADS,),
                 self.device.view(on_device, axis, (2 * len(flat) - axis,)), np.int32(2),
                 self.device.upload(np.ascontiguousarray(k, np.float32)), np.int32(len(k)), table,
             )  # fmt: skip
@@ -185,7 +199,7 @@ class CudaBackend(Backend):
         for a, b in self._batches(n, 8 * by * bxh + self.device.fft_work_bytes("c2r", by, bx, 1)):
             moved = self.device.empty((b - a, by, bxh), np.complex64)
             self.device.launch(
-                "patches", "shift_spectra", (-(-bxh // 128), by, b - a), (128,),
+                "patches", "shift_spectra", (-(-bxh // THREADS), by, b - a), (THREADS,),
                 *(self._part(v, a, b) for v in (frames, phase_y, phase_x)),
                 np.int32(by), np.int32(bx), np.float32(1.0 / (by * bx)), moved,
             )  # fmt: skip
@@ -194,14 +208,22 @@ class CudaBackend(Backend):
         flat = self.device.view(out, 0, (p * n, py, pxh))
         for a, b in self._batches(p, n * (4 * py * px + self.device.fft_work_bytes("r2c", py, px, 1))):
             tiles = self.device.empty(((b - a) * n, py, px), np.float32)
-            at = self.device.upload(np.ascontiguousarray(corners[a:b], np.int32))
+            batch_corners = self.device.upload(np.ascontiguousarray(corners[a:b], np.int32))
             sizes = (np.int32(v) for v in (n, by, bx))
-            self.device.launch("patches", "cut", ((b - a) * n, py), (128,), images, *sizes, at, np.int32(px), tiles)
+            self.device.launch(
+                "patches", "cut", ((b - a) * n, py), (THREADS,), images, *sizes, batch_corners, np.int32(px), tiles
+            )
             transformed = self._part(flat, a * n, b * n)
             self.device.rfft2(tiles, transformed)
             count = (b - a) * n
             self.device.launch(
-                "patches", "clear_mean", (-(-count // 128),), (128,), transformed, np.int32(count), np.int64(py * pxh)
+                "patches",
+                "clear_mean",
+                (-(-count // THREADS),),
+                (THREADS,),
+                transformed,
+                np.int32(count),
+                np.int64(py * pxh),
             )
         return out
 
@@ -213,12 +235,19 @@ class CudaBackend(Backend):
         partial = self.device.empty((batch, 2, sy, sxh), np.float32)
         mean = self.device.empty((2, sy, sxh), np.float32)
         self.device.launch(
-            "power", "power", (-(-sxh // 128), sy, batch), (128,),
+            "power", "power", (-(-sxh // THREADS), sy, batch), (THREADS,),
             self._on_device(spectra), *phases, np.int32(n), np.int32(sy), np.int32(sxh), partial,
         )  # fmt: skip
         count = 2 * sy * sxh
         self.device.launch(
-            "power", "mean_of_batch", (-(-count // 128),), (128,), partial, np.int32(batch), np.int64(count), mean
+            "power",
+            "mean_of_batch",
+            (-(-count // THREADS),),
+            (THREADS,),
+            partial,
+            np.int32(batch),
+            np.int64(count),
+            mean,
         )
         of_sum, of_each = self.device.download(mean).astype(np.float64)
         return of_sum, of_each
@@ -249,7 +278,7 @@ class CudaBackend(Backend):
         source = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
         root_weight = self.device.upload(selected.root_weight)
         on_device = [self.device.upload(a.astype(np.int32)) for a in (rows, cols, pairs)]
-        # The real part of the inverse transform.
+        # Factors of the real part of the inverse transform.
         offsets = step * np.arange(half + 1)
         waves_y = self.device.upload(np.exp(2j * np.pi * np.outer(ky, offsets)).astype(np.complex64))
         waves_x = self.device.upload(
@@ -260,7 +289,7 @@ class CudaBackend(Backend):
             members = self.device.empty((b - a, n, len(rows), len(cols)), np.complex64)
             phases = self._phases(shifts[a:b], ky, kx)
             self.device.launch(
-                "correlate", "weight_members", ((b - a) * n, len(rows)), (128,),
+                "correlate", "weight_members", ((b - a) * n, len(rows)), (THREADS,),
                 self._part(source, a, b), np.int32(sy), np.int32(sx // 2 + 1), *on_device[:2], np.int32(len(cols)),
                 root_weight, *phases, members,
             )  # fmt: skip
@@ -277,8 +306,8 @@ class CudaBackend(Backend):
         self.device.launch(
             "correlate",
             "sum_groups",
-            (-(-size // 128), n, batch),
-            (128,),
+            (-(-size // THREADS), n, batch),
+            (THREADS,),
             members,
             np.int64(size),
             np.int32(group),
@@ -301,17 +330,19 @@ class CudaBackend(Backend):
         """Fill `out` (batch, n_pairs, width, width) with the windows of all pairs (correlate.cu)."""
         batch, n, rows, cols = members.shape
         width = 2 * half_width + 1
-        per_thread = next((k for k in (1, 2) if half_width < 8 * k), 4)
+        per_thread = next((k for k in (1, 2) if half_width < OFFSET_THREADS * k), 4)
+        columns, offsets = LANES * COLUMNS_PER_THREAD, OFFSET_THREADS * per_thread  # of a block
         for a, b in self._batches(batch * n_pairs, 8 * width * cols, most=1 << 30):
             half = self.device.empty((b - a, width, cols), np.complex64)
             self.device.launch(
                 "correlate", f"transform_rows_{per_thread}",
-                (b - a, -(-cols // 64), -(-(half_width + 1) // (8 * per_thread))), (32, 8),
+                (b - a, -(-cols // columns), -(-(half_width + 1) // offsets)), (LANES, OFFSET_THREADS),
                 groups, members, pairs, np.int32(n_pairs), np.int64(a), *(np.int32(v) for v in (n, group, rows, cols)),
                 waves_y, np.int32(half_width), half,
             )  # fmt: skip
             self.device.launch(
-                "correlate", "transform_columns", (b - a, -(-width // 16), -(-(half_width + 1) // 32)), (32, 4),
+                "correlate", "transform_columns",
+                (b - a, -(-width // WINDOW_ROWS), -(-(half_width + 1) // LANES)), (LANES, WINDOW_ROW_THREADS),
                 half, np.int32(cols), waves_x, np.int32(half_width), np.int64(a), out,
             )  # fmt: skip
 
@@ -333,13 +364,13 @@ class CudaBackend(Backend):
             for k in range(b - a):
                 self._frames.correct(next(raw), corrections, self._part(images, k, k + 1))
             shared = [self.device.upload(v) for v in (control[a:b], np.asarray(fill[a:b], np.float32))]
-            for s in range(0, len(weights), SUMS_PER_WARP):
-                some = np.ascontiguousarray(weights[s : s + SUMS_PER_WARP, a:b])
+            for s in range(0, len(weights), WARP_SUMS):
+                part = np.ascontiguousarray(weights[s : s + WARP_SUMS, a:b])
                 self.device.launch(
-                    "warp", "warp_sum", (-(-nx // 32), -(-ny // 8)), (32, 8),
+                    "warp", "warp_sum", (-(-nx // LANES), -(-ny // WARP_ROWS)), (LANES, WARP_ROWS),
                     images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
-                    self.device.upload(some), shared[1], np.int32(len(some)),
-                    self._part(sums, s, s + len(some)), shared=8 * 8 * control.shape[3],
+                    self.device.upload(part), shared[1], np.int32(len(part)),
+                    self._part(sums, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
                 )  # fmt: skip
         return sums
 
@@ -367,12 +398,21 @@ class CudaBackend(Backend):
         for a, b in self._batches(len(corners), each):
             tiles = self.device.empty((b - a, tile, tile), np.float32)
             spectra = self.device.empty((b - a, *half), np.complex64)
-            at, nx = self.device.upload(corners[a:b]), np.int32(image.shape[1])
-            self.device.launch("tiles", "taper", (b - a,), (256,), on_device, nx, at, np.int32(tile), taper, tiles)
+            batch_corners, nx = self.device.upload(corners[a:b]), np.int32(image.shape[1])
+            self.device.launch(
+                "tiles", "taper", (b - a,), (PIXEL_THREADS,), on_device, nx, batch_corners, np.int32(tile), taper, tiles
+            )
             self.device.rfft2(tiles, spectra)
             size = half[0] * half[1]
             self.device.launch(
-                "tiles", "add_powers", (-(-size // 128),), (128,), spectra, np.int32(b - a), np.int32(size), total
+                "tiles",
+                "add_powers",
+                (-(-size // THREADS),),
+                (THREADS,),
+                spectra,
+                np.int32(b - a),
+                np.int32(size),
+                total,
             )
         return whole_spectrum(self.device.download(total).astype(np.float64), tile)
 
@@ -381,7 +421,7 @@ class CudaBackend(Backend):
     ) -> Tuple[np.ndarray, List[DeviceArray], List[DeviceArray]]:
         """Control points of each frame's field (n, 2, ky, kx) float32, and the tables of the basis along y and x."""
         points = model.control_points(frames)
-        # The kernel takes four points on each axis, for fewer the others weigh nothing.
+        # The kernel uses four points on each axis; missing ones are 0 and have no weight.
         ky, kx = points.shape[2:]
         padded = np.zeros((len(frames), 2, max(ky, 4), max(kx, 4)), np.float32)
         padded[:, :, :ky, :kx] = points
@@ -392,7 +432,7 @@ class CudaBackend(Backend):
 
 
 def _basis_table(n_points: int, length: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Four values (length, 4) float32 of the basis at each pixel and (length,) int32 of the first one's point."""
+    """Four values of the basis at each pixel, (length, 4) float32, and the first control point, (length,) int32."""
     values = basis(n_points, length - 1, np.arange(length))
     values = np.pad(values, ((0, 0), (0, max(4 - n_points, 0))))
     first = np.minimum((values != 0).argmax(axis=1), values.shape[1] - 4)

@@ -1,4 +1,4 @@
-"""Raw frames and corrections on the device: uploaded once for a movie, corrected there."""
+"""Raw frames and corrections on the device: uploaded once per movie, corrected there."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 
 from ..backend import FrameSource
+from .block_sizes import PIXEL_THREADS, THREADS
 from .device import Device, DeviceArray
 
 NULL = np.uintp(0)
-# Names that the kernels of raw.cuh carry. Other types are converted to float32 on the host.
+# NumPy types and the names in raw.cuh. Other types are converted to float32 on the host.
 PIXEL_NAMES = {"u1": "u8", "i1": "i8", "u2": "u16", "i2": "i16", "f2": "f16", "f4": "f32"}
-# Float frames' worth of memory that cached raw frames leave free for everything else: a batch of frames and their
-# transforms; for each frame of the movie its cropped spectrum, patches and windows.
+# Memory that cached raw frames leave free, in float32 frames: for a batch of frames and their transforms; and per frame
+# of the movie for its cropped spectrum, patches and windows.
 SPARE_FRAMES, SPARE_OF_EACH_FRAME = 12, 0.25
-AHEAD_BYTES = 2 << 30  # of the host, for frames that are read before the device asks for them
+AHEAD_BYTES = 2 << 30  # of host memory for frames that are read in advance
 
 
 class DefectTable(NamedTuple):
-    """`movies.NeighbourTable` on the device, int32: y * nx + x of the defects, where each one's neighbours start."""
+    """`backend.NeighbourTable` on the device as int32: `defects` and `neighbours` are y * nx + x.
+
+    The neighbours of defect i are neighbours[first[i]:first[i + 1]].
+    """
 
     n: int
     defects: DeviceArray
@@ -40,7 +44,7 @@ class Corrections(NamedTuple):
 class FrameStore:
     """Raw frames of the current movie, kept on the device while there is room, and its corrections.
 
-    Frames are read ahead of the device by threads, since the movie may have to decode them.
+    Threads read frames in advance, because decoding them takes time.
     """
 
     def __init__(self, device: Device, readers: int):
@@ -58,14 +62,14 @@ class FrameStore:
         self._kept.clear()
 
     def release(self) -> bool:
-        """Forget the cached raw frames and cache no more of this movie; False when there were none."""
+        """Release the cached raw frames and cache no more of this movie; False if there were none."""
         had = bool(self._frames)
         self._frames.clear()
         self._caching = False
         return had
 
     def frames(self, source: FrameSource, wanted: Iterable[int]) -> Iterator[DeviceArray]:
-        """Raw frames (ny, nx), one after the other, in a type that `PIXEL_NAMES` knows."""
+        """Raw frames (ny, nx) in the order of `wanted`, in a type listed in `PIXEL_NAMES`."""
         movie = source.movie
         if self._movie is None or self._movie() is not movie:
             self.release()
@@ -74,15 +78,15 @@ class FrameStore:
         missing = [t for t in wanted if t not in self._frames]
         at_once = min(self._readers, max(AHEAD_BYTES // (4 * movie.shape[1] * movie.shape[2]), 1))
         ahead: List[Future[np.ndarray]] = [self._pool.submit(_read, movie, t) for t in missing[:at_once]]
-        asked = len(ahead)
+        submitted = len(ahead)
         for t in wanted:
             raw = self._frames.get(t)
             if raw is None:
                 # A frame that was cached when this began may have been released since.
                 host = ahead.pop(0).result() if t in missing else _read(movie, t)
-                if t in missing and asked < len(missing):
-                    ahead.append(self._pool.submit(_read, movie, missing[asked]))
-                    asked += 1
+                if t in missing and submitted < len(missing):
+                    ahead.append(self._pool.submit(_read, movie, missing[submitted]))
+                    submitted += 1
                 raw = self._device.upload(host)
                 if self._caching and self._has_room(movie.shape):
                     self._frames[t] = raw
@@ -93,7 +97,7 @@ class FrameStore:
         return self._device.free_bytes() > (SPARE_FRAMES + SPARE_OF_EACH_FRAME * n) * 4 * ny * nx
 
     def corrections(self, source: FrameSource) -> Corrections:
-        """The source's corrections on the device; they stay there as long as the host's arrays live."""
+        """The source's corrections on the device; they stay there as long as the host's arrays exist."""
         table = source.defects
         defects = None
         if table is not None and len(table.rows):
@@ -105,13 +109,13 @@ class FrameStore:
         )
 
     def _keep(self, host: np.ndarray, upload: Any) -> Any:
-        """Device copy of what belongs to this very host array, as long as that lives."""
-        found = self._kept.get(id(host))
-        if found is None or found[0]() is not host:
+        """Device copy of data that belongs to this host array; it is kept as long as the host array exists."""
+        entry = self._kept.get(id(host))
+        if entry is None or entry[0]() is not host:
             key, kept = id(host), self._kept
-            found = (weakref.ref(host, lambda _: kept.pop(key, None)), upload(host))
-            kept[key] = found
-        return found[1]
+            entry = (weakref.ref(host, lambda _: kept.pop(key, None)), upload(host))
+            kept[key] = entry
+        return entry[1]
 
     def _upload_float(self, host: np.ndarray) -> DeviceArray:
         return self._device.upload(np.ascontiguousarray(host, np.float32))
@@ -119,7 +123,7 @@ class FrameStore:
     def _upload_defects(self, table: Any, nx: int) -> DefectTable:
         flat = table.rows.astype(np.int64) * nx + table.cols
         parts = (flat, table.indptr, table.neighbours_flat_index)
-        # An image of defects alone has no good neighbours; an array can't be empty on the device.
+        # If all pixels are defects there are no neighbours, but an array on the device can't be empty.
         host = [np.asarray(a if len(a) else [0], np.int32) for a in parts]
         return DefectTable(len(flat), *(self._device.upload(a) for a in host))
 
@@ -130,21 +134,21 @@ class FrameStore:
         (height, width), nx = out.shape[-2:], raw.shape[-1]
         name = PIXEL_NAMES[np.dtype(raw.dtype).str[1:]]
         dark, gain, defects = corrections
-        where = np.int32(top), np.int32(left)
+        corner = np.int32(top), np.int32(left)
         self._device.launch(
-            "correct", f"correct_{name}", (-(-width // 256), height), (256,),
-            raw, np.int32(nx), dark, gain, *where, np.int32(width), out,
+            "correct", f"correct_{name}", (-(-width // PIXEL_THREADS), height), (PIXEL_THREADS,),
+            raw, np.int32(nx), dark, gain, *corner, np.int32(width), out,
         )  # fmt: skip
         if defects is not None:
             self._device.launch(
-                "correct", f"replace_defects_{name}", (-(-defects.n // 128),), (128,),
+                "correct", f"replace_defects_{name}", (-(-defects.n // THREADS),), (THREADS,),
                 raw, np.int32(nx), dark, gain, np.int32(defects.n), defects.defects, defects.first,
-                defects.neighbours, *where, np.int32(height), np.int32(width), out,
+                defects.neighbours, *corner, np.int32(height), np.int32(width), out,
             )  # fmt: skip
 
 
 def native(raw: np.ndarray) -> np.ndarray:
-    """The frame, contiguous and in a type that the kernels know."""
+    """The frame, contiguous and in a type that the kernels support."""
     if not raw.dtype.isnative:
         raw = raw.astype(raw.dtype.newbyteorder("="))
     return np.ascontiguousarray(raw, None if raw.dtype.str[1:] in PIXEL_NAMES else np.float32)

@@ -1,4 +1,4 @@
-"""The parts of CUDA that the GPU backend needs (driver, pycuda, compiler, cuFFT): where they are, which is missing."""
+"""The software that the GPU backend needs (driver, pycuda, compiler, cuFFT): where it is and what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import List, Optional
 
 from ..errors import SettingsError
-from . import cufft as fft
+from . import cufft
 
 NO_DEVICE = 100
 NO_COMPILER = (
@@ -28,7 +28,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class GpuInfo:
-    """One GPU as the driver sees it. `index` counts what CUDA_VISIBLE_DEVICES leaves visible."""
+    """One GPU as the driver reports it. `index` counts the GPUs that CUDA_VISIBLE_DEVICES leaves visible."""
 
     index: int
     name: str
@@ -42,7 +42,7 @@ def architecture(gpu: GpuInfo) -> str:
 
 
 class DriverError(OSError):
-    """The NVIDIA driver is missing or finds no GPU; the text says which and what to do."""
+    """The NVIDIA driver is missing or finds no GPU; the text explains which and what to do."""
 
 
 def _driver() -> ctypes.CDLL:
@@ -55,13 +55,13 @@ def _driver() -> ctypes.CDLL:
         ) from error
     code = driver.cuInit(0)
     if code:
-        other = f"the NVIDIA driver does not start (error {code}): see what nvidia-smi says"
+        other = f"the NVIDIA driver does not start (error {code}): see the messages of nvidia-smi"
         raise DriverError(_REASONS.get(code, other))
     return driver
 
 
 def gpus() -> List[GpuInfo]:
-    """All visible GPUs. Needs the driver alone.
+    """All visible GPUs. Only the driver is needed.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def gpus() -> List[GpuInfo]:
     driver.cuDeviceGetCount(ctypes.byref(count))
     if not count.value:
         raise DriverError(_REASONS[NO_DEVICE])
-    found = []
+    visible = []
     for index in range(count.value):
         handle, size, major, minor = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int(), ctypes.c_int()
         name = ctypes.create_string_buffer(256)
@@ -81,12 +81,12 @@ def gpus() -> List[GpuInfo]:
         driver.cuDeviceTotalMem_v2(ctypes.byref(size), handle)
         driver.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)
         driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
-        found.append(GpuInfo(index, name.value.decode(), size.value, f"{major.value}.{minor.value}"))
-    return found
+        visible.append(GpuInfo(index, name.value.decode(), size.value, f"{major.value}.{minor.value}"))
+    return visible
 
 
 def visible_gpus() -> List[GpuInfo]:
-    """As `gpus`, but none where the driver is missing."""
+    """As `gpus`, but an empty list if there is no driver or no GPU."""
     try:
         return gpus()
     except DriverError:
@@ -102,21 +102,21 @@ def driver_version() -> str:
 
 def find_nvcc() -> Optional[str]:
     """Path of the CUDA compiler, or None. FLEXALIGN_CUDA_BIN and CUDA_HOME come before PATH."""
-    toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
-    scipion = os.environ.get("CUDA_BIN")  # for all plugins
-    chosen = (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(t, "bin") for t in toolkits), scipion)
+    folders = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
+    scipion = os.environ.get("CUDA_BIN")  # Scipion's setting for all plugins
+    chosen = (os.environ.get("FLEXALIGN_CUDA_BIN"), *(os.path.join(f, "bin") for f in folders), scipion)
     for folder in filter(None, chosen):
-        found = shutil.which("nvcc", path=folder)
-        if found:
-            return found
+        nvcc = shutil.which("nvcc", path=folder)
+        if nvcc:
+            return nvcc
     others = ["/usr/local/cuda/bin", *sorted(glob.glob("/usr/local/cuda-*/bin"), reverse=True)]
     return shutil.which("nvcc") or shutil.which("nvcc", path=os.pathsep.join(others))
 
 
 def missing_parts(kernels_compiled: bool = False) -> List[str]:
-    """What keeps the GPU backend from working, each with what to do about it; empty when all parts are there.
+    """One line for each missing part of the GPU backend, with the remedy; empty if nothing is missing.
 
-    kernels_compiled : the kernels need no compiler any more.
+    kernels_compiled : whether the kernels are already compiled, so that no compiler is needed.
     """
     missing = []
     try:
@@ -128,8 +128,8 @@ def missing_parts(kernels_compiled: bool = False) -> List[str]:
     if not kernels_compiled and find_nvcc() is None:
         missing.append(NO_COMPILER)
     try:
-        fft.load()
-    except fft.CufftMissing as error:
+        cufft.load()
+    except cufft.CufftMissing as error:
         missing.append(
             f"cuFFT is missing ({error}): pip install nvidia-cufft (CUDA 13) or nvidia-cufft-cu12 (CUDA 12), or set "
             "FLEXALIGN_CUDA_LIB to the folder that holds libcufft.so"
@@ -142,7 +142,7 @@ def device_index(device: str) -> int:
 
     Raises
     ------
-    SettingsError : it is no device's name.
+    SettingsError : this is no name of a CUDA device.
     """
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number or "0").isdigit() or device.endswith(":"):
@@ -155,7 +155,7 @@ def devices_of(gpu_list: str) -> List[str]:
 
     Raises
     ------
-    SettingsError : an item is no number.
+    SettingsError : an item is no number or range.
     """
     numbers: List[int] = []
     for item in gpu_list.replace(",", " ").split():

@@ -1,4 +1,4 @@
-"""Images on a CUDA device: made of sums of frames, filtered and whitened (mix.cu); with fewer pixels (crop.cu)."""
+"""Images on a CUDA device: filtered and whitened sums of frames (mix.cu), and Fourier crops (crop.cu)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 
 from ..backend import LEAST_INTERPOLATION_POWER, Mix
+from .block_sizes import THREADS
 from .device import Device, DeviceArray
 
 
 def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
     """Images (ny, nx) float32 of sums (n_sums, ny, nx); each sum is transformed once.
 
-    Takes the memory of one spectrum for each mix, of one more where mixes share a sum or one has several, and of one
-    image.
+    Needs the memory of one image, of one spectrum per mix, and of one more spectrum if mixes share a sum or a mix has
+    several sums.
     """
     _, ny, nx = sums.shape
     half = (1, ny, nx // 2 + 1)
@@ -34,7 +35,7 @@ def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[
             factors = np.ascontiguousarray(mixes[k].factors[:, s], np.float32)
             first, last = (np.int32(s == used[k][end]) for end in (0, -1))
             device.launch(
-                "mix", "mix", (-(-half[2] // 128), ny), (128,),
+                "mix", "mix", (-(-half[2] // THREADS), ny), (THREADS,),
                 spectrum, np.int32(half[2]), *along, device.upload(factors), np.int32(len(factors)),
                 powers[k], np.int32(len(mixes[k].power)), first, last, np.float32(LEAST_INTERPOLATION_POWER),
                 np.float32(1.0 / (ny * nx)), totals[k],
@@ -58,15 +59,15 @@ def crop_image(device: Device, image: np.ndarray, size: Tuple[int, int]) -> np.n
     device.rfft2(device.upload(np.ascontiguousarray(image, np.float32)[None]), full)
     cropped = device.empty((1, oy, ox // 2 + 1), np.complex64)
     sizes = [np.int32(n) for n in (ny, nx, oy, ox)]
-    blocks = (-(-(ox // 2 + 1) // 128), oy)
-    device.launch("crop", "crop_image", blocks, (128,), full, *sizes, np.float32(1.0 / (ny * nx)), cropped)
+    blocks = (-(-(ox // 2 + 1) // THREADS), oy)
+    device.launch("crop", "crop_image", blocks, (THREADS,), full, *sizes, np.float32(1.0 / (ny * nx)), cropped)
     out = device.empty((1, oy, ox), np.float32)
     device.irfft2(cropped, out)
     return device.download(out)[0]
 
 
 def whole_spectrum(half: np.ndarray, nx: int) -> np.ndarray:
-    """Power (ny, nx) of a real image from that of the columns (ny, nx // 2 + 1)."""
+    """Power spectrum (ny, nx) of a real image from its half (ny, nx // 2 + 1)."""
     mirrored = np.roll(half[::-1, 1 : (nx + 1) // 2][:, ::-1], 1, axis=0)
     return np.concatenate([half, mirrored], axis=1)
 

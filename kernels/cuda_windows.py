@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional, Tuple
 import numpy as np
 
 from ..backend import PEAK_RADIUS_PX, CorrelationWindows, Peaks
+from .block_sizes import REFINE_THREADS, TERM_THREADS, THREADS
 from .device import Device, DeviceArray
 
 
@@ -15,9 +16,9 @@ class CudaWindows(CorrelationWindows):
 
     Parameters
     ----------
-    fit : runs a function and makes room for it when memory is short.
+    fit : runs a function, and again with less memory in use if memory runs out.
     windows : (batch, n_pairs, width, width) float32.
-    shifts : (batch, n, 2), applied before.
+    shifts : (batch, n, 2), applied before the correlation, band pixels.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class CudaWindows(CorrelationWindows):
         return self._device.download(self._windows)
 
     def peaks(self, around: Optional[np.ndarray] = None, radius: Optional[float] = None) -> Peaks:
-        found: Peaks = self._fit(lambda: self._peaks(around, radius))
-        return found
+        peaks: Peaks = self._fit(lambda: self._peaks(around, radius))
+        return peaks
 
     def _peaks(self, around: Optional[np.ndarray], radius: Optional[float]) -> Peaks:
         batch, n_pairs, h, w = self._windows.shape
@@ -58,7 +59,7 @@ class CudaWindows(CorrelationWindows):
             "peaks",
             "find_peaks",
             (count,),
-            (128,),
+            (THREADS,),
             self._windows,
             *size,
             centres,
@@ -67,11 +68,18 @@ class CudaWindows(CorrelationWindows):
             out,
         )
         self._device.launch(
-            "peaks", "refine_peaks", (-(-count // 64),), (64,), self._windows, np.int32(count), *size, out
+            "peaks",
+            "refine_peaks",
+            (-(-count // REFINE_THREADS),),
+            (REFINE_THREADS,),
+            self._windows,
+            np.int32(count),
+            *size,
+            out,
         )
-        found = self._device.download(out).astype(np.float64)
-        position = found[..., 0:2] + found[..., 2:4] - h // 2
-        return Peaks(position * self._step + offset, found[..., 4], found[..., 5], found[..., 6] != 0)
+        values = self._device.download(out).astype(np.float64)  # as peaks.cu defines them
+        position = values[..., 0:2] + values[..., 2:4] - h // 2
+        return Peaks(position * self._step + offset, values[..., 4], values[..., 5], values[..., 6] != 0)
 
     def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         if self._objective is None:
@@ -83,7 +91,7 @@ class CudaWindows(CorrelationWindows):
 
 
 class _Objective:
-    """What the evaluations of one objective share: B-spline coefficients, the pairs of each frame, the weights."""
+    """Data shared by all evaluations of an objective: B-spline coefficients, the pairs of each frame, the weights."""
 
     def __init__(self, device: Device, windows: DeviceArray, pairs: np.ndarray, frames: int):
         self._device = device
@@ -93,12 +101,12 @@ class _Objective:
         for source, lines, n, line_stride, stride in ((windows, h, w, w, 1), (self._coefficients, w, h, 1, w)):
             all_lines = batch * n_pairs * lines
             device.launch(
-                "objective", "prefilter", (-(-all_lines // 128),), (128,),
+                "objective", "prefilter", (-(-all_lines // THREADS),), (THREADS,),
                 source, np.int64(all_lines), np.int32(lines), np.int32(n), np.int32(line_stride), np.int32(stride),
                 self._coefficients,
             )  # fmt: skip
         self._pairs = device.upload(np.ascontiguousarray(pairs, np.int32))
-        # Sorted by frame, each frame's pairs in their order.
+        # Sorted by frame; the pairs of a frame keep their order.
         members = np.ascontiguousarray(pairs).ravel()
         order = np.argsort(members, kind="stable")
         self._entries = device.upload(order.astype(np.int32))
@@ -111,16 +119,17 @@ class _Objective:
         """Values (batch,) and gradients (batch, frames, 2) at shifts in window samples."""
         batch, n_pairs, h, w = self._coefficients.shape
         if self._weights is None or not np.array_equal(self._weights[0], weights):
-            mine = np.array(weights, np.float64)
-            self._weights = mine, self._device.upload(mine)
-        at = self._device.upload(np.ascontiguousarray(shifts, np.float64))
+            copied = np.array(weights, np.float64)
+            self._weights = copied, self._device.upload(copied)
+        shifts_on_device = self._device.upload(np.ascontiguousarray(shifts, np.float64))
         n = np.int32(n_pairs), np.int32(self._frames)
         self._device.launch(
-            "objective", "pair_terms", (-(-n_pairs // 128), batch), (128,),
-            self._coefficients, np.int32(h), np.int32(w), self._pairs, *n, at, self._weights[1], self._terms,
+            "objective", "pair_terms", (-(-n_pairs // THREADS), batch), (THREADS,),
+            self._coefficients, np.int32(h), np.int32(w), self._pairs, *n, shifts_on_device,
+            self._weights[1], self._terms,
         )  # fmt: skip
         self._device.launch(
-            "objective", "sum_terms", (self._frames + 1, batch), (64,),
+            "objective", "sum_terms", (self._frames + 1, batch), (TERM_THREADS,),
             self._terms, *n, self._first, self._entries, self._result,
         )  # fmt: skip
         result = self._device.download(self._result)

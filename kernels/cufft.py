@@ -1,6 +1,6 @@
-"""cuFFT through ctypes: batched 2-D transforms of real images, out of place, in a work area that the caller owns.
+"""cuFFT through ctypes: batched 2-D transforms of real images, out of place, in a work area from the caller.
 
-cuFFT sits on the CUDA runtime, so the current context must be the device's primary one.
+cuFFT uses the CUDA runtime, so the current context must be the device's primary context.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .device import DeviceArray, DeviceError, DeviceOutOfMemory
 
 KINDS = {"r2c": 0x2A, "c2r": 0x2C}
 ALLOC_FAILED = 2
-MAX_PLANS = 32  # kept at a time; a plan also holds tables on the device
+MAX_PLANS = 32  # kept at a time, because each has tables on the device
 _STATUS = {
     1: "INVALID_PLAN",
     2: "ALLOC_FAILED",
@@ -54,7 +54,7 @@ class CufftMissing(OSError):
 
 
 def candidates() -> Iterator[str]:
-    """Where libcufft may be: the user's folder, NVIDIA's wheels, the toolkit, then where the loader looks."""
+    """Possible places of libcufft: the user's folder, NVIDIA's wheels, the toolkit, then the loader's search path."""
     if os.environ.get("FLEXALIGN_CUDA_LIB"):
         yield from _newest_first(glob.escape(os.environ["FLEXALIGN_CUDA_LIB"]))
     for path in dict.fromkeys(sys.path):
@@ -77,7 +77,7 @@ def load() -> Any:
 
     Raises
     ------
-    CufftMissing : no library could be loaded; says why the likeliest one could not.
+    CufftMissing : no library could be loaded; the text is the loader's message for the first candidate.
     """
     global _library
     if _library is None:
@@ -116,11 +116,11 @@ def version() -> str:
 
 
 class Plan:
-    """`batch` transforms of (ny, nx) images, float32 <-> (ny, nx // 2 + 1) complex64, without a work area.
+    """`batch` transforms of (ny, nx) images, float32 <-> (ny, nx // 2 + 1) complex64; the work area is the caller's.
 
     Attributes
     ----------
-    work_bytes : exact size of the work area that it needs.
+    work_bytes : exact size of the work area.
     """
 
     def __init__(self, kind: str, ny: int, nx: int, batch: int):
@@ -135,7 +135,7 @@ class Plan:
         self.work_bytes = work.value
 
     def execute(self, source: int, target: int, work: int, stream: int) -> None:
-        """Transform the images at address `source`. Nothing is scaled; c2r destroys its input."""
+        """Transform the images at the device address `source`, unnormalised. c2r destroys its input."""
         call("cufftSetStream", self._handle, ctypes.c_void_p(stream))
         if self.work_bytes:
             call("cufftSetWorkArea", self._handle, ctypes.c_void_p(work))
@@ -149,7 +149,7 @@ class Plan:
 
 
 def work_bytes(kind: str, ny: int, nx: int, batch: int) -> int:
-    """Work area of a plan, exact, without making it."""
+    """Exact size of a plan's work area, without making the plan."""
     handle, work = _new_handle(), ctypes.c_size_t()
     try:
         call("cufftGetSizeMany64", handle, *_layout(kind, ny, nx, batch), ctypes.byref(work))
@@ -178,7 +178,7 @@ def _layout(kind: str, ny: int, nx: int, batch: int) -> Tuple[Any, ...]:
 
 
 class Transforms:
-    """Plans of one device, kept by shape, which share one work area: they run one after the other.
+    """Plans of one device, cached by shape. They share one work area, because they run one after the other.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class Transforms:
         plan.execute(source, target, 0 if self._work is None else self._work.pointer, stream)
 
     def plan(self, kind: str, ny: int, nx: int, batch: int) -> Plan:
-        """The plan, made now or before. Raises DeviceOutOfMemory when its tables do not fit."""
+        """The plan, new or cached. Raises DeviceOutOfMemory when its tables do not fit."""
         key = kind, ny, nx, batch
         plan = self._plans.get(key)
         if plan is None:
@@ -220,7 +220,7 @@ class Transforms:
         return plan
 
     def close(self) -> None:
-        """Give everything back; what is needed again is made again."""
+        """Release all plans and the work area; they are made again when needed."""
         for plan in self._plans.values():
             plan.close()
         self._plans.clear()

@@ -1,7 +1,7 @@
 """A CUDA device as `cuda.CudaBackend` sees it: memory, copies, kernel launches and Fourier transforms.
 
-The backend speaks to this interface alone. `pycuda_device.PycudaDevice` is a GPU; the tests have one that computes on
-the CPU.
+The backend uses only this interface. `pycuda_device.PycudaDevice` implements it for GPUs; the tests have an
+implementation that computes on the CPU.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 
 from ..errors import FlexAlignError
 
-BATCH_BYTES = 1 << 30  # of whole frames handled at once: larger batches gain nothing
+BATCH_BYTES = 1 << 30  # of whole frames processed at once; larger batches are not faster
 
 
 class DeviceError(FlexAlignError):
-    """The device or its driver failed: nothing more can be computed on it by this process."""
+    """The device or its driver failed; this process can't use the device any more."""
 
 
 class DeviceOutOfMemory(FlexAlignError):
-    """An allocation did not fit. Nothing was changed: smaller batches may be tried.
+    """An allocation did not fit. The device still works: the operation can be repeated with smaller batches.
 
     Attributes
     ----------
-    needed_bytes : what was asked for. free_bytes : what was free then.
+    needed_bytes : size of the allocation. free_bytes : memory that was free.
     """
 
     def __init__(self, needed_bytes: int, free_bytes: int):
@@ -38,11 +38,11 @@ class DeviceOutOfMemory(FlexAlignError):
 
 
 class DeviceTooSmall(FlexAlignError):
-    """A movie does not fit into the device's memory, however small the batches; others may."""
+    """A movie does not fit into the device's memory even with the smallest batches; smaller movies may fit."""
 
 
 class DeviceArray:
-    """C-contiguous array in the device's memory, which is free again when the last array or view of it is gone.
+    """C-contiguous array in the device's memory. The memory is released with the last array or view that uses it.
 
     Attributes
     ----------
@@ -70,26 +70,26 @@ class DeviceArray:
         return self.size * self.dtype.itemsize
 
     def part(self, offset_items: int, shape: Sequence[int]) -> DeviceArray:
-        """View that begins `offset_items` items into this array; it keeps the memory."""
+        """View of this memory that begins at item `offset_items`; raises ValueError if it exceeds the array."""
         view = DeviceArray(self.pointer + offset_items * self.dtype.itemsize, shape, self.dtype, self._owner)
         if offset_items < 0 or offset_items + view.size > self.size:
             raise ValueError(f"A view of {view.shape} at item {offset_items} is outside an array of {self.shape}.")
         return view
 
     def free(self) -> None:
-        """Give this array's hold on the memory up before it is garbage."""
+        """Release this array's reference to the memory now instead of at garbage collection."""
         self._owner = None
 
 
 class Device(ABC):
-    """One device. Work is done in the order of the calls; only copies from the host overlap with it.
+    """One device. Operations run in the order of the calls; only copies from the host overlap with them.
 
-    Methods may be called from any thread, one at a time. All that allocate raise `DeviceOutOfMemory`.
+    Methods may be called from any thread, one at a time. Methods that allocate memory may raise `DeviceOutOfMemory`.
 
     Attributes
     ----------
-    name : as the user knows it, "NVIDIA H200". total_bytes : its memory, or this process's limit.
-    peak_bytes : most memory that was held at once since the start or the last `reset_peak`.
+    name : for messages, "NVIDIA H200". total_bytes : its memory, or this process's limit.
+    peak_bytes : maximum of the used memory since the start or the last `reset_peak`.
     """
 
     name: str
@@ -98,15 +98,15 @@ class Device(ABC):
 
     @abstractmethod
     def reset_peak(self) -> None:
-        """Begin a new `peak_bytes` with what is held now."""
+        """Set `peak_bytes` to the memory that is used now."""
 
     @abstractmethod
     def release_unused(self) -> None:
-        """Give back what is only kept for reuse, when other sizes will be needed from now on."""
+        """Release memory that is only kept for reuse."""
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Memory that new arrays can have: what nobody uses, within this process's limit."""
+        """Memory that is available for new arrays, within this process's limit."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
@@ -118,17 +118,17 @@ class Device(ABC):
 
     @abstractmethod
     def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
-        """Copy to the device. The host array may change as soon as this returns; later work sees the copy.
+        """Copy to the device. The host array may be changed after the call.
 
         Parameters
         ----------
-        stream : index of the queue that copies; queues do not wait for each other.
-        out : array of as many bytes to fill, instead of a new one.
+        stream : index of the queue of copies; queues do not wait for each other.
+        out : existing array of the same number of bytes to fill; a new one is made when None.
         """
 
     @abstractmethod
     def download(self, array: DeviceArray) -> np.ndarray:
-        """Copy to the host, after all work on the device is done."""
+        """Copy to the host after all operations on the device have finished."""
 
     def view(self, array: DeviceArray, offset_items: int, shape: Sequence[int]) -> DeviceArray:
         """Part of an array, in the same memory."""
@@ -152,16 +152,16 @@ class Device(ABC):
 
     @abstractmethod
     def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is lost."""
+        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is destroyed."""
 
     @abstractmethod
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
-        """Memory that `batch` transforms of (ny, nx) need besides their arrays. kind : "r2c" or "c2r"."""
+        """Work area in bytes that `batch` transforms of (ny, nx) need. kind : "r2c" or "c2r"."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait for all work."""
+        """Wait until all operations have finished."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back; the device can't be used afterwards."""
+        """Release everything; the device can't be used afterwards."""

@@ -1,4 +1,4 @@
-// One image's spectrum from the spectra of sums of frames, filtered by radial frequency and whitened (`backend.Mix`):
+// Spectrum of one image from the spectra of sums of frames, filtered by radial frequency and whitened (`backend.Mix`):
 //
 //     total[r][c] = factors[i] * spectrum[r][c] + (total[r][c] unless `first`)
 //     if `last`:  total[r][c] *= scale / sqrt(max(sum_lm power[j][l][m] cos(l w_r) cos(m w_c), lost))
@@ -10,13 +10,13 @@
 
 __device__ __forceinline__ int radial(float f, int n) { return min((int)(f * (1.41421356f * n)), n - 1); }
 
-// Launch: (ceil(nxh / 128), ny) blocks of 128 threads, one coefficient each.
+// Launch: (ceil(nxh / THREADS), ny) blocks of THREADS threads, one coefficient each.
 // Bytes per coefficient: 16, and 8 more unless first; the tables stay in the caches.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(THREADS)
     mix(const float2 *spectrum, int nxh, const float *__restrict__ along_y, const float *__restrict__ along_x,
         const float *__restrict__ factors, int n_factors, const float *__restrict__ power, int n_power,
         int first, int last, float lost, float scale, float2 *total) {
-    const int c = blockIdx.x * 128 + threadIdx.x, r = blockIdx.y;
+    const int c = blockIdx.x * THREADS + threadIdx.x, r = blockIdx.y;
     if (c >= nxh) return;
     const float *y = along_y + r * LAGS, *x = along_x + c * LAGS;
     const float f = sqrtf(y[0] * y[0] + x[0] * x[0]);

@@ -1,15 +1,15 @@
 // The refinement's objective, sum over pairs of weight * window(shift_j - shift_i), and its gradient.
 //
-// Windows become cubic B-spline coefficients once (float). The value and the gradient are evaluated and added in
-// double: a line search stalls on sums whose last digits depend on rounding. It is little work, a few hundred
-// operations for each pair; no other kernel uses double.
+// Windows are converted to cubic B-spline coefficients once (float). The value and the gradient are evaluated and
+// summed in double precision, because a line search stalls if rounding errors of the sums are too large. This costs
+// only a few hundred operations per pair; no other kernel uses double precision.
 
 // Cubic B-spline coefficients of the lines of windows along one axis (mirror boundaries); out may be `windows`.
 // Element k of line i of window m is at m * lines * n + i * line_stride + k * stride.
-// Launch: one thread for each line of all windows, 128 a block. Bytes per element: 16.
-extern "C" __global__ void __launch_bounds__(128)
+// Launch: one thread for each line of all windows, THREADS a block. Bytes per element: 16.
+extern "C" __global__ void __launch_bounds__(THREADS)
     prefilter(const float *windows, long long all_lines, int lines, int n, int line_stride, int stride, float *out) {
-    const long long line = (long long)blockIdx.x * 128 + threadIdx.x;
+    const long long line = (long long)blockIdx.x * THREADS + threadIdx.x;
     if (line >= all_lines) return;
     const long long start = line / lines * lines * n + line % lines * line_stride;
     const float *v = windows + start;
@@ -50,13 +50,14 @@ __device__ __forceinline__ void cubic(double f, double *w, double *d) {
 
 // terms[b][p] = weight * (value, d value / d shift_j along y, along x, 0); the gradient for i is the negative.
 // coefficients: (batch, n_pairs, h, w). shifts: (batch, frames, 2) in window samples. Beyond its rim a window is
-// constant: a pair that left it neither pushes nor pulls.
-// Launch: (ceil(n_pairs / 128), batch) blocks of 128 threads, one pair each. Bytes: 16 coefficients and 32 written.
-extern "C" __global__ void __launch_bounds__(128)
+// constant: the gradient of a pair outside is 0.
+// Launch: (ceil(n_pairs / THREADS), batch) blocks of THREADS threads, one pair each.
+// Bytes: 16 coefficients and 32 written.
+extern "C" __global__ void __launch_bounds__(THREADS)
     pair_terms(const float *__restrict__ coefficients, int h, int w, const int2 *__restrict__ pairs, int n_pairs,
                int frames, const double2 *__restrict__ shifts, const double *__restrict__ weights,
                double *__restrict__ terms) {
-    const int p = blockIdx.x * 128 + threadIdx.x;
+    const int p = blockIdx.x * THREADS + threadIdx.x;
     if (p >= n_pairs) return;
     const size_t b = blockIdx.y, q = b * n_pairs + p;
     const double2 from = shifts[b * frames + pairs[p].x], to = shifts[b * frames + pairs[p].y];
@@ -90,20 +91,20 @@ extern "C" __global__ void __launch_bounds__(128)
 // result[b] = (value, then the gradient (frames, 2)). Block t < frames adds the terms of the pairs that frame t is in:
 // entries[first[t]] .. entries[first[t + 1] - 1] hold 2 * pair + (1 where it is the pair's second frame); block
 // t = frames adds the values of all pairs.
-// Launch: (frames + 1, batch) blocks of 64 threads; thread 0 writes. Bytes: 64 for each pair.
-extern "C" __global__ void __launch_bounds__(64)
+// Launch: (frames + 1, batch) blocks of TERM_THREADS threads; thread 0 writes. Bytes: 64 for each pair.
+extern "C" __global__ void __launch_bounds__(TERM_THREADS)
     sum_terms(const double *__restrict__ terms, int n_pairs, int frames, const int *__restrict__ first,
               const int *__restrict__ entries, double *__restrict__ result) {
-    __shared__ double part[64][2];
+    __shared__ double part[TERM_THREADS][2];
     const int t = blockIdx.x;
     const size_t b = blockIdx.y;
     terms += 4 * b * n_pairs;
     result += b * (2 * frames + 1);
     double sum_y = 0, sum_x = 0;
     if (t == frames) {
-        for (int p = threadIdx.x; p < n_pairs; p += 64) sum_y += terms[4 * (size_t)p];
+        for (int p = threadIdx.x; p < n_pairs; p += TERM_THREADS) sum_y += terms[4 * (size_t)p];
     } else {
-        for (int e = first[t] + threadIdx.x; e < first[t + 1]; e += 64) {
+        for (int e = first[t] + threadIdx.x; e < first[t + 1]; e += TERM_THREADS) {
             const double *term = terms + 4 * (size_t)(entries[e] / 2), sign = entries[e] % 2 ? 1 : -1;
             sum_y += sign * term[1];
             sum_x += sign * term[2];
@@ -111,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(64)
     }
     part[threadIdx.x][0] = sum_y;
     part[threadIdx.x][1] = sum_x;
-    for (int d = 32; d; d >>= 1) {
+    for (int d = TERM_THREADS / 2; d; d >>= 1) {
         __syncthreads();
         if (threadIdx.x < d) {
             part[threadIdx.x][0] += part[threadIdx.x + d][0];

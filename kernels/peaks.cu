@@ -1,5 +1,4 @@
 // Highest point of each correlation window within a radius, its sub-pixel position, and the window's noise.
-#define THREADS 128
 #define NOT_FOUND 0x7fffffff
 
 // Sum over the block's threads, the same in all of them. The order of the additions is fixed.
@@ -14,11 +13,11 @@ __device__ __forceinline__ float block_sum(float v, float *part) {
     return part[0];
 }
 
-// out[k] = (y, x, 0, 0, height, noise, on rim) of windows[k], (h, w): its highest pixel, and whether that lies on the rim
-// of the search or of the window.
-// around[k] = (y, x), centre of the search. The noise is the standard deviation of what is further than `exclude`
-// from the maximum. The first of equal maxima counts.
-// Launch: one block of 128 threads for each window; thread 0 writes. Bytes: 4 * h * w, twice more from the caches.
+// out[k] = (y, x, 0, 0, height, noise, on rim) of windows[k], (h, w): its highest pixel, and whether that lies on the
+// rim of the search or of the window.
+// around[k] = (y, x), centre of the search. The noise is the standard deviation of the pixels further than `exclude`
+// from the maximum. Of equal maxima the first one is used.
+// Launch: one block of THREADS threads for each window; thread 0 writes. Bytes: 4 * h * w, twice more from the caches.
 extern "C" __global__ void __launch_bounds__(THREADS)
     find_peaks(const float *__restrict__ windows, int h, int w, const float *__restrict__ around, float radius,
                float exclude, float *__restrict__ out) {
@@ -95,15 +94,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     out[6] = rim;
 }
 
-// Factors of u^k in the quartic through values at -2, -1, 0, 1, 2.
+// Row k: factors of u^k in the quartic through values at -2, -1, 0, 1, 2.
 __constant__ float QUARTIC[5][5] = {{0.f, 0.f, 1.f, 0.f, 0.f},
                                     {1.f / 12, -2.f / 3, 0.f, 2.f / 3, -1.f / 12},
                                     {-1.f / 24, 2.f / 3, -1.25f, 2.f / 3, -1.f / 24},
                                     {-1.f / 12, 1.f / 6, 0.f, -1.f / 6, 1.f / 12},
                                     {1.f / 24, -1.f / 6, 0.25f, -1.f / 6, 1.f / 24}};
 
-// Maximum of the biquartic sum_km c[5 * k + m] u^k v^m near (0, 0) by Newton's method: (u, v, value); 0 if it leaves the
-// pixel or there is none.
+// Maximum of the biquartic sum_km c[5 * k + m] u^k v^m near (0, 0) by Newton's method: (u, v, value); 0 if it leaves
+// the pixel or there is no maximum.
 __device__ __forceinline__ float3 maximum(const float *c) {
     float u = 0, v = 0, f = 0;
 #pragma unroll 1
@@ -138,19 +137,19 @@ __device__ __forceinline__ float3 maximum(const float *c) {
 }
 
 // Moves peaks that are not on the rim to the maximum of the biquartic through the 5 x 5 values around them: sets
-// (dy, dx, height) of out[k]. The correlation is oversampled by its low-pass, so that the polynomial follows it.
-// Launch: one thread for each window, 64 a block. Bytes: 100 of each window.
-extern "C" __global__ void __launch_bounds__(64)
+// (dy, dx, height) of out[k]. The correlation is oversampled by its low-pass, so that the polynomial is accurate.
+// Launch: one thread for each window, REFINE_THREADS a block. Bytes: 100 of each window.
+extern "C" __global__ void __launch_bounds__(REFINE_THREADS)
     refine_peaks(const float *__restrict__ windows, int count, int h, int w, float *__restrict__ out) {
-    __shared__ float values[64][25], coefficients[64][25];
-    const int q = blockIdx.x * 64 + threadIdx.x;
+    __shared__ float values[REFINE_THREADS][25], coefficients[REFINE_THREADS][25];
+    const int q = blockIdx.x * REFINE_THREADS + threadIdx.x;
     if (q >= count) return;
     out += (size_t)q * 7;
     if (out[6] != 0) return;
     const float *window = windows + ((size_t)q * h + (int)out[0] - 2) * w + (int)out[1] - 2;
     float *v = values[threadIdx.x], *c = coefficients[threadIdx.x];
     const float best = out[4];
-    // Relative to the maximum: digits are needed where the surface is flat.
+    // Relative to the maximum, because small differences near it need all digits.
     float depth = 0;
     for (int k = 0; k < 25; k++) {
         v[k] = window[k / 5 * w + k % 5] - best;

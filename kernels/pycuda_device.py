@@ -1,8 +1,9 @@
 """A GPU, through pycuda and cuFFT.
 
-One stream does all work in order. Copies from the host run on streams of their own through pairs of pinned buffers, so
-that the next frame travels while the last one is computed: work that is queued after a copy waits for it on the
-device, not here. Memory comes from a pool, since giving memory back to the driver would wait for all work.
+One stream executes all kernels and transforms in order. Copies from the host run on streams of their own through pairs
+of pinned buffers, so that the next frame is copied while the previous one is processed. Operations that are queued
+after a copy wait for it on the device; the host does not wait. Memory comes from a pool, because returning memory to
+the driver would wait for all operations.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import numpy as np
 
 from ..errors import SettingsError
-from . import cuda_installation as toolkit
-from . import cufft as fft
+from . import cuda_installation, cufft
 from .cubins import Cubins
 from .device import Device, DeviceArray, DeviceError
 from .pycuda_memory import Block, PinnedPair, Pool
 
-MOST_CONTEXT_BYTES, MOST_PLAN_BYTES = 640 << 20, 256 << 20  # what they take at most; more is other processes'
+MOST_CONTEXT_BYTES, MOST_PLAN_BYTES = 640 << 20, 256 << 20  # maximum; a larger difference is of other processes
 _context_bytes: Dict[int, int] = {}  # of each GPU, measured when this process first uses it
-DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory than this must be asked for
+DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory has to be requested explicitly
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 
 
@@ -36,12 +36,12 @@ class PycudaDevice(Device):
     Parameters
     ----------
     index : number of the GPU among those that CUDA_VISIBLE_DEVICES leaves visible.
-    memory_limit_bytes : most memory to take, with all that CUDA and cuFFT need; all of the GPU's when None.
+    memory_limit_bytes : limit of the used memory, including that of CUDA and cuFFT; no limit when None.
 
     Raises
     ------
-    SettingsError : the GPU does not exist, or a part that it needs is missing; says which and how to get it.
-    DeviceError : the GPU is there but can't be used.
+    SettingsError : the GPU does not exist, or software is missing; the message names it and the remedy.
+    DeviceError : the GPU exists but can't be used.
     """
 
     def __init__(self, index: int = 0, memory_limit_bytes: Optional[int] = None):
@@ -61,7 +61,7 @@ class PycudaDevice(Device):
         try:
             driver.init()
             self._context = driver.Device(index).retain_primary_context()
-            self._cubins = Cubins(toolkit.architecture(info))
+            self._cubins = Cubins(cuda_installation.architecture(info))
             with self._current():
                 used = info.total_bytes - self._pool.driver_free_bytes()
                 self.context_bytes = _context_bytes.setdefault(index, max(min(used, MOST_CONTEXT_BYTES), 0))
@@ -69,14 +69,14 @@ class PycudaDevice(Device):
                 self._stream = driver.Stream()
                 self._downloads = PinnedPair(driver, self._stream)
         except driver.Error as error:
-            raise DeviceError(f"{self.name} can't be used: {error}. Does nvidia-smi show it in order?") from error
-        self._transforms = fft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
+            raise DeviceError(f"{self.name} can't be used: {error}. Check it with nvidia-smi.") from error
+        self._transforms = cufft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
         self._open = True
         _close_at_exit(self)
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        """Make this thread own the device; failures of the driver become `DeviceError`."""
+        """Make the context current in this thread; errors of the driver become `DeviceError`."""
         driver = self._driver
         with self._lock:
             try:
@@ -84,7 +84,7 @@ class PycudaDevice(Device):
                 try:
                     yield
                 finally:
-                    with contextlib.suppress(driver.Error):  # after a fault even this fails; the fault is what is told
+                    with contextlib.suppress(driver.Error):  # after a fault this fails too; the fault is reported
                         driver.Context.pop()
             except driver.Error as error:
                 raise DeviceError(f"{self.name} failed: {error}") from error
@@ -120,13 +120,13 @@ class PycudaDevice(Device):
         return DeviceArray(hold.block.pointer, shape, dtype, hold), hold.block
 
     def _recycle(self, block: Block) -> None:
-        """A block's last array is gone; the work that uses it may still be queued."""
+        """Return a block without arrays to the pool; operations that use it may still be queued."""
         if self._open:
             with self._current():
                 self._pool.recycle(block, self._now(self._stream))
 
     def _now(self, stream: Any) -> Any:
-        """Event that happens when all that is queued on a stream is done."""
+        """Event that occurs when everything queued on a stream has finished."""
         return self._driver.Event(self._driver.event_flags.DISABLE_TIMING).record(stream)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
@@ -166,11 +166,11 @@ class PycudaDevice(Device):
     # Work
 
     def prepare(self) -> None:
-        """Have all kernels compiled, which are otherwise when first used, and see that cuFFT computes.
+        """Compile all kernels that are not compiled yet, and check that cuFFT works.
 
         Raises
         ------
-        DeviceError : the compiler is missing or refuses, or cuFFT does not fit the driver or the GPU.
+        DeviceError : the compiler is missing or fails, or cuFFT does not fit the driver or the GPU.
         """
         with self._current():
             if not self._cubins.all_cached():
@@ -228,14 +228,14 @@ class PycudaDevice(Device):
             batch = int(np.prod(leading, dtype=np.int64))
             before = self._pool.driver_free_bytes() if self._transforms.is_new(kind, ny, nx, batch) else None
             plan = self._transforms.plan(kind, ny, nx, batch)
-            if before is not None:  # its tables and code, less those of a plan that was dropped for it
+            if before is not None:  # its tables and code, minus those of a plan that it replaced
                 taken = before - self._pool.driver_free_bytes()
                 self._pool.take_other(min(max(taken, -MOST_PLAN_BYTES), MOST_PLAN_BYTES))
             self._transforms.execute(plan, source.pointer, target.pointer, self._stream.handle)
 
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
         with self._current():
-            return fft.work_bytes(kind, ny, nx, batch)
+            return cufft.work_bytes(kind, ny, nx, batch)
 
     def synchronize(self) -> None:
         with self._current():
@@ -259,7 +259,7 @@ class PycudaDevice(Device):
 
 
 class _Hold:
-    """A block's owner, shared by an array and its views: the pool has the block back when the last of them is gone."""
+    """A block's owner, shared by an array and its views. The block returns to the pool with the last of them."""
 
     def __init__(self, device: PycudaDevice, block: Block):
         self._device = device
@@ -267,32 +267,32 @@ class _Hold:
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            with contextlib.suppress(DeviceError):  # after a fault memory is free when the process ends
+            with contextlib.suppress(DeviceError):  # after a fault the end of the process frees the memory
                 self._device._recycle(self.block)
 
 
-def usable_gpu(index: int) -> toolkit.GpuInfo:
-    """The GPU of this number; SettingsError says what is missing if it can't be used."""
-    found = toolkit.visible_gpus()
-    if found and index >= len(found):
-        names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in found)
+def usable_gpu(index: int) -> cuda_installation.GpuInfo:
+    """The GPU of this number. Raises SettingsError, with what is missing, if it can't be used."""
+    gpus = cuda_installation.visible_gpus()
+    if gpus and index >= len(gpus):
+        names = ", ".join(f"cuda:{gpu.index} is {gpu.name}" for gpu in gpus)
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         note = f" (CUDA_VISIBLE_DEVICES={hidden} hides others)" if hidden is not None else ""
         raise SettingsError(f"There is no GPU cuda:{index}: {names}{note}. Numbers start at 0.")
-    compiled = bool(found) and Cubins(toolkit.architecture(found[index])).all_cached()
-    missing = toolkit.missing_parts(compiled)
+    compiled = bool(gpus) and Cubins(cuda_installation.architecture(gpus[index])).all_cached()
+    missing = cuda_installation.missing_parts(compiled)
     if missing:
         raise SettingsError(f"GPU cuda:{index} can't be used: " + "; ".join(missing) + ".")
-    return found[index]
+    return gpus[index]
 
 
 def _close_at_exit(device: PycudaDevice) -> None:
-    """Close it before pycuda's own objects go, in whatever order the interpreter drops them."""
+    """Close the device at exit, before the interpreter deletes pycuda's objects in an undefined order."""
     reference = weakref.ref(device)
 
     def close() -> None:
-        left = reference()
-        if left is not None:
-            left.close()
+        still_open = reference()
+        if still_open is not None:
+            still_open.close()
 
     atexit.register(close)

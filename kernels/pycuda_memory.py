@@ -1,4 +1,4 @@
-"""Memory of a GPU and pinned memory of the host. All methods need the GPU's context to be current in the thread."""
+"""Memory of a GPU, and pinned memory of the host. The GPU's context must be current in the calling thread."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from .device import DeviceOutOfMemory
 
-TIDY_BYTES = 15 * 10**9  # beyond it nothing is kept for reuse when a new size is asked for: room for other programs
-CHUNK_BYTES = 8 << 20  # of a pinned buffer: 0.3 ms on the bus, much longer than starting a copy takes
+TIDY_BYTES = 15 * 10**9  # above it, unused blocks are released before a new one is made, for other programs
+CHUNK_BYTES = 8 << 20  # of a pinned buffer; its copy takes 0.3 ms, much longer than the start of a copy
 
 
 class Block:
@@ -23,18 +23,19 @@ class Block:
 
 
 class Pool:
-    """Blocks of device memory, kept for reuse: giving memory back to the driver waits for all work.
+    """Blocks of device memory, kept for reuse because returning memory to the driver waits for all operations.
 
-    pycuda's own pool knows neither a limit nor when a free block's last use ends, which copies beside the work need.
+    pycuda's own pool has no limit. It also does not know when the last use of a free block ends, which is needed for
+    copies that overlap with other operations.
 
     Parameters
     ----------
-    driver : pycuda.driver. limit_bytes : most memory to take from the driver, or None.
+    driver : pycuda.driver. limit_bytes : limit of the memory taken from the driver, or None.
 
     Attributes
     ----------
-    other_bytes : taken beside the blocks (context, tables of cuFFT's plans); counts for the limit and the peak.
-    peak_bytes : most memory that was held at once, blocks kept for reuse included.
+    other_bytes : memory of the context and of the tables of cuFFT's plans; it counts for the limit and the peak.
+    peak_bytes : maximum of all memory of this process, including blocks kept for reuse.
     """
 
     def __init__(self, driver: Any, limit_bytes: Optional[int]):
@@ -45,19 +46,19 @@ class Pool:
 
     @property
     def taken_bytes(self) -> int:
-        """All that this process has of the device's memory."""
+        """All device memory of this process."""
         return self.active_bytes + self.held_bytes + self.other_bytes
 
     def driver_free_bytes(self) -> int:
         return int(self._driver.mem_get_info()[0])
 
     def take_other(self, nbytes: int) -> None:
-        """Memory that others took (or, negative, gave back) on this process's behalf."""
+        """Count memory that CUDA or cuFFT took for this process, or released (negative)."""
         self.other_bytes = max(self.other_bytes + nbytes, 0)
         self.peak_bytes = max(self.peak_bytes, self.taken_bytes)
 
     def free_bytes(self) -> int:
-        """What `allocate` can give: the driver's free memory and free blocks, within the limit."""
+        """Memory available to `allocate`: the driver's free memory and unused blocks, within the limit."""
         free = self.driver_free_bytes() + self.held_bytes
         if self._limit is None:
             return free
@@ -65,7 +66,7 @@ class Pool:
 
     def allocate(self, nbytes: int) -> Block:
         """Block of at least `nbytes`; raises DeviceOutOfMemory."""
-        # Sizes are rounded up by at most 1/16, so that arrays of almost the same size use the same blocks.
+        # Sizes are rounded up by at most 1/16, so that arrays of similar sizes can use the same blocks.
         step = max(256, 1 << max(nbytes.bit_length() - 5, 0))
         size = -(-nbytes // step) * step
         if self._held.get(size):
@@ -89,7 +90,7 @@ class Pool:
         return block
 
     def _take(self, size: int) -> Optional[Block]:
-        """Block from the driver, or None when it has no such memory or the limit forbids it."""
+        """New block from the driver, or None if there is not enough memory or the limit would be exceeded."""
         if self._limit is not None and self.taken_bytes + size > self._limit:
             return None
         try:
@@ -98,14 +99,14 @@ class Pool:
             return None
 
     def recycle(self, block: Block, last_use: Any) -> None:
-        """Take a block back whose content is not needed after the event `last_use`."""
+        """Return a block to the pool; its content is not needed after the event `last_use`."""
         block.last_use = last_use
         self._held.setdefault(block.nbytes, []).append(block)
         self.active_bytes -= block.nbytes
         self.held_bytes += block.nbytes
 
     def release_held(self) -> None:
-        """Give all free blocks back to the driver."""
+        """Return all unused blocks to the driver."""
         for blocks in self._held.values():
             for block in blocks:
                 block.memory.free()
@@ -114,7 +115,7 @@ class Pool:
 
 
 class PinnedPair:
-    """Two pinned buffers in front of one stream: one is copied by the bus while the host fills or reads the other."""
+    """Two pinned buffers of one stream: one is being copied while the host fills or reads the other."""
 
     def __init__(self, driver: Any, stream: Any):
         self._driver = driver
@@ -124,7 +125,7 @@ class PinnedPair:
         self._next = 0
 
     def to_device(self, pointer: int, host: np.ndarray) -> None:
-        """Copy a contiguous array; returns when the host array may be changed."""
+        """Copy a contiguous array to the device; the host array may be changed after the call."""
         source = host.reshape(-1).view(np.uint8)
         for start in range(0, len(source), CHUNK_BYTES):
             part = source[start : start + CHUNK_BYTES]
@@ -138,17 +139,17 @@ class PinnedPair:
     def to_host(self, host: np.ndarray, pointer: int) -> None:
         """Fill a contiguous array; returns when it is complete."""
         target = host.reshape(-1).view(np.uint8)
-        coming: Optional[Tuple[int, np.ndarray]] = None
+        pending: Optional[Tuple[int, np.ndarray]] = None
         for start in range(0, len(target), CHUNK_BYTES):
             part = target[start : start + CHUNK_BYTES]
             k, self._next = self._next, 1 - self._next
             self._driver.memcpy_dtoh_async(self._buffers[k][: len(part)], pointer + start, self.stream)
             self._done[k].record(self.stream)
-            if coming is not None:
-                self._finish(*coming)
-            coming = k, part
-        if coming is not None:
-            self._finish(*coming)
+            if pending is not None:
+                self._finish(*pending)
+            pending = k, part
+        if pending is not None:
+            self._finish(*pending)
 
     def _finish(self, k: int, part: np.ndarray) -> None:
         self._done[k].synchronize()

@@ -1,12 +1,13 @@
 """Fast sizes of Fourier transforms, measured once on each kind of GPU (Strelak 2020, section 3.4).
 
-How fast a transform is depends on its size in ways that can't be foretold. So sizes near the wanted one that have only
-the factors 2, 3, 5 and 7 are timed: up to 10 % smaller for frames, which lose a margin, up to 10 % larger for
-correlation images, which are sampled more finely. The rows' length is searched first, then the columns'. Frames take
-the size with the least time for each pixel: a margin is not given up for a time that is shorter by no more than that.
+The speed of a transform depends on its size in a way that can't be predicted. Therefore sizes near the wanted one that
+have only the prime factors 2, 3, 5 and 7 are timed: up to 10 % smaller for frames, which lose a margin, and up to 10 %
+larger for correlation images, which are sampled more finely. The length of the rows is searched first, then that of the
+columns. For frames the time per pixel is minimised, so that a margin is given up only if the transform becomes faster
+than its smaller number of pixels explains.
 
-What was found is kept in a file that all processes share. It is replaced as a whole under a lock, and a file that is
-damaged or not ours is put aside.
+The results are kept in a file that all processes share. The file is replaced as a whole under a lock. A file that is
+damaged or of another kind is renamed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +27,15 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import numpy as np
 
 from ..band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
+from ..errors import OutputError
+from ..files import atomic_path
 from .cubins import cache_folder
 from .device import BATCH_BYTES, Device, DeviceOutOfMemory
 
 FORMAT, VERSION = "flexalign-fft-sizes", 1
 REPEATS, ROUNDS = 4, 3
-WORTH = 0.03  # a size must be this much better to be taken instead of one closer to what is wanted
-MEMORY_SHARE = 0.8  # of the free memory, taken by a timed batch at most
+WORTH = 0.03  # a size must be faster by this fraction to be preferred to one closer to the wanted size
+MEMORY_SHARE = 0.8  # maximum share of the free memory for a timed batch
 Size = Tuple[int, int]
 Measure = Callable[[Device, str, int, int, int], float]
 logger = logging.getLogger(__name__)
@@ -45,8 +47,9 @@ class Tuned:
 
     Attributes
     ----------
-    size : (ny, nx) to use. default_size : what is used without a search, the next size with small factors.
-    seconds, default_seconds : time of one transform of these sizes. search_seconds : what the search took.
+    size : (ny, nx) to use. default_size : used without a search, the nearest size with small factors.
+    seconds, default_seconds : time of one transform of these sizes. search_seconds : duration of
+        the search.
     """
 
     size: Size
@@ -56,7 +59,7 @@ class Tuned:
     search_seconds: float
 
     def movies_to_pay_back(self, transforms_per_movie: int) -> Optional[int]:
-        """Movies after which the search has saved the time that it took; None when it saves nothing."""
+        """Number of movies after which the search has paid for itself; None if it saves no time."""
         saved = (self.default_seconds - self.seconds) * transforms_per_movie
         return math.ceil(self.search_seconds / saved) if saved > 0 else None
 
@@ -68,11 +71,11 @@ def default_file() -> Path:
 
 
 def candidates(n: int, larger: bool) -> List[int]:
-    """Even sizes without a prime factor above 7 within 10 % of n, the closest first; n itself where there is none."""
+    """Even sizes without a prime factor above 7 within 10 % of n, closest first; the default size if there is none."""
     most = math.floor(n * MAX_FFT_SIZE_CHANGE)
     sizes = range(n + n % 2, n + most + 1, 2) if larger else range(n - n % 2, n - most - 1, -2)
-    found = [size for size in sizes if is_fft_friendly(size)]
-    return found or [fft_size_above(n) if larger else fft_size_below(n)]
+    friendly = [size for size in sizes if is_fft_friendly(size)]
+    return friendly or [fft_size_above(n) if larger else fft_size_below(n)]
 
 
 def time_transform(device: Device, kind: str, ny: int, nx: int, batch: int) -> float:
@@ -86,7 +89,7 @@ def time_transform(device: Device, kind: str, ny: int, nx: int, batch: int) -> f
         else:
             device.irfft2(spectrum, real)
 
-    run()  # makes the plan
+    run()  # the first call makes the plan
     device.synchronize()
     rounds = []
     for _ in range(ROUNDS):
@@ -99,13 +102,13 @@ def time_transform(device: Device, kind: str, ny: int, nx: int, batch: int) -> f
 
 
 class Tuner:
-    """Sizes for the transforms of one device, searched for when first needed.
+    """Sizes for the transforms of one device, searched when they are first needed.
 
     Parameters
     ----------
     device : where to measure. path : file of the results, `default_file()` when None.
-    enabled : False takes default sizes and neither measures nor reads the file.
-    measure : as `time_transform`.
+    enabled : if False, default sizes are used and nothing is measured, read or written.
+    measure : function with the signature of `time_transform`.
     """
 
     def __init__(
@@ -118,39 +121,39 @@ class Tuner:
         self._known: Dict[str, Tuned] = {}
 
     def frame_size(self, ny: int, nx: int, frames: int) -> Size:
-        """(ny, nx) of the part of a frame to transform, for movies of so many frames."""
+        """(ny, nx) of the part of a frame to transform, for movies with this number of frames."""
         if not self._enabled:
             return fft_size_below(ny), fft_size_below(nx)
         return self.tune("r2c", ny, nx, frames, larger=False).size
 
     def correlation_size(self, ny: int, nx: int, images: int) -> Size:
-        """(ny, nx) of a correlation image of at least this size, for movies with so many of them."""
+        """(ny, nx) of a correlation image of at least this size, for movies with this number of images."""
         if not self._enabled:
             return fft_size_above(ny), fft_size_above(nx)
         return self.tune("c2r", ny, nx, images, larger=True).size
 
     def tune(self, kind: str, ny: int, nx: int, count: int, larger: bool, again: bool = False) -> Tuned:
-        """Fastest size for a transform, known or searched for now.
+        """Fastest size for a transform, from the file or from a search now.
 
         Parameters
         ----------
-        kind : "r2c" or "c2r". ny, nx : wanted size. count : transforms for each movie, which are done in batches.
-        larger : whether larger sizes are tried, else smaller ones. again : search even if a result is known.
+        kind : "r2c" or "c2r". ny, nx : wanted size. count : transforms per movie, which are done in batches.
+        larger : whether to try larger sizes instead of smaller ones. again : search even if a result is known.
         """
         key = self._key(kind, ny, nx, count)
         if again or key not in self._known:
             with _locked(self._path):
-                # Another process may have searched while this one waited.
-                found = None if again else read_file(self._path).get(key)
-                if found is None:
-                    found = self._search(kind, ny, nx, count, larger)
-                    logger.info("%s", describe(key, found, count))
-                    _add(self._path, key, found)
-            self._known[key] = found
+                # Another process may have added the result while this one waited for the lock.
+                tuned = None if again else read_file(self._path).get(key)
+                if tuned is None:
+                    tuned = self._search(kind, ny, nx, count, larger)
+                    logger.info("%s", describe(key, tuned, count))
+                    _add(self._path, key, tuned)
+            self._known[key] = tuned
         return self._known[key]
 
     def _key(self, kind: str, ny: int, nx: int, count: int) -> str:
-        """Device, transform, size, batch and class of free memory (the power of two below it)."""
+        """Device, transform, size, batch and free memory (rounded down to a power of two) as text."""
         model = re.sub(r" \(cuda:\d+\)$", "", self._device.name)
         gib = 2.0 ** math.floor(math.log2(max(self._device.free_bytes(), 1) / 2**30))
         return f"{model} | {kind} | {ny} x {nx} | batch {count} | {gib:g} GiB free"
@@ -167,18 +170,18 @@ class Tuner:
             return times[size] if larger else times[size] / (size[0] * size[1])
 
         def fastest(sizes: List[Size]) -> Size:
-            enough = min(map(cost, sizes)) / (1 - WORTH)
-            return next(size for size in sizes if cost(size) <= enough)
+            limit = min(map(cost, sizes)) / (1 - WORTH)
+            return next(size for size in sizes if cost(size) <= limit)
 
         best = fastest([(default[0], x) for x in columns])
         best = fastest([(y, best[1]) for y in rows])
         self._device.release_unused()
-        if not math.isfinite(times[default]):  # even one transform does not fit: the backend will say so
+        if not math.isfinite(times[default]):  # not even one transform fits; the backend will report it
             best = default
         return Tuned(best, default, times[best], times[default], time.perf_counter() - start)
 
     def _time(self, kind: str, ny: int, nx: int, count: int) -> float:
-        """Seconds of one transform in the largest batch up to `count` that the backend makes; infinite if none fits."""
+        """Seconds of one transform in the largest batch up to `count` that fits into memory; infinite if none fits."""
         one = 4 * ny * nx + 8 * ny * (nx // 2 + 1)
         free = min(MEMORY_SHARE * self._device.free_bytes(), BATCH_BYTES)
         batch = max(1, count)
@@ -194,7 +197,7 @@ class Tuner:
 
 
 def describe(key: str, tuned: Tuned, transforms_per_movie: int) -> str:
-    """What a search found and when it has paid for itself, in one sentence."""
+    """Result of a search and number of movies after which it has paid for itself, in one sentence."""
     (ny, nx), (dy, dx) = tuned.size, tuned.default_size
     movies = tuned.movies_to_pay_back(transforms_per_movie)
     if movies is None:
@@ -206,27 +209,27 @@ def describe(key: str, tuned: Tuned, transforms_per_movie: int) -> str:
 
 
 def tune(device: Device, shape: Tuple[int, int, int], path: Optional[Path] = None, again: bool = True) -> str:
-    """Search the size for the frames of movies of `shape` (n, ny, nx) and tell the outcome (`flexalign tune`)."""
+    """Search the size for the frames of movies of `shape` (n, ny, nx) and describe the result (`flexalign tune`)."""
     n, ny, nx = shape
     tuner = Tuner(device, path)
-    found = tuner.tune("r2c", ny, nx, n, larger=False, again=again)
-    return describe(tuner._key("r2c", ny, nx, n), found, n)
+    tuned = tuner.tune("r2c", ny, nx, n, larger=False, again=again)
+    return describe(tuner._key("r2c", ny, nx, n), tuned, n)
 
 
 def read_file(path: Path) -> Dict[str, Tuned]:
-    """All results of a file; none when it does not exist, is damaged or is not ours. Bad entries are left out."""
+    """All valid results of a file by key; none if it does not exist, is damaged or is of another kind."""
     content = _content(path)
     entries = content.get("sizes", {}) if content else {}
-    found = {}
+    results = {}
     for key, entry in entries.items() if isinstance(entries, dict) else ():
         tuned = _parse(key, entry)
         if tuned is not None:
-            found[key] = tuned
-    return found
+            results[key] = tuned
+    return results
 
 
 def _content(path: Path) -> Dict[str, Any]:
-    """A file's content, empty unless it is ours."""
+    """A file's content; empty unless it is a file of FFT sizes."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -236,7 +239,7 @@ def _content(path: Path) -> Dict[str, Any]:
 
 
 def _parse(key: str, entry: Any) -> Optional[Tuned]:
-    """One entry of a file, if its size is one that a search for this key can have found."""
+    """One entry of a file; None unless a search for this key can have given its size."""
     wanted = re.search(r"\| (\d+) x (\d+) \|", key)
     try:
         size, default = (tuple(int(n) for n in entry[name]) for name in ("size", "default_size"))
@@ -246,14 +249,14 @@ def _parse(key: str, entry: Any) -> Optional[Tuned]:
     if wanted is None or len(size) != 2 or len(default) != 2:
         return None
     for n, w in zip(size, wanted.groups()):
-        # Sizes without a friendly one within 10 % are only made even.
+        # If there is no friendly size within 10 %, the default is only made even.
         if n % 2 or abs(n - int(w)) > MAX_FFT_SIZE_CHANGE * int(w) + 2:
             return None
     return Tuned((size[0], size[1]), (default[0], default[1]), *times)
 
 
 def _add(path: Path, key: str, tuned: Tuned) -> None:
-    """Add a result to the file; the lock is held. Results are only lost, never wrong, where it can't be written."""
+    """Add a result to the file, under the lock. If that fails, the result is lost and a warning logged."""
     entries = {**read_file(path), key: tuned}
     content = {"format": FORMAT, "version": VERSION, "sizes": {k: asdict(t) for k, t in sorted(entries.items())}}
     try:
@@ -261,16 +264,15 @@ def _add(path: Path, key: str, tuned: Tuned) -> None:
             aside = path.with_name(path.name + ".old")
             os.replace(path, aside)
             logger.warning("%s is damaged or no file of FFT sizes: it is now %s and a new one is begun.", path, aside)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", encoding="utf-8", delete=False) as temporary:
-            json.dump(content, temporary, indent=1)
-        os.replace(temporary.name, path)
-    except OSError as error:
-        logger.warning("FFT sizes can't be kept in %s (%s): they are searched for again next time.", path, error)
+        with atomic_path(str(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+    except (OSError, OutputError) as error:
+        logger.warning("FFT sizes are searched for again next time, since they can't be stored: %s", error)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time, also so that searches do not disturb each other's times."""
+    """Lock out other processes, also so that searches do not disturb each other's times."""
     lock: Any = contextlib.nullcontext()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

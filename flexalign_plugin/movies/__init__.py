@@ -1,4 +1,4 @@
-"""Reading movies and what corrects them: `open_movie`, `load_corrections`, `find_hot_pixels`, `neighbour_table`."""
+"""Readers of movies, gain, dark and defects: `open_movie`, `load_corrections`, `find_hot_pixels`, `neighbour_table`."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ OPENERS: Dict[bytes, Callable[..., Any]] = {b"BZ": bz2.open, b"\x1f\x8b": gzip.o
 class CompressedMrcMovie(Movie):
     """A compressed MRC stack.
 
-    Such a file can only be read from its start, so the first frame asked for decodes them all into memory; beyond
-    `MAX_KEPT_BYTES` frames are decoded one by one, quick only when asked for in order.
+    Such a file can only be read from its start, so the first request for a frame decodes all frames into memory. If
+    they need more than `MAX_KEPT_BYTES`, each frame is decoded on request, which is fast only in the file's order.
     """
 
     kind = "MRC"
@@ -38,15 +38,15 @@ class CompressedMrcMovie(Movie):
         header = bytes(self._bytes(HEADER_BYTES, "its header"))
         if not looks_like_mrc(header):
             raise MovieError(
-                f"{path}: holds no readable MRC stack: if it is not corrupt, decompress it, as only MRC is read "
-                "through bzip2 and gzip."
+                f"{path}: holds no readable MRC stack: copy the file again, or decompress it if it is a movie of "
+                "another format."
             )
         self._layout = layout = mrc_layout(path, header, notes)
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
         self.close()
 
     def prefetch(self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None) -> None:
-        """Decode all frames into memory if they fit in `max_bytes`; bzip2 in parallel threads, gzip can't be split."""
+        """Decode all frames into memory if they fit in `max_bytes`; in parallel threads for bzip2, in one for gzip."""
         if self.n_bytes > max_bytes:
             return
         with self._lock:
@@ -68,23 +68,23 @@ class CompressedMrcMovie(Movie):
             return self._decode(i) if kept is None else kept
 
     def _decode_blocks(self, threads: Optional[int]) -> Optional[List[np.ndarray]]:
-        """All frames of a bzip2 file, or None if this fails: then reading it sequentially tells what is wrong."""
-        layout, at = self._layout, 0
+        """All frames of a bzip2 file, or None if this fails; sequential reading then reports what is wrong."""
+        layout, filled = self._layout, 0
         data = np.empty(layout.total_bytes, np.uint8)
         try:
             for block in bzip2.decompress(self.path, threads):
-                part = block[: len(data) - at]
-                data[at : at + len(part)] = part
-                at += len(part)
+                part = block[: len(data) - filled]
+                data[filled : filled + len(part)] = part
+                filled += len(part)
         except (OSError, ValueError):
             return None
-        if at < len(data):
+        if filled < len(data):
             return None
         stored = data[layout.offset :].view(layout.dtype).reshape(self.n_frames, layout.shape[1], layout.stored_row)
         return [layout.expand(frame) for frame in stored]
 
     def _decode(self, i: int) -> np.ndarray:
-        """Frame `i`, from where the stream stands if that is not beyond it."""
+        """Frame `i`, decoded from the current position of the stream, or from its start if that is beyond the frame."""
         layout = self._layout
         if self._stream is None or self._next > i:
             self._rewind()
@@ -113,7 +113,7 @@ class CompressedMrcMovie(Movie):
         return data
 
     def _check_end(self) -> None:
-        """Read on behind the last frame, where gzip keeps its checksum."""
+        """Read the rest of the file after the last frame, so that gzip checks its checksum."""
         try:
             while self._stream is not None and self._stream.read(1 << 20):
                 pass

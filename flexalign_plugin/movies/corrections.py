@@ -1,10 +1,13 @@
-"""Gain, dark and defects of a movie, brought onto its frames: `corrected = (raw - dark) * gain`, then defects replaced.
+"""Gain, dark and defects of a movie in the orientation and size of its frames.
 
-Orientation, for gain and dark alike, in this order: rows into the movie's order (TIFF, EER, DM store the top row first,
-MRC the bottom one); `gain_rot` degrees as numpy.rot90 turns the array, which is counter-clockwise on a screen that
-shows row 0 at the top and clockwise on one that shows it at the bottom; then `gain_flip`. Defect lists and maps are
-given on the movie's own frames: neither rotated nor flipped, but the rows of a map, and of a list that counts them from
-the top of the camera, are brought into the movie's order. A gain's own list of defects goes the way of the gain.
+`corrected = (raw - dark) * gain`, then defects are replaced.
+
+Gain and dark are oriented in three steps. Their rows are brought into the movie's order: TIFF, EER and DM store the top
+row first, MRC the bottom row. Then they are rotated by `gain_rot` degrees as numpy.rot90 does, which is counter-
+clockwise on a screen that shows row 0 at the top and clockwise on one that shows it at the bottom. Then they are
+flipped by `gain_flip`. Defect lists and maps are given on the movie's own frames and are neither rotated nor flipped,
+but the rows of a map, and of a list that counts rows from the top of the camera, are brought into the movie's order.
+Defects that are listed in the gain's own file are oriented like the gain.
 """
 
 from __future__ import annotations
@@ -23,23 +26,23 @@ from .reading import first_bytes, open_movie
 
 MAX_DEFECT_FRACTION = 0.1
 DM_STARTS = (b"\0\0\0\3", b"\0\0\0\4")  # DigitalMicrograph's version number
-TOP_ROW_FIRST = ("TIFF", "EER", "DM")  # files as they are stored
+TOP_ROW_FIRST = ("TIFF", "EER", "DM")  # kinds of files whose first stored row is the top one
 ZOOMS = (2, 4)  # an EER movie rendered at 16K needs its 4K gain enlarged by 4
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What turns raw frames into corrected ones, each on the movie's (ny, nx) or None if there is none.
+    """Images that correct the raw frames, each (ny, nx) as the movie's frames, or None if there is none.
 
     Attributes
     ----------
     dark : float32, subtracted from the raw frame.
     gain : float32, multiplied with the difference; 1 at defects.
     defects : bool, pixels to be replaced by their good neighbours.
-    notes : what was done to the files that the user may want to know.
-    counts : pixels that each source marks as defects, a pixel of two sources in both: `gain`, `gain_list`,
-        `defect_map`, `defect_file`; only the sources there are.
-    plain_gain : RELION, given the gain's file, applies it to this movie in the same way.
+    notes : what was done to the files, as sentences for the user.
+    counts : number of pixels that each source marks as defects: `gain`, `gain_list`, `defect_map`, `defect_file`.
+        Sources that are not used are left out. A pixel that two sources mark counts in both.
+    plain_gain : whether RELION applies the gain's file to this movie in the same way.
     """
 
     dark: Optional[np.ndarray] = None
@@ -87,11 +90,11 @@ def load_corrections(movie: Movie, settings: Settings) -> Corrections:
 
 
 def check_files(settings: Settings) -> None:
-    """Read what all movies need, gain, dark and defects, so that a wrong name is told before the first movie.
+    """Read the gain, dark and defect files, so that a wrong name is reported before the first movie.
 
     Raises
     ------
-    CorrectionError : a file can't be read or is no image. Whether its size is right depends on the movie.
+    CorrectionError : a file can't be read or is no image. Its size is not checked, because that depends on the movie.
     """
     for path, what in (
         (settings.gain, "Gain reference"),
@@ -122,7 +125,12 @@ def _defect_file(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarr
 
 
 def read_image(path: str, what: str) -> Tuple[np.ndarray, str]:
-    """The one image in a file as (ny, nx) float32, and the kind of file: "MRC", "TIFF" or "DM"."""
+    """The only image of a file as (ny, nx) float32, and the kind of file: "MRC", "TIFF" or "DM".
+
+    Raises
+    ------
+    CorrectionError : the file can't be read or holds several images. Its text begins with `what`.
+    """
     try:
         if first_bytes(path, 4) in DM_STARTS:
             image, kind = _read_dm(path), "DM"
@@ -141,15 +149,15 @@ def read_image(path: str, what: str) -> Tuple[np.ndarray, str]:
 
 def _read_dm(path: str) -> np.ndarray:
     """Images (n, ny, nx) of a dm3 or dm4 file."""
-    from ncempy.io import dm  # only now, it loads a lot
+    from ncempy.io import dm  # imported here because it is slow to import
 
     try:
         with dm.fileDM(path) as file:
             data = np.asarray(file.getDataset(0)["data"])
-    except Exception as error:  # on a damaged file it raises nearly anything
+    except Exception as error:  # a damaged file can raise nearly any exception
         raise MovieError(f"{path}: this DigitalMicrograph file can't be read ({error}): save it as MRC.") from error
     if data.ndim not in (2, 3) or data.dtype.kind not in "uif":
-        raise MovieError(f"{path}: this DigitalMicrograph file holds no plain image: save it as MRC.")
+        raise MovieError(f"{path}: this DigitalMicrograph file holds no image of real numbers: save it as MRC.")
     return data.reshape((-1,) + data.shape[-2:])
 
 
@@ -160,7 +168,7 @@ def gain_divides(settings: Settings) -> bool:
 
 
 def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarray, Dict[str, np.ndarray], bool]:
-    """Multiplicative gain on the movie's frames, the defects by their source, and whether RELION applies it so too."""
+    """Multiplicative gain on the movie's frames, its defects by source, and whether RELION applies it alike."""
     path = str(settings.gain)
     image, kind = read_image(path, "Gain reference")
     listed = _listed_defects(path, image, kind, notes)
@@ -200,26 +208,26 @@ def _gain(movie: Movie, settings: Settings, notes: List[str]) -> Tuple[np.ndarra
         )
         image = _resampled(image, bad, zoom)
     marked = {"gain": broken} if listed is None else {"gain": broken, "gain_list": listed}
-    plain = _relion_applies_it_so(movie, settings, path, kind, divides, zoom)
+    plain = _same_as_in_relion(movie, settings, path, kind, divides, zoom)
     return image, {source: _zoomed_mask(mask, zoom) for source, mask in marked.items() if mask.any()}, plain
 
 
-def _relion_applies_it_so(movie: Movie, settings: Settings, path: str, kind: str, divides: bool, zoom: float) -> bool:
-    """Whether RELION, which only reads the file, brings the gain onto the movie as we do.
+def _same_as_in_relion(movie: Movie, settings: Settings, path: str, kind: str, divides: bool, zoom: float) -> bool:
+    """Whether RELION, which only reads the gain's file, orients and applies the gain as we do.
 
-    It turns TIFF files upside down, movies and gains, but no EER movie; a `.gain` for an EER movie is left as it is,
-    divides, and is enlarged.
+    RELION flips TIFF files upside down, movies and gains alike, but not EER movies. For an EER movie it does not flip a
+    `.gain` file, divides by it and enlarges it.
     """
-    if movie.kind == "TIFF" and movie.top_row_first:  # its frames are the other way round, whatever the gain
+    if movie.kind == "TIFF" and movie.top_row_first:  # RELION flips its frames: no gain fits both them and ours
         return True
     of_eer = movie.kind == "EER" and path.lower().endswith(".gain")
-    turned = (settings.gain_rot, settings.gain_flip) != ("none", "none")
-    same_rows = _turns_rows(movie, kind, settings.gain_row_order) == (kind == "TIFF" and not of_eer)
-    return kind != "DM" and not turned and same_rows and divides == of_eer and (zoom == 1 or of_eer)
+    oriented = (settings.gain_rot, settings.gain_flip) != ("none", "none")
+    same_rows = _flips_rows(movie, kind, settings.gain_row_order) == (kind == "TIFF" and not of_eer)
+    return kind != "DM" and not oriented and same_rows and divides == of_eer and (zoom == 1 or of_eer)
 
 
 def _listed_defects(path: str, image: np.ndarray, kind: str, notes: List[str]) -> Optional[np.ndarray]:
-    """Defects that a gain lists in its own file, rows as stored there."""
+    """(ny, nx) bool: defects listed in the gain's own file, rows as stored there."""
     if kind != "TIFF":
         return None
     try:
@@ -233,7 +241,7 @@ def _listed_defects(path: str, image: np.ndarray, kind: str, notes: List[str]) -
 
 
 def _resampled(gain: np.ndarray, bad: np.ndarray, zoom: float) -> np.ndarray:
-    """The gain enlarged by an integer zoom, or halved; 1 where a pixel is made of a defect."""
+    """The gain enlarged by an integer zoom, or halved; 1 for pixels that contain a defect."""
     if zoom > 1:
         n = int(zoom)
         return gain.repeat(n, 0).repeat(n, 1)
@@ -244,7 +252,7 @@ def _resampled(gain: np.ndarray, bad: np.ndarray, zoom: float) -> np.ndarray:
 
 
 def _zoomed_mask(mask: np.ndarray, zoom: float) -> np.ndarray:
-    """The map enlarged by an integer zoom, or halved; a pixel made of a defect is one."""
+    """The map enlarged by an integer zoom, or halved; a pixel that contains a defect is one."""
     if zoom >= 1:
         return mask.repeat(int(zoom), 0).repeat(int(zoom), 1)
     ny, nx = mask.shape[0] // 2, mask.shape[1] // 2
@@ -261,7 +269,7 @@ def _gain_zoom(shape: Tuple[int, ...], movie: Movie, path: str) -> float:
 
 
 def _zoom(shape: Tuple[int, ...], movie: Movie) -> Optional[float]:
-    """How many times larger the movie's frames are than `shape`, where it is one of the usual factors."""
+    """How many times larger the movie's frames are than `shape`; None if it is not one of the usual factors."""
     frame = movie.shape[1:]
     if shape == (2 * frame[0], 2 * frame[1]):
         return 0.5
@@ -272,11 +280,11 @@ def _zoom(shape: Tuple[int, ...], movie: Movie) -> Optional[float]:
 def _check_size(shape: Tuple[int, ...], movie: Movie, what: str) -> None:
     frame = movie.shape[1:]
     if shape != frame:
-        turned = shape[::-1] == frame
+        transposed = shape[::-1] == frame
         raise CorrectionError(
             f"{what} is {shape[1]} x {shape[0]} pixels after orientation, but the frames of {movie.path} are "
             f"{frame[1]} x {frame[0]}: "
-            + ("rotate it by 90 or 270 degrees." if turned else "give the one of this camera.")
+            + ("rotate it by 90 or 270 degrees." if transposed else "give the file of this camera.")
         )
 
 
@@ -297,29 +305,40 @@ def _dark(movie: Movie, settings: Settings, notes: List[str]) -> np.ndarray:
 def _oriented(
     movie: Movie, image: np.ndarray, kind: str, settings: Settings, what: str, notes: List[str]
 ) -> np.ndarray:
-    """Row order, then rotation, then flip, as the module's docstring says."""
+    """Row order, then rotation, then flip: see the module's docstring."""
     image = _rows_like(movie, image, kind, settings.gain_row_order, what, notes)
-    if settings.gain_rot != "none":
-        image = np.rot90(image, int(settings.gain_rot) // 90)
-    if settings.gain_flip != "none":
-        image = np.flip(image, 0 if settings.gain_flip == "upside-down" else 1)
+    image = rotate_and_flip(image, settings.gain_rot, settings.gain_flip)
     if (settings.gain_rot, settings.gain_flip) != ("none", "none"):
         notes.append(f"{what}: rotated counter-clockwise: {settings.gain_rot}; flipped: {settings.gain_flip}.")
     return np.ascontiguousarray(image)
 
 
-def _turns_rows(movie: Movie, kind: str, row_order: str) -> bool:
+def rotate_and_flip(image: np.ndarray, rotation: str, flip: str) -> np.ndarray:
+    """View of an image (ny, nx), rotated and then flipped.
+
+    Parameters
+    ----------
+    rotation, flip : values of the settings `gain_rot` and `gain_flip`.
+    """
+    if rotation != "none":
+        image = np.rot90(image, int(rotation) // 90)
+    if flip != "none":
+        image = np.flip(image, 0 if flip == "upside-down" else 1)
+    return image
+
+
+def _flips_rows(movie: Movie, kind: str, row_order: str) -> bool:
     differ = (kind in TOP_ROW_FIRST) != movie.top_row_first
     return row_order == "flipped" or (row_order == "auto" and differ)
 
 
 def _rows_like(movie: Movie, image: np.ndarray, kind: str, row_order: str, what: str, notes: List[str]) -> np.ndarray:
     """The image with its rows in the movie's order."""
-    if not _turns_rows(movie, kind, row_order):
+    if not _flips_rows(movie, kind, row_order):
         return image
-    turned = " turned upside down" if movie.kind in TOP_ROW_FIRST and not movie.top_row_first else ""
+    flipped = " turned upside down" if movie.kind in TOP_ROW_FIRST and not movie.top_row_first else ""
     reason = (
-        f"{kind} and {movie.kind} files{turned} store their rows in opposite order"
+        f"{kind} and {movie.kind} files{flipped} store their rows in opposite order"
         if row_order == "auto"
         else "as asked for"
     )

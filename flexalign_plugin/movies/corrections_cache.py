@@ -1,4 +1,4 @@
-"""Gain, dark and defects are read once for many movies."""
+"""Cache of gain, dark and defects, so that they are read once for many movies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..settings import Settings
 from .corrections import Corrections, load_corrections
 from .movie import Movie
 
-# Settings whose names begin so decide how corrections are read.
+# Corrections depend on the settings whose names begin with one of these words.
 DECISIVE_SETTINGS = ("gain", "dark", "defect", "eer_sampling")
 
 
 class CorrectionsCache:
-    """Corrections of the last movie, used again while neither their files nor the kind of movie change."""
+    """Corrections of the last movie, reused until their files, the settings or the kind of movie change."""
 
     def __init__(self) -> None:
         self._key: Tuple[object, ...] = ()
         self._corrections: Optional[Corrections] = None
 
     def get(self, movie: Movie, settings: Settings) -> Corrections:
-        """As `load_corrections`."""
+        """As `load_corrections`, without reading again if nothing changed."""
         names = [f.name for f in fields(settings) if f.name.startswith(DECISIVE_SETTINGS)]
         values = [getattr(settings, name) for name in names]
         key = (movie.kind, movie.top_row_first, movie.shape[1:], [(v, _file_state(v)) for v in values])
@@ -32,7 +32,7 @@ class CorrectionsCache:
 
 
 def _file_state(path: object) -> Optional[Tuple[int, int]]:
-    """Time and size of a file; None for values that name none."""
+    """Modification time and size of a file; None if the value is no path of a file."""
     if not isinstance(path, str) or not os.path.exists(path):
         return None
     status = os.stat(path)

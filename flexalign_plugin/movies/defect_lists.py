@@ -1,8 +1,8 @@
 """Lists of defects: rectangles, SerialEM's camera defects, and the XML that EER gain references carry.
 
-Pixels count from 0. The rows of a list of rectangles are those of the movie's file; SerialEM and the cameras count
-rows from the top of the picture, as TIFF and EER files store them, so that their maps must be turned upside down for
-an MRC movie. What a key of SerialEM's file means is said in IMOD's and SerialEM's manuals.
+Pixels count from 0. The rows of a list of rectangles are those of the movie's file. SerialEM and the cameras count rows
+from the top of the picture, as TIFF and EER files store them, so that their maps must be flipped upside down for an MRC
+movie. The keys of SerialEM's file are explained in the manuals of IMOD and SerialEM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .reading import first_bytes
 
 MAX_BYTES = 100_000_000
 EER_DEFECTS_TAG = 65100  # of a gain reference's first TIFF page
-# Number of values after each key of SerialEM's list; 0: any number but none.
+# Number of values after each key of SerialEM's list; 0: one or more.
 SERIALEM_KEYS = {
     "camerasizex": 1,
     "camerasizey": 1,
@@ -42,7 +42,7 @@ class DefectMap(NamedTuple):
 
 
 def defect_text(path: str) -> str:
-    """Content of a defect file; CorrectionError if there is none, or if it is no text."""
+    """Content of a defect file; CorrectionError if the file can't be read or is no text file."""
     try:
         return first_bytes(path, MAX_BYTES).decode()
     except UnicodeDecodeError as error:
@@ -63,7 +63,7 @@ def read_defect_file(path: str, shape: Tuple[int, int]) -> DefectMap:
 
     Raises
     ------
-    CorrectionError : the file can't be read, or a line of it makes no sense.
+    CorrectionError : the file can't be read, or one of its lines is invalid.
     """
     text = defect_text(path)
     if text.lstrip().startswith("<"):
@@ -99,7 +99,7 @@ def _rectangles(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int,
 
 
 def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
-    """SerialEM's list as a map of the camera; keys that say nothing about pixels are passed over."""
+    """SerialEM's list as a map of the camera; keys that do not mark pixels are skipped."""
     entries: List[Tuple[int, str, List[int]]] = []
     single: Dict[str, int] = {}
     for number, (key, *words) in lines:
@@ -150,7 +150,7 @@ def _boxes(key: str, v: List[int], shape: Tuple[int, int], block: int) -> List[T
         return [(v[0], v[2], v[0] + v[1] - 1, v[3])]
     if key == "partialbadrow":
         return [(v[2], v[0], v[3], v[0] + v[1] - 1)]
-    top, left, bottom, right = v  # of the usable area; 0 leaves a side as it is
+    top, left, bottom, right = v  # of the usable area; 0: no limit on this side
     boxes = []
     if top:
         boxes.append((0, 0, nx - 1, top - 1))
@@ -168,7 +168,7 @@ def gain_defects(path: str, shape: Tuple[int, int]) -> Optional[np.ndarray]:
 
     Raises
     ------
-    ValueError : the tag is there but can't be understood.
+    ValueError : the tag exists but can't be parsed.
     """
     with tifffile.TiffFile(path) as tiff:
         tag = tiff.pages[0].tags.get(EER_DEFECTS_TAG)  # type: ignore[union-attr]
@@ -184,7 +184,7 @@ def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
 
     Raises
     ------
-    ValueError : the text is no such list, or names pixels outside `shape`.
+    ValueError : the text is no such list, or lists pixels outside `shape`.
     """
     try:
         root = ElementTree.fromstring(text)
@@ -215,7 +215,7 @@ def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
 
 
 def _ranges(text: str) -> List[int]:
-    """`1,4-6` as [1, 4, 5, 6]; nothing for text that is no such list."""
+    """`1,4-6` as [1, 4, 5, 6]; an empty list if the text is no such list."""
     numbers: List[int] = []
     for part in re.split(r"[,\s]+", text.strip()):
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
@@ -226,5 +226,5 @@ def _ranges(text: str) -> List[int]:
 
 
 def _whole(words: List[str]) -> Optional[List[int]]:
-    """The words as numbers from 0 on, or None if one is something else."""
+    """The words as non-negative integers, or None if one of them is something else."""
     return [int(word) for word in words] if all(re.fullmatch(r"\d{1,9}", word) for word in words) else None

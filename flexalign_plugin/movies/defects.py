@@ -1,4 +1,4 @@
-"""Defect pixels: hot and dead ones found in the movie itself, and the good neighbours that replace them."""
+"""Defect pixels: detection of hot and dead pixels in the movie, and their replacement by good neighbours."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..backend import NeighbourTable
 
 SIX_SIGMA = 6.0
 SIX_SIGMA_TAIL = 9.865876e-10  # of the normal distribution, one side
-SAMPLE = 250_000  # pixels that the statistics are taken from: sigma is right to 0.2 %
-TRIM = 1e-3  # of the pixels at each end, left out where the first estimate is of an almost empty image
-START_WIDTHS = 8.0  # first estimate: so many times the distance of the 10 and 90 % quantiles from the median
-LARGE_MEAN = 1e5  # counts; beyond it Poisson is normal to all digits that matter here
+SAMPLE = 250_000  # pixels used for the statistics: sigma is accurate to 0.2 %
+TRIM = 1e-3  # fraction of pixels left out at each end in the first estimate of an almost empty image
+START_WIDTHS = 8.0  # first limits, in distances of the 10 and 90 % quantiles from the median
+LARGE_MEAN = 1e5  # counts; above it the Poisson distribution is treated as normal
 RADIUS = 3  # of the window in which a suspect is compared with its surroundings
 MIN_NEIGHBOURS = 6
 _NONE = np.zeros((0, 0), bool)
@@ -24,12 +24,13 @@ _NONE = np.zeros((0, 0), bool)
 def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] = None) -> np.ndarray:
     """Hot and dead pixels in the mean of a movie's uncorrected frames.
 
-    A pixel is a suspect if its value is further from the mean than six sigma. Mean and sigma are those of the pixels
-    that are no suspects, so that hot pixels don't inflate them. Few counts are skewed, so "six sigma" is the value that
-    a Poisson variable of the same mean and sigma passes as seldom as a normal one passes six sigma (1e-9): mean + 6
-    sigma and mean - 6 sigma for many counts, further up and not so far down for few. A suspect is a defect if it is as
-    far from the median of its 7 x 7 surroundings too, at least half of which are no suspects: an empty hole or a gold
-    bar is part of the picture. Clusters up to about 5 x 5 pixels are found; for larger ones there are defect maps.
+    A pixel is a suspect if its value differs from the mean by more than six sigma. Mean and sigma are computed without
+    the suspects, so that hot pixels don't inflate them. The distribution of few counts is skewed. Therefore "six sigma"
+    is the limit that a Poisson variable of the same mean and sigma exceeds with the probability with which a normal
+    variable exceeds six sigma (1e-9): mean +- 6 sigma for many counts; for few counts the upper limit is further from
+    the mean and the lower limit is closer. A suspect is a defect if it differs as much from the median of its 7 x 7
+    surroundings and at least half of these are no suspects: an empty hole or a gold bar is part of the picture.
+    Clusters up to about 5 x 5 pixels are detected; larger ones need a defect map.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
 
     Returns
     -------
-    (ny, nx) bool, true at the defects that were found.
+    (ny, nx) bool, true at the detected defects.
     """
     frame = np.ascontiguousarray(mean_frame, np.float32)
     ignored = _NONE if known_defects is None else np.ascontiguousarray(known_defects, bool)
@@ -62,7 +63,7 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
             break
         before = n
         low, high = _six_sigma_limits(mean, sigma, counts)
-    if not low < high:  # a constant image tells nothing
+    if not low < high:  # a constant image
         return found
     rows, cols = _suspects(frame, ignored, low, high)
     _confirm(frame, ignored, low, high, rows, cols, mean, found)
@@ -70,21 +71,21 @@ def find_hot_pixels(mean_frame: np.ndarray, known_defects: Optional[np.ndarray] 
 
 
 def _six_sigma_limits(mean: float, sigma: float, counts: bool) -> Tuple[float, float]:
-    """Values that noise of this mean and sigma leaves on either side with a probability of 1e-9.
+    """Lower and upper limit, each exceeded by noise of this mean and sigma with a probability of 1e-9.
 
-    `counts` says that nothing is negative, so that skewed values are counts and not noise around a background.
+    counts : no value is negative, so that a skewed distribution is one of counts and not of noise around a background.
     """
     number = (mean / sigma) ** 2 if sigma > 0 else np.inf
     if not counts or mean <= 0 or number > LARGE_MEAN:
         return mean - SIX_SIGMA * sigma, mean + SIX_SIGMA * sigma
     unit = sigma**2 / mean  # value of one count
-    below = pdtrik(SIX_SIGMA_TAIL, number)  # nan if even 0 counts are more frequent
+    below = pdtrik(SIX_SIGMA_TAIL, number)  # nan if 0 counts are more probable than that
     return unit * below if below >= 0 else -np.inf, unit * float(pdtrik(1 - SIX_SIGMA_TAIL, number))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})  # sums in any order
 def _moments(sample, low, high):  # type: ignore[no-untyped-def]
-    """Number, mean and standard deviation of the values between two limits."""
+    """Number, mean and standard deviation of the values between two limits (inclusive)."""
     low, high = np.float32(low), np.float32(high)
     n, total, squares = 0, 0.0, 0.0
     for v in sample:
@@ -108,7 +109,7 @@ def _suspects(frame, ignored, low, high):  # type: ignore[no-untyped-def]
     for y in range(ny):
         row = frame[y]
         in_row = 0
-        for x in range(nx):  # nothing else, so that it runs at the speed of memory
+        for x in range(nx):  # only a count, so that memory bandwidth is the limit
             in_row += (row[x] < low) | (row[x] > high)
         if in_row == 0:
             continue
@@ -157,10 +158,10 @@ def neighbour_table(defects: np.ndarray) -> NeighbourTable:
 
     Returns
     -------
-    The table, in row order. Where the whole image has fewer good pixels than 6, those there are.
+    The table, in row order. If the whole image has fewer than 6 good pixels, all of them are neighbours.
     """
     defects = np.ascontiguousarray(defects, bool)
-    flat = np.flatnonzero(defects)  # much faster than with two indices
+    flat = np.flatnonzero(defects)  # much faster than np.nonzero with two indices
     rows, cols = (index.astype(np.int32) for index in np.divmod(flat, defects.shape[1]))
     indptr = np.zeros(len(rows) + 1, np.int64)
     _count_neighbours(defects, rows, cols, indptr)
@@ -186,7 +187,7 @@ def _replace(image, rows, cols, indptr, neighbours):  # type: ignore[no-untyped-
 
 @numba.njit(cache=True, nogil=True)
 def _good_on_ring(defects, row, col, radius, out, at):  # type: ignore[no-untyped-def]
-    """Count the good pixels on the square ring of this radius; put them into `out` from `at` on if that has room."""
+    """Count the good pixels on the square ring of this radius; write their indices to a non-empty `out` from `at`."""
     ny, nx = defects.shape
     n = 0
     for y in range(max(row - radius, 0), min(row + radius + 1, ny)):

@@ -1,6 +1,7 @@
-"""EER movies: electron events as run-length codes in a TIFF container, rendered and grouped by a decoder of our own.
+"""EER movies: electron events as run-length codes in a TIFF container, rendered and grouped here.
 
-tifffile reads the pages, never the events: the version that Scipion pins fails on EER with a recent imagecodecs.
+tifffile reads only the pages' tags. Its own decoder is not used, because the version that Scipion pins fails on EER
+with a recent imagecodecs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from ..settings import Settings
 from .movie import Movie, read_into
 from .tiff import EER_BIT_TAGS, TiffPageInfo
 
-# TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position. A 65002 file has its own.
+# TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position. For 65002 the file's tags
+# can define others.
 SKIP_AND_SUBPIXEL_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
-CACHED_BYTES = 1 << 18  # of the counts that are worked on at a time
-DECODED_AT_ONCE = 64  # hardware frames, to bound the memory for their streams
+CACHED_BYTES = 1 << 18  # of `counts` that are filled at a time
+DECODED_AT_ONCE = 64  # hardware frames; limits the memory for their streams
 
 
 @numba.njit(cache=True, nogil=True)
@@ -26,10 +28,11 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
     """Add the events of several hardware frames to `counts`.
 
     A code, least significant bit first, is the number of empty pixels before the event, then the horizontal and the
-    vertical position inside the pixel, whose highest bits are stored inverted. A number of all ones is no event: it
-    only skips, and has no position. The codes lead exactly to the end of the frame; other streams are corrupt.
+    vertical position inside the pixel, whose highest bits are stored inverted. If all bits of the first number are
+    ones, the code is no event: it only skips pixels and has no position. A stream is corrupt unless its codes end
+    exactly at the end of the frame.
 
-    The frames are decoded side by side, a few rows at a time, so that these rows of `counts` stay in the cache.
+    All frames are decoded together, a few rows at a time, so that these rows of `counts` stay in the cache.
 
     Parameters
     ----------
@@ -51,9 +54,9 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
     zoom, width, row_length = np.uint64(up), np.uint64(nx << up), np.uint64(nx)
     n_pixels = np.uint64(nx) * np.uint64(ny)
     rows_at_once = max(CACHED_BYTES // ((nx << 2 * up) * counts.itemsize), 1)
-    at = first_word.astype(np.uint64) << six  # where in `words`, in bits, each stream stands
+    at = first_word.astype(np.uint64) << six  # next bit of each stream in `words`
     end = at + n_bits.astype(np.uint64)
-    reached = np.zeros(len(at), np.uint64)  # the pixel that each stream stands at
+    reached = np.zeros(len(at), np.uint64)  # next pixel of each stream
     for first_row in range(0, ny, rows_at_once):
         stop = np.uint64(min(first_row + rows_at_once, ny)) * row_length
         for k in range(len(at)):
@@ -64,7 +67,7 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
                 if here + skip_step > last:
                     return k
                 word, shift = here >> six, here & word_bits
-                # Two steps for the upper word, since a shift by 64 is undefined.
+                # Two shifts for the upper word, because a shift by 64 is undefined.
                 code = words[word] >> shift | (words[word + one] << one) << (word_bits - shift)
                 skip = code & top
                 if skip == top:
@@ -73,7 +76,7 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
                     continue
                 pixel = position + skip
                 if pixel >= stop:
-                    # An event for later, or the end mark.
+                    # An event of a later block of rows, or the end mark.
                     if pixel >= n_pixels:
                         position = pixel
                     break
@@ -97,10 +100,10 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
 
 
 class EerMovie(Movie):
-    """An EER file, its hardware frames summed in equal groups into `settings.n_frames` frames of counts.
+    """An EER file whose hardware frames are summed in equal groups into `settings.n_frames` frames of counts.
 
-    A group has n // n_frames hardware frames; the n % n_frames last ones are left out, so that every frame has the same
-    exposure, which dose weighting assumes. `hardware_frames_per_frame` and a note say what was done.
+    Of N hardware frames, each group has N // n_frames. The last N % n_frames are left out, so that every frame has the
+    same exposure, as dose weighting assumes. `hardware_frames_per_frame` and a note contain the group size.
     """
 
     kind = "EER"
@@ -108,37 +111,39 @@ class EerMovie(Movie):
     hardware_frames_per_frame: int
 
     def __init__(self, path: str, file: Any, pages: List[TiffPageInfo], settings: Settings, notes: List[str]) -> None:
-        wanted = settings.n_frames
-        events = [page for page in pages if page.compression in SKIP_AND_SUBPIXEL_BITS]
-        if len(events) < len(pages):
-            notes.append(f"{len(pages) - len(events)} pages that hold no electron events are not read.")
-        if len(events) < wanted:
+        n_groups = settings.n_frames  # frames of this movie
+        hardware_frames = [page for page in pages if page.compression in SKIP_AND_SUBPIXEL_BITS]
+        n_hardware = len(hardware_frames)
+        if n_hardware < len(pages):
+            notes.append(f"{len(pages) - n_hardware} pages that hold no electron events are not read.")
+        if n_hardware < n_groups:
             raise MovieError(
-                f"{path}: {len(events)} hardware frames can't be grouped into {wanted} frames: ask for at most "
-                f"{len(events)} EER frames (Number of EER frames in the form, --n-frames)."
+                f"{path}: {n_hardware} hardware frames can't be grouped into {n_groups} frames: ask for at most "
+                f"{n_hardware} EER frames (Number of EER frames in the form, --n-frames)."
             )
         self._zoom = {1: 0, 2: 1, 4: 2}[settings.eer_sampling]
-        group = self.hardware_frames_per_frame = len(events) // wanted
-        left = len(events) - group * wanted
+        group_size = self.hardware_frames_per_frame = n_hardware // n_groups
+        n_left_out = n_hardware - group_size * n_groups
         notes.append(
-            f"{len(events)} hardware frames summed by {group} into {wanted} frames"
-            + (f"; the last {left} are left out, so that all have the same exposure." if left else ".")
+            f"{n_hardware} hardware frames summed by {group_size} into {n_groups} frames"
+            + (f"; the last {n_left_out} are left out, so that all have the same exposure." if n_left_out else ".")
         )
-        if left > 0.1 * len(events):
+        if n_left_out > 0.1 * n_hardware:
+            fewer = n_hardware // (group_size + 1)
             notes.append(
-                f"{left} of {len(events)} hardware frames are left out: {len(events) // (group + 1)} EER frames would "
-                f"use {len(events) // (group + 1) * (group + 1)} of them."
+                f"{n_left_out} of {n_hardware} hardware frames are left out: "
+                f"{fewer} EER frames would use {fewer * (group_size + 1)} of them."
             )
-        codes = {self._code_bits(path, page) for page in events}
-        if len(codes) > 1 or len({page.shape for page in events}) > 1:
+        codes = {self._code_bits(path, page) for page in hardware_frames}
+        if len(codes) > 1 or len({page.shape for page in hardware_frames}) > 1:
             raise MovieError(f"{path}: its hardware frames differ in size or coding: copy the file again.")
         self._bits = codes.pop()
-        self._pages = events[: group * wanted]
+        self._pages = hardware_frames[: group_size * n_groups]
         self._file = file
-        self._sensor = ny, nx = events[0].shape
+        self._sensor = ny, nx = hardware_frames[0].shape
         # A pixel has at most one event in a hardware frame.
-        dtype = np.uint8 if group <= 255 else np.uint16
-        super().__init__(path, (wanted, ny << self._zoom, nx << self._zoom), dtype, notes)
+        dtype = np.uint8 if group_size <= 255 else np.uint16
+        super().__init__(path, (n_groups, ny << self._zoom, nx << self._zoom), dtype, notes)
 
     def _code_bits(self, path: str, page: TiffPageInfo) -> Tuple[int, int, int]:
         skip, horizontal, vertical = SKIP_AND_SUBPIXEL_BITS[page.compression]
@@ -178,7 +183,7 @@ class EerMovie(Movie):
         return counts
 
     def _streams(self, pages: List[TiffPageInfo]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The pages' streams as uint64 words, the first word of each, and its length in bits."""
+        """The pages' streams as uint64 words, the index of each stream's first word, and its length in bits."""
         n_bytes = np.array([sum(n for _, n in page.segments) for page in pages])
         n_words = n_bytes // 8 + 2
         first_word = np.cumsum(n_words) - n_words

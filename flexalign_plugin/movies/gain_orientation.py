@@ -1,9 +1,9 @@
-"""Which way round the gain fits a movie: its fine detail is looked for in the sum of the raw frames.
+"""The gain's orientation, estimated from its fine detail in the sum of the raw frames.
 
-A raw frame is the image divided by the gain, so that the relative detail of the raw sum holds minus the detail of the
-gain's logarithm. The slope of one against the other is 1 for the right orientation, -1 if the gain is to be divided by
-instead, and 0 for a wrong orientation or for frames that were corrected already. Its standard error comes from the
-scatter over tiles, which sample and noise make alike.
+A raw frame is the image divided by the gain. The relative detail of the raw sum therefore contains minus the detail of
+the gain's logarithm. The slope of a linear fit of one to the other is 1 for the right orientation, -1 if movies have to
+be divided by the gain, and 0 for a wrong orientation or for frames that are already corrected. The standard error of
+the slope is computed from its scatter over tiles of the frame, which includes both sample and noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter1d
 
 from ..errors import CorrectionError
 from ..settings import Settings
-from .corrections import Corrections, gain_divides, load_corrections, read_image
+from .corrections import Corrections, gain_divides, load_corrections, read_image, rotate_and_flip
 from .movie import Movie
 
 ROTATIONS = ("none", "90", "180", "270")
@@ -29,23 +29,23 @@ ORIENTATIONS = tuple((rot, "none") for rot in ROTATIONS) + (
     ("90", "left-right"),
 )
 TILE = 64
-DETAIL = 16  # px; what is wider belongs to sample and beam as well as to the gain
+DETAIL = 16  # px; wider structures can also come from sample and beam
 FEW_TILES, MANY_TILES = 144, 4096
-OUTLIERS = 1e-3  # fraction of pixels whose detail is limited: hot ones would outweigh all others
-FLAT = 1e-3  # rms detail of a gain below which there is nothing to look for
+OUTLIERS = 1e-3  # fraction of pixels whose detail is clipped, so that hot pixels do not outweigh all others
+FLAT = 1e-3  # rms detail; a gain with less is flat
 MIN_SLOPE = 0.2
 SIGNIFICANT = 6.0  # standard errors
-SHARP = 0.05  # standard error with which a slope of 1 could not be missed
+SHARP = 0.05  # standard error that is small enough to exclude a slope of 1
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well the gain explains the raw sum when it is used so.
+    """How well the gain explains the raw sum in one orientation and convention.
 
     Attributes
     ----------
     rotation, flip, convention : values of the settings `gain_rot`, `gain_flip` and `gain_convention`.
-    slope : 1 if all of the gain's detail is in the sum.
+    slope : 1 if the sum contains all of the gain's detail.
     error : standard error of the slope.
     """
 
@@ -64,28 +64,19 @@ class Fit:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`fits`, best first; `best` is None when they can't be told apart, `reason` then says why."""
+    """All `fits`, best first. `best` is None if no fit is clearly the best; `reason` is then the explanation."""
 
     fits: List[Fit]
     best: Optional[Fit]
     reason: str = ""
 
 
-def turned(image: np.ndarray, rotation: str, flip: str) -> np.ndarray:
-    """View of an image (ny, nx) turned as the settings `gain_rot` and `gain_flip` do."""
-    if rotation != "none":
-        image = np.rot90(image, int(rotation) // 90)
-    if flip != "none":
-        image = np.flip(image, 0 if flip == "upside-down" else 1)
-    return image
-
-
 def find_orientation(movie: Movie, total: np.ndarray, settings: Settings) -> Verdict:
-    """Rank all ways to use the gain of `settings`; its rotation, flip and convention there are not looked at.
+    """Rank all ways to use the gain of `settings`; its rotation, flip and convention in `settings` are ignored.
 
     Parameters
     ----------
-    movie : any of those that were summed.
+    movie : any of the movies that were summed.
     total : (ny, nx) sum or mean of raw frames, of one or of several movies.
     """
     image, _ = read_image(str(settings.gain), "Gain reference")
@@ -97,7 +88,7 @@ def find_orientation(movie: Movie, total: np.ndarray, settings: Settings) -> Ver
 
 
 def orientation_warnings(total: np.ndarray, corrections: Corrections, settings: Settings) -> List[str]:
-    """A sentence when the gain clearly fits the raw sum or mean (ny, nx) better in another way than the chosen one."""
+    """One warning if the gain clearly fits the raw sum or mean (ny, nx) better in another orientation or convention."""
     if corrections.gain is None:
         return []
     best = _rank(total, corrections, settings, FEW_TILES).best
@@ -111,25 +102,25 @@ def orientation_warnings(total: np.ndarray, corrections: Corrections, settings: 
 
 
 def _rank(total: np.ndarray, corrections: Corrections, settings: Settings, max_tiles: int) -> Verdict:
-    """Turn the gain that was loaded with `settings` in all ways that fit, and compare each with the raw sum."""
+    """Compare the gain that was loaded with `settings` with the raw sum in all orientations of the right size."""
     gain = corrections.gain
     assert gain is not None
     good = np.ones(gain.shape, bool) if corrections.defects is None else ~corrections.defects
     corners = list(_corners(total.shape, max_tiles))
     if len(corners) < 4:
         return Verdict([], None, f"The frames are too small: {2 * TILE} x {2 * TILE} pixels are needed at least.")
-    seen = _relative_detail(total if corrections.dark is None else total - corrections.dark, corners)
+    observed = _relative_detail(total if corrections.dark is None else total - corrections.dark, corners)
     as_loaded = "divide" if gain_divides(settings) else "multiply"
     other = "multiply" if as_loaded == "divide" else "divide"
     fits, detail_rms = [], 0.0
     for rotation, flip in ORIENTATIONS:
-        candidate = turned(gain, rotation, flip)
+        candidate = rotate_and_flip(gain, rotation, flip)
         if candidate.shape != total.shape:
             continue
         expected = _high_pass(-np.log(_tiles(candidate, corners)))
-        here = _tiles(good, corners) & _tiles(turned(good, rotation, flip), corners)
-        expected = np.where(here, expected, 0)
-        both = np.einsum("kyx,kyx->k", seen, expected, dtype=np.float64)
+        usable = _tiles(good, corners) & _tiles(rotate_and_flip(good, rotation, flip), corners)
+        expected = np.where(usable, expected, 0)
+        both = np.einsum("kyx,kyx->k", observed, expected, dtype=np.float64)
         power = np.einsum("kyx,kyx->k", expected, expected, dtype=np.float64)
         detail_rms = max(detail_rms, float(np.sqrt(power.sum() / expected.size)))
         if detail_rms < FLAT:
@@ -163,19 +154,19 @@ def _judge(fits: List[Fit]) -> Verdict:
 
 
 def _canonical(rotation: str, flip: str) -> Tuple[str, str]:
-    """The pair in `ORIENTATIONS` that does the same."""
+    """The pair in `ORIENTATIONS` that has the same effect."""
     return _composed((rotation, flip), ("none", "none"))
 
 
 def _composed(first: Sequence[str], then: Sequence[str]) -> Tuple[str, str]:
-    """The pair in `ORIENTATIONS` that does the same as `first`, `then` the other."""
+    """The pair in `ORIENTATIONS` that has the same effect as `first` followed by `then`."""
     probe = np.arange(6).reshape(2, 3)
-    wanted = turned(turned(probe, *first), *then)
-    return next(pair for pair in ORIENTATIONS if np.array_equal(turned(probe, *pair), wanted))
+    wanted = rotate_and_flip(rotate_and_flip(probe, *first), *then)
+    return next(pair for pair in ORIENTATIONS if np.array_equal(rotate_and_flip(probe, *pair), wanted))
 
 
 def _corners(shape: Tuple[int, ...], max_tiles: int) -> Iterator[Tuple[int, int]]:
-    """First pixels of tiles spread evenly over the frame."""
+    """Upper left pixels of tiles spread evenly over the frame."""
     counts = [max(min(n // TILE, int(max_tiles**0.5)), 0) for n in shape]
     rows, columns = (np.linspace(0, n - TILE, k).astype(int) for n, k in zip(shape, counts))
     return ((int(y), int(x)) for y in rows for x in columns)
@@ -186,9 +177,12 @@ def _tiles(image: np.ndarray, corners: List[Tuple[int, int]]) -> np.ndarray:
 
 
 def _relative_detail(total: np.ndarray, corners: List[Tuple[int, int]]) -> np.ndarray:
-    """Detail of the raw sum relative to its local mean, (tiles, TILE, TILE) float32; a count may be 0: no log."""
+    """Detail of the raw sum relative to its local mean, (tiles, TILE, TILE) float32.
+
+    No logarithm is taken, because a count may be 0.
+    """
     tiles = _tiles(total, corners).astype(np.float32)
-    # One hot pixel would also spoil the local mean of its neighbours.
+    # A hot pixel would also distort the local mean of its neighbours.
     np.minimum(tiles, np.quantile(tiles, 1 - OUTLIERS), out=tiles)
     local = _local_mean(tiles)
     detail = np.divide(tiles, local, out=np.ones_like(tiles), where=local > 0) - 1
@@ -205,7 +199,7 @@ def _local_mean(tiles: np.ndarray) -> np.ndarray:
 
 
 def raw_sum(movie: Movie) -> np.ndarray:
-    """(ny, nx) float32 sum of all frames as they are stored.
+    """(ny, nx) float32 sum of all raw frames.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A first look at a movie: the sum of its raw frames, empty or damaged frames, hot pixels, the gain's orientation."""
+"""Checks of a movie before its alignment: empty or damaged frames, hot pixels, the gain's orientation."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .defects import find_hot_pixels, neighbour_table, replace_defects
 from .gain_orientation import orientation_warnings
 from .movie import Movie
 
-NAMED_FRAMES = 5  # in an error; more are only counted
+NAMED_FRAMES = 5  # frames listed in an error; further ones are only counted
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a movie before anything is aligned.
+    """Result of the checks of a movie.
 
     Attributes
     ----------
     source : its frames with all corrections, hot pixels included.
     mean : (ny, nx) float32, mean of the corrected frames without motion correction.
-    fill : (n_aligned,) mean of each aligned frame after the corrections: the value of pixels that it does not cover.
+    fill : (n_aligned,) mean of each aligned frame after the corrections, used for pixels that the frame does not cover.
     defects_px : (n, 2) int32, row and column of the pixels that are replaced in every frame.
-    defect_counts : {source: pixels that it marks}.
+    defect_counts : {source: number of pixels that it marks}.
     notes, warnings : sentences for the user.
     """
 
@@ -43,11 +43,11 @@ class Inspection:
 
 
 def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: range, settings: Settings) -> Inspection:
-    """Look at the frames `aligned` (0-based).
+    """Check the frames `aligned` (0-based).
 
     Raises
     ------
-    MovieError : a frame is empty or holds values that are no numbers.
+    MovieError : a frame is empty or holds NaN or infinite values.
     """
     plain = FrameSource(movie, corrections.dark, corrections.gain, None)
     total, means = backend.sum_raw(plain, aligned)
@@ -92,9 +92,9 @@ def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:
         )
 
 
-def _frame_list(aligned: range, which: np.ndarray) -> str:
-    """The marked frames in words, numbered from 1; empty when there are none."""
-    numbers = [str(aligned[k] + 1) for k in np.flatnonzero(which)]
+def _frame_list(aligned: range, marked: np.ndarray) -> str:
+    """The marked frames as text, numbered from 1; empty if there are none."""
+    numbers = [str(aligned[k] + 1) for k in np.flatnonzero(marked)]
     if len(numbers) > NAMED_FRAMES:
         return f"frame {', '.join(numbers[:NAMED_FRAMES])} and {len(numbers) - NAMED_FRAMES} more"
     return f"frame {', '.join(numbers)}" if numbers else ""

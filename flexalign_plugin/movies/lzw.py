@@ -1,4 +1,4 @@
-"""TIFF's LZW, decoded here since imagecodecs crashes the process on some damaged strips instead of raising an error."""
+"""TIFF's LZW, decoded here because imagecodecs crashes the process on some damaged strips."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MIN_BITS, MAX_BITS = 9, 12
 def lzw_decode(data, out):  # type: ignore[no-untyped-def]
     """Decode a strip until `out` is full.
 
-    A code is a byte, or a string that was written before; reading a code makes the string before it, with the first
-    byte of its own, the next one in the table. Both lie one behind the other in `out`, so that the table holds places
-    and lengths only. Codes grow from 9 to 12 bits, the highest bit first, one code earlier than they would have to.
+    A code stands for a byte or for a string in the table. Each code adds one string to the table: the previous string
+    followed by the first byte of the current one. These are adjacent in `out`, so that the table needs only positions
+    and lengths. Codes grow from 9 to 12 bits, highest bit first, one code earlier than necessary, as TIFF demands.
 
     Parameters
     ----------
@@ -24,11 +24,11 @@ def lzw_decode(data, out):  # type: ignore[no-untyped-def]
 
     Returns
     -------
-    Bytes written; fewer than m if the strip ends early or has a code that stands for nothing yet.
+    Bytes written; fewer than m if the strip ends early or has a code that is not in the table yet.
     """
     place, length = np.empty(1 << MAX_BITS, np.int64), np.empty(1 << MAX_BITS, np.int64)
     buffer, held, at, n = np.uint64(0), 0, 0, 0
-    bits, free, before = MIN_BITS, FIRST_FREE, 0  # `before`: length of the string before, 0 if there is none
+    bits, free, before = MIN_BITS, FIRST_FREE, 0  # `before`: length of the previous string, 0 if there is none
     while n < len(out):
         while held < bits:
             if at == len(data):

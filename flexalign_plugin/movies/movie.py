@@ -1,4 +1,4 @@
-"""`Movie`, what every reader offers: the shape, and frames in their native dtype, decoded when asked for."""
+"""`Movie`, the interface of all readers: the shape, and frames in their native dtype, decoded on request."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..errors import MovieError
 class Movie:
     """A stack of frames in a file, read lazily; a context manager.
 
-    Frames keep the row order of the file: row 0 is the first stored row (MRC: the bottom one, TIFF, EER: the top one),
-    unless a TIFF movie is opened with `flip_tiff`.
+    Frames keep the row order of the file: row 0 is the first stored row (MRC: the bottom row; TIFF and EER: the top
+    row), unless a TIFF movie is opened with `flip_tiff`.
 
     Attributes
     ----------
     path : the file.
     kind : "MRC", "TIFF" or "EER".
-    top_row_first : row 0 of the frames is the top one of the picture.
-    shape : (n_frames, ny, nx); the frame count is the file's own (EER: after grouping).
-    dtype : native byte order, of the arrays that `frame` returns.
-    memory_mapped : frames come straight from the page cache, so that keeping copies of them is of no use.
-    notes : what the user may want to know about this file.
-    hardware_frames_per_frame : of an EER movie; None for other movies.
+    top_row_first : whether row 0 of the frames is the top row of the picture.
+    shape : (n_frames, ny, nx). For EER, n_frames is the number of groups of hardware frames.
+    dtype : of the arrays that `frame` returns, in native byte order.
+    memory_mapped : whether frames are read from the page cache, so that `prefetch` need not copy them.
+    notes : sentences for the user about how the file was read.
+    hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
     """
 
     kind = ""
@@ -47,7 +47,7 @@ class Movie:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that all frames take, decoded."""
+        """Memory that all decoded frames take."""
         return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
 
     def frame(self, i: int) -> np.ndarray:
@@ -61,7 +61,7 @@ class Movie:
         return self._read(i) if kept is None else kept
 
     def prefetch(self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None) -> None:
-        """Decode all frames into memory in parallel threads, if they fit in `max_bytes`; else leave them lazy."""
+        """Decode all frames into memory in parallel threads, if they fit in `max_bytes`; otherwise do nothing."""
         if self.memory_mapped or self.n_bytes > max_bytes:
             return
         missing = [i for i in range(self.shape[0]) if self._kept[i] is None]
@@ -70,7 +70,7 @@ class Movie:
                 self._kept[i] = frame
 
     def close(self) -> None:
-        """Let go of the file and of the frames kept by `prefetch`."""
+        """Close the file and release the frames kept by `prefetch`."""
         self._kept = [None] * self.shape[0]
 
     def __enter__(self) -> Movie:

@@ -17,9 +17,9 @@ HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
 MODE_PACKED = 101  # two 4-bit pixels a byte, the low half first; each row starts a new byte
 MODE_NAMES = {3: "complex 16-bit", 4: "complex 32-bit", 16: "RGB"}
-MAX_SIZE = 1_000_000  # pixels on an axis, frames: beyond this the header is garbage or of the other byte order
+MAX_SIZE = 1_000_000  # pixels along an axis, or frames; larger numbers mean a damaged header or the other byte order
 
-# IMOD's own header words (its mrcHeader documentation): a stamp and flags, at these bytes.
+# Header words that IMOD defines (see its mrcHeader documentation): offsets in bytes of a stamp and of flags.
 IMOD_STAMP_AT, IMOD_FLAGS_AT = 152, 156
 IMOD_STAMP = 1146047817
 IMOD_SIGNED_BYTES = 1
@@ -29,14 +29,14 @@ IMOD_PACKED_BYTES = 16
 def is_packed_super_resolution(nx: int, ny: int) -> bool:
     """Whether byte frames of this size are 4-bit super-resolution frames of a K2 or K3 stored with half their width.
 
-    SerialEM writes such files and no header says so (TIFF); IMOD, RELION and cisTEM go by the size as well.
+    SerialEM writes such TIFF files without a mark in the header. IMOD, RELION and cisTEM also decide by the size.
     """
     sensors = ((7676, 7420), (7680, 7424), (11520, 8184))
     return any(abs(2 * nx - a) <= 4 and abs(ny - b) <= 2 for x, y in sensors for a, b in ((x, y), (y, x)))
 
 
 def unpack_4bit(packed: np.ndarray, nx: int, high_first: bool = False) -> np.ndarray:
-    """Two pixels a byte to one: (ny, (nx + 1) // 2) uint8 -> (ny, nx) uint8."""
+    """Expand bytes that hold two pixels each: (ny, (nx + 1) // 2) uint8 -> (ny, nx) uint8."""
     frame = np.empty((packed.shape[0], nx), np.uint8)
     _unpack(packed, frame, high_first)
     return frame
@@ -56,7 +56,13 @@ def _unpack(packed, frame, high_first):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class MrcLayout:
-    """Where the frames of an MRC file lie and how they are stored; `dtype` has the file's byte order."""
+    """Position and storage of the frames in an MRC file.
+
+    Attributes
+    ----------
+    shape : (n_frames, ny, nx). dtype : with the file's byte order. packed : two 4-bit pixels per byte.
+    offset : bytes before the first frame.
+    """
 
     shape: Tuple[int, int, int]
     dtype: np.dtype
@@ -89,7 +95,7 @@ def looks_like_mrc(header: bytes) -> bool:
 
 
 def _byte_order(header: bytes) -> Optional[str]:
-    """'<' or '>': the machine stamp's order if the numbers make sense in it, else the one in which they do."""
+    """'<' or '>': the machine stamp's byte order if the header is plausible in it, else the other one if it is."""
     stamped = ">" if header[212] == 0x11 else "<"
     for order in (stamped, "<" if stamped == ">" else ">"):
         nx, ny, nz, mode = np.frombuffer(header, order + "i4", 4)
@@ -99,7 +105,12 @@ def _byte_order(header: bytes) -> Optional[str]:
 
 
 def mrc_layout(path: str, header: bytes, notes: List[str]) -> MrcLayout:
-    """The layout that an MRC header describes; `notes` is added to. Raises MovieError for what is no movie."""
+    """The layout that an MRC header describes; notes are appended to `notes`.
+
+    Raises
+    ------
+    MovieError : the header is damaged or not that of a movie.
+    """
     order = _byte_order(header) if len(header) >= HEADER_BYTES else None
     if order is None:
         raise MovieError(f"{path}: its MRC header is damaged (impossible image size or mode): copy the file again.")
@@ -145,7 +156,7 @@ class MrcMovie(Movie):
         if size < layout.total_bytes:
             whole = max(size - layout.offset, 0) / layout.frame_bytes
             raise MovieError(
-                f"{path}: truncated: its header promises {n_frames} frames of {nx} x {ny} ({layout.total_bytes} "
+                f"{path}: truncated: its header specifies {n_frames} frames of {nx} x {ny} ({layout.total_bytes} "
                 f"bytes), but the file holds {whole:.1f} ({size} bytes): copy the file again."
             )
         if size > layout.total_bytes:
@@ -156,7 +167,7 @@ class MrcMovie(Movie):
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
 
     def prefetch(self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None) -> None:
-        """Ask the system to read the file ahead; nothing is copied, since the page cache serves the frames."""
+        """Ask the operating system to read the file ahead into the page cache, which serves the frames."""
         with open(self.path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 

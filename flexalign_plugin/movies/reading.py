@@ -1,4 +1,4 @@
-"""`open_movie`: recognises a movie by its first bytes and opens it with the right reader."""
+"""`open_movie`: recognises the format of a movie by its first bytes and opens it with the right reader."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def open_movie(path: str, settings: Settings) -> Movie:
 
     Parameters
     ----------
-    path : MRC, MRCS, TIFF, EER, or MRC compressed with bzip2 or gzip; the content decides, not the name.
-    settings : `n_frames` and `eer_sampling` say how an EER movie is rendered, `flip_tiff` how a TIFF movie is read.
+    path : MRC, MRCS, TIFF, EER, or MRC compressed with bzip2 or gzip; recognised by content, not by name.
+    settings : `n_frames` and `eer_sampling` define how an EER movie is rendered, `flip_tiff` how a TIFF movie is read.
 
     Raises
     ------
@@ -52,20 +52,26 @@ def open_movie(path: str, settings: Settings) -> Movie:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
     if path.lower().endswith((".mrc", ".mrcs")):
         raise MovieError(
-            f"{path}: its MRC header is truncated or damaged: copy the file again, or give a movie if it is none."
+            f"{path}: its MRC header is truncated or damaged: copy the file again, or give another one if this "
+            "is not a movie."
         )
     raise MovieError(f"{path}: its content is neither {KINDS}: give a file in one of these formats.")
 
 
 def first_bytes(path: str, n: int) -> bytes:
-    """The first `n` bytes of a file that is there and not empty."""
+    """The first `n` bytes of a file, fewer if it is shorter.
+
+    Raises
+    ------
+    MovieError : the file is missing, empty or can't be read.
+    """
     try:
         if os.path.islink(path) and not os.path.exists(path):
             raise MovieError(f"{path}: broken link to {os.readlink(path)}: restore that file or remove the link.")
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise MovieError(f"{path}: is a folder: give a file inside it.")
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise MovieError(f"{path}: is no regular file: give a file on a disk.")
+            raise MovieError(f"{path}: is not a regular file: give a file on a disk.")
         with open(path, "rb") as file:
             start = file.read(n)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""TIFF movies: tifffile reads the pages' tags once; the raw strips or tiles are decoded in any thread."""
+"""TIFF movies: tifffile reads the pages' tags once; strips and tiles are decoded here, in any thread."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ MAX_TILE_EXCESS = 1 << 16  # pixels by which a tile may be larger than the frame
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
 EER_BIT_TAGS = (65007, 65008, 65009)
 
-# What tifffile logs about damaged files is raised here as an error.
+# tifffile logs problems of damaged files; here they become errors.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
 class TiffPageInfo:
-    """What decoding a page needs.
+    """Everything that is needed to decode a page.
 
-    `shape` is (ny, nx); `stored_shape` and the (rows, columns) of a strip or tile, `segment`, are in items of `dtype`.
+    `shape` is (ny, nx) in pixels. `stored_shape` and `segment`, the (rows, columns) of a strip or tile, are in items of
+    `dtype`.
     """
 
     shape: Tuple[int, int]
@@ -64,7 +65,12 @@ class TiffPageInfo:
 
 
 def read_pages(path: str) -> List[TiffPageInfo]:
-    """All pages of a TIFF file, checked against the file's size."""
+    """All pages of a TIFF file, checked against the file's size.
+
+    Raises
+    ------
+    MovieError : the file is truncated or damaged.
+    """
     size = os.path.getsize(path)
     pages: List[TiffPageInfo] = []
     try:
@@ -104,7 +110,7 @@ def read_pages(path: str) -> List[TiffPageInfo]:
 
 
 def _page_info(page: Any, order: str) -> TiffPageInfo:
-    """A tifffile page's tags; `int` raises TypeError for those that damage has made something else."""
+    """A tifffile page's tags; `int` raises TypeError for damaged ones of another type."""
     ny, nx, bits = int(page.imagelength), int(page.imagewidth), int(page.bitspersample)
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, ny), nx)
     pixels = 2 if bits == 4 else 1  # in an item
@@ -129,7 +135,7 @@ def _number(value: Any) -> int:
 
 
 class TiffMovie(Movie):
-    """A TIFF file whose pages are the frames; `flip` turns them upside down, so that the bottom row comes first."""
+    """A TIFF file whose pages are the frames; `flip` flips them upside down, so that the bottom row comes first."""
 
     kind = "TIFF"
 
@@ -206,7 +212,7 @@ class TiffMovie(Movie):
                 raw = imagecodecs.bitorder_decode(raw)
             try:
                 n_decoded = _decompress(page.compression, raw, target)
-            except (RuntimeError, ValueError) as error:  # every codec's own error is a RuntimeError
+            except (RuntimeError, ValueError) as error:  # the codecs' own errors are RuntimeErrors
                 raise self._corrupt(i, str(error)) from error
             if n_decoded < target.size:
                 raise self._corrupt(i, f"{n_decoded} bytes instead of {target.size}")
@@ -220,7 +226,7 @@ class TiffMovie(Movie):
 
 
 def _decompress(compression: int, raw: np.ndarray, out: np.ndarray) -> int:
-    """Decompress into `out`; returns the number of bytes that came."""
+    """Decompress into `out`; returns the number of decompressed bytes."""
     if compression == LZW:
         return lzw_decode(raw, out)
     if compression == NO_COMPRESSION:
@@ -230,7 +236,7 @@ def _decompress(compression: int, raw: np.ndarray, out: np.ndarray) -> int:
 
 
 def _unsupported(page: TiffPageInfo) -> str:
-    """What this reader can't do with a page, or nothing."""
+    """Why this reader can't decode a page; empty if it can."""
     if page.compression not in (NO_COMPRESSION, LZW, *DECODERS):
         try:
             name = f" ({tifffile.COMPRESSION(page.compression).name})"
@@ -238,7 +244,7 @@ def _unsupported(page: TiffPageInfo) -> str:
             name = ""
         return f"TIFF compression {page.compression}{name} is not supported"
     if page.samples != 1:
-        return f"it has {page.samples} values a pixel (colour), a movie has one"
+        return f"it has {page.samples} values per pixel (colour) instead of one"
     if page.dtype.kind == "V" or (page.bits % 8 and not (page.bits == 4 and page.dtype.kind == "u")):
         return f"TIFF pixels of {page.bits} bits in this sample format are not supported"
     if page.predictor not in (NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES):

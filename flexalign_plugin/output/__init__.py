@@ -1,4 +1,4 @@
-"""Output: what is written of an aligned movie (docs/outputs.md)."""
+"""Writers of the result files of an aligned movie (docs/outputs.md)."""
 
 from .writer import write_result
 

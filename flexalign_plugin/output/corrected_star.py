@@ -1,7 +1,7 @@
-"""`corrected_micrographs.star`: RELION's list of all micrographs in a folder, to go on there after motion correction.
+"""`corrected_micrographs.star`: RELION's list of all micrographs in a folder, to continue in RELION.
 
-It is made from the results that lie in the folder, whichever run or job wrote them, and replaced as a whole: runs that
-share a folder, one after the other or side by side, need not know of each other.
+The list contains all results in the folder, whichever run or job wrote them, and is replaced as a whole. Therefore runs
+that share a folder, one after the other or in parallel, need no communication.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ OPTICS_COLUMNS = (
     "rlnMicrographPixelSize",
 )
 MIRRORED = "# Micrographs of TIFF movies are mirror images of RELION's frames: to polish, align with --flip-tiff.\n"
-# RELION's column: the file's ending.
+# RELION's columns and the endings of the files that they name.
 FILE_COLUMNS = {
-    "rlnMicrographName": names.MICROGRAPH_WEIGHTED,  # or the next one
+    "rlnMicrographName": names.MICROGRAPH_WEIGHTED,  # MICROGRAPH if there is no weighted one
     "rlnMicrographNameNoDW": names.MICROGRAPH,
     "rlnMicrographNameEven": names.MICROGRAPH_EVEN,
     "rlnMicrographNameOdd": names.MICROGRAPH_ODD,
@@ -48,11 +48,12 @@ def write_corrected_micrographs(
 ) -> List[str]:
     """Write the list of all micrographs whose results are in `folder`.
 
-    File names are `folder` and the name: relative to where RELION runs if `folder` is.
+    File names in the list are `folder` joined with the name. If `folder` is relative, it must be relative to RELION's
+    project folder.
 
     Returns
     -------
-    A sentence for each result that can't be read and is left out.
+    One sentence for each result that can't be read and is left out.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def write_corrected_micrographs(
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
             path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
             problems.append(
-                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, since it is no complete result ({reason})."
+                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it is not a complete result ({reason})."
             )
             continue
         if not row:
@@ -104,7 +105,7 @@ def write_corrected_micrographs(
 
 
 def _row(folder: str, root: str) -> Dict[str, str]:
-    """One micrograph's values by column, and those of its optics group; nothing if no micrograph was written."""
+    """Values of one micrograph and of its optics group by column; empty if no micrograph was written."""
     start = os.path.join(folder, root)
     with open(start + names.MOTION, encoding="utf-8") as file:
         result = json.load(file)
@@ -112,8 +113,8 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     settings, binned = result["settings"], float(result["micrograph"]["pixel_size_A"])
     figures = Figures.from_dict(result["quality"])
     pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])
-    # Files that an earlier run with other settings left are not of this result.
-    unwanted = {
+    # Such files are from an earlier run with other settings and not part of this result.
+    outdated = {
         "rlnMicrographName": not parsed.is_dose_weighted,
         "rlnMicrographNameNoDW": parsed.is_dose_weighted and not parsed.do_save_unweighted_mic,
         "rlnMicrographNameEven": not parsed.split_even_odd,
@@ -123,7 +124,7 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     row = {
         column: start + ending
         for column, ending in FILE_COLUMNS.items()
-        if os.path.exists(start + ending) and not unwanted.get(column)
+        if os.path.exists(start + ending) and not outdated.get(column)
     }
     if "rlnMicrographName" not in row:
         if "rlnMicrographNameNoDW" not in row:

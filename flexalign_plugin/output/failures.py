@@ -8,7 +8,7 @@ from ..files import atomic_path
 
 
 def read_failures(path: str) -> List[Tuple[str, str, str]]:
-    """(number, movie, reason) of each line; none where there is no table."""
+    """(number, movie, reason) of each line; an empty list if the table can't be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.rstrip("\n").split("\t") for line in file][1:]
@@ -18,7 +18,7 @@ def read_failures(path: str) -> List[Tuple[str, str, str]]:
 
 
 def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]]) -> None:
-    """Write the table of (number, movie, reason) for people and scripts, tab separated."""
+    """Write the table of (number, movie, reason), separated by tabs. Raises OutputError."""
     lines = ["id\tmovie\treason"]
     lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -1,4 +1,4 @@
-"""`<root>_motion.json`: the whole result of a movie in one file that people and programs can read."""
+"""`<root>_motion.json`: the complete result of a movie, except images, as one JSON file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULT_FORMAT = "flexalign-result-1"
 
 
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
-    """The saved part of a result. Frames in "frames" count from 1, those in "model" (`MotionModel.to_dict`) from 0."""
+    """The saved part of a result. Frames in "frames" count from 1, in "model" (`MotionModel.to_dict`) from 0."""
     aligned, summed = result.model.aligned_frames, result.summed_frames
     ny, nx = result.images.micrograph.shape
     return {
@@ -40,12 +40,12 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
 
 
 def json_text(value: Any) -> str:
-    """JSON with one line for each list of plain values; numbers that are not finite become null."""
+    """JSON text with one line for each list of numbers; numbers that are not finite become null."""
     return _layout(_plain(value), "") + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """`value` in Python's own types."""
+    """`value` with built-in Python types only."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

@@ -1,7 +1,7 @@
-"""Micrographs and stacks as MRC files whose bytes depend on nothing but the data.
+"""Micrographs and stacks as MRC files whose bytes depend only on the data.
 
-The header's layout, constants and checks are mrcfile's. Its writers are not used because they put the time into the
-first label, and because their statistics of a stack need a second copy of it in memory.
+The layout and the constants of the header come from mrcfile. Its writers are not used because they write the time into
+the first label, and because they need a second copy of a stack in memory for its statistics.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def write_mrc(
     path : file to write; combine with `files.atomic_path`.
     data : (ny, nx) image or (n, ny, nx) stack of images. Row 0 is the first row of the file.
     pixel_size_A : pixel size of `data`.
-    labels : up to ten text labels for the header; characters outside ASCII become "?", the rest beyond 80 is cut.
+    labels : up to ten text labels for the header; characters outside ASCII become "?", text beyond 80
+        characters is cut.
     dtype : numpy.float32 (MRC mode 2) or numpy.float16 (mode 12).
     """
     if data.ndim not in (2, 3):

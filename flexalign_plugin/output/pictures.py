@@ -1,7 +1,7 @@
 """Grey-scale pictures and PNG files.
 
-Orientation, in every picture and plot of this package: row 0 of the image is at the top and y grows downwards, as
-Scipion's own viewers show a micrograph. (Viewers with the origin at the lower left, such as IMOD, show it mirrored.)
+In every picture and plot of this package row 0 of the image is at the top and y increases downwards, as in Scipion's
+own viewers. Viewers with the origin at the lower left, such as IMOD, show the image upside down.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PNG_COMPRESSION = 6
 
 
 def thumbnail(image: np.ndarray, size: int = THUMBNAIL_SIZE) -> np.ndarray:
-    """Small picture of a micrograph, with a contrast that shows particles and ice.
+    """Small picture of a micrograph, smoothed and scaled so that particles and ice are visible.
 
     Parameters
     ----------
     image : (ny, nx) float32.
-    size : longest side of the result in pixels; a smaller image keeps its size.
+    size : longest side of the result in pixels; smaller images are not enlarged.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def to_grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
 def spectra(corrected: np.ndarray, uncorrected: np.ndarray) -> np.ndarray:
     """Picture of two flattened spectra: left half from the corrected, right half from the uncorrected, uint8.
 
-    Both halves share one grey scale, so a ring that is stronger on the left is stronger in the data.
+    Both halves have the same grey scale, so that their rings can be compared.
     """
     n = corrected.shape[1]
     image = np.where(np.arange(n) < n // 2, gaussian_filter(corrected, 0.8), gaussian_filter(uncorrected, 0.8))

@@ -1,7 +1,7 @@
 """The plots of one movie: global trajectory, local motion, power spectra before and after.
 
-Figures are drawn by the Agg canvas directly, never through pyplot, whose global state does not survive threads.
-Few artists, no mathematical text and Pillow's PNG writer keep them cheap. y grows downwards as in `pictures`.
+Figures are drawn with the Agg canvas directly and not with pyplot, whose global state is not thread-safe. Few artists,
+no mathematical text and Pillow's PNG writer keep drawing fast. y increases downwards as in `pictures`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DPI = 100
 _TIME_COLOURS = "viridis"
 _CORRECTED, _UNCORRECTED = "#0b6e4f", "#b0413e"
 _LABELLED_RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3.5, 3, 2.5, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.8, 0.6, 0.5)
-_FAINT_BLACK = -900  # grey value that would be black: keeps a background picture light
+_FAINT_BLACK = -900  # grey value that is drawn black, so that a background picture is faint
 _MESH_POINTS = 9  # along the longer side of the frame
 
 
@@ -39,7 +39,7 @@ def global_trajectory(path: str, model: MotionModel, figures: Figures) -> None:
     figure = Figure(figsize=(6, 6), dpi=_DPI)
     axes = figure.add_axes((0.125, 0.1, 0.74, 0.74))
     middle = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
-    half = max(0.68 * np.ptp(x), 0.68 * np.ptp(y), 0.5)  # room for the labels of the outer points
+    half = max(0.68 * np.ptp(x), 0.68 * np.ptp(y), 0.5)  # leaves room for the labels of the outer points
     axes.set_xlim(middle[0] - half, middle[0] + half)
     axes.set_ylim(middle[1] + half, middle[1] - half)
     axes.set_aspect("equal")
@@ -119,7 +119,7 @@ def local_field(
     figure.colorbar(colours, cax=bar_axes, ticks=MaxNLocator(integer=True)).set_label("frame")
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
-    largest = figures.local_motion_max_px or 0.0  # up to the edges, where it often is
+    largest = figures.local_motion_max_px or 0.0  # includes the edges of the frame, where it is often largest
     title = (
         f"Local shifts relative to frame {first} (circles)\n"
         f"drawn {magnification:g} times larger; at most {largest:.2f} px = {largest * model.pixel_size_A:.2f} Å"
@@ -131,11 +131,11 @@ def local_field(
 
 
 def spectra(path: str, shown: Spectra, pixel_size_A: float) -> None:
-    """Composite of the power spectra, and below their radial averages.
+    """Picture of both power spectra, and below it their radial averages.
 
     Parameters
     ----------
-    pixel_size_A : pixel size of the images they were computed from.
+    pixel_size_A : pixel size of the images that the spectra were computed from.
     """
     after, before = shown.corrected, shown.uncorrected
     n = len(after.image)
@@ -175,8 +175,10 @@ def _angstrom_axes(axes: Axes, pixel_size_A: float) -> None:
 
 
 def _spaced_labels(points: np.ndarray, distance: float) -> List[Tuple[int, np.ndarray]]:
-    """Frames that get a number, none nearer than `distance` to another label, with the direction (x right, y up) in
-    which the number stands from its point: away from the line."""
+    """Frames to label, and the direction (x right, y up) from the point to its label, perpendicular to the line.
+
+    Labels are at 2 `distance` from their points. A label within 2 `distance` of another one is left out.
+    """
     chosen: List[Tuple[int, np.ndarray]] = []
     taken: List[np.ndarray] = []
     n = len(points)
@@ -194,13 +196,13 @@ def _spaced_labels(points: np.ndarray, distance: float) -> List[Tuple[int, np.nd
 
 
 def _round_down(value: float) -> float:
-    """The largest round number (1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten) that is not above `value`."""
+    """The largest of 1, 1.5, 2, 3, 4, 5, 6 and 8 times a power of ten that does not exceed `value`."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(power * max(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step * power <= value * (1 + 1e-9)))
 
 
 def _map_axes(ny: float, nx: float) -> Tuple[Figure, Axes, Axes]:
-    """A figure with axes of the given proportions and slim ones for a colour bar beside them."""
+    """A figure, axes with the given aspect ratio, and narrow axes beside them for a colour bar."""
     long_side, left, right, bottom, top = 5.8, 0.85, 1.15, 0.6, 0.7  # inches
     width, height = long_side * nx / max(ny, nx), long_side * ny / max(ny, nx)
     figure = Figure(figsize=(left + width + right, bottom + height + top), dpi=_DPI)

@@ -1,12 +1,13 @@
 """RELION's per-movie STAR file: global shifts and local motion for Bayesian polishing.
 
 RELION's local motion is a polynomial of third order in time and second order in space. It is zero in one frame,
-`rlnMicrographStartFrame`, of which RELION's reader makes no other use. That must be the frame whose geometry the
-micrograph has: otherwise particles picked there would be looked for at places that are off by the local motion
-between the two frames. So our reference frame is named, and the polynomial is fitted to the spline by least squares.
+`rlnMicrographStartFrame`; RELION's reader uses this value for nothing else. It must be the frame whose geometry the
+micrograph has. Otherwise the expected positions of particles picked in the micrograph would be wrong by the local
+motion between the two frames. Therefore our reference frame is written, and the polynomial is fitted to the spline by
+least squares.
 
-All numbers are unbinned pixels, also when the micrograph is binned (RELION itself scales one half of them).
-Defects are given pixel by pixel, whatever file they came from: RELION reads fewer kinds of defect files.
+All numbers are unbinned pixels, also if the micrograph is binned. (RELION itself scales only some of them.)
+Defects are listed pixel by pixel, whatever file they came from, because RELION reads fewer kinds of defect files.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import numpy as np
 
 from ..result import MovieResult
 
-EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # RELION's number for our sampling
+EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # our `eer_sampling`: RELION's value
 _UNUSED = -9999.0
 
 
 def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> str:
-    """The whole file.
+    """Content of the STAR file of a movie.
 
     Parameters
     ----------
     program : named in the first comment.
-    gain : file to be named as the gain reference, when it is not the one of the settings.
+    gain : path of the gain reference to write instead of that in the settings.
     """
     model, settings, fit = result.model, result.settings, result.polynomial
     hardware_frames, defects_px = result.hardware_frames, result.defects_px

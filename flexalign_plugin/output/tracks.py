@@ -1,7 +1,7 @@
-"""Where a particle of the micrograph is in every raw frame (Strelak 2020, section 2.1.2: traceable particles).
+"""Positions of the micrograph's particles in every raw frame (Strelak 2020, section 2.1.2: traceable particles).
 
-A pixel of the micrograph at the unbinned position p shows what frame t has at p - shift(t, p), by the definition of the
-shift (docs/outputs.md): a particle's position in each frame follows without any search.
+By the definition of the shift (docs/outputs.md), the unbinned position p of the micrograph corresponds to the position
+p - shift(t, p) in frame t. A particle's position in each frame is therefore known without a search.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .star import star_loop
 
 
 class SavedMotion(NamedTuple):
-    """What a result's `_motion.json` says about the motion and about how the micrograph was cut and binned."""
+    """Motion model and settings of a result, from its `_motion.json`; `root` begins the names of the result's files."""
 
     model: MotionModel
     settings: Settings
@@ -32,7 +32,12 @@ class SavedMotion(NamedTuple):
 
 
 def load_motion(path: str) -> SavedMotion:
-    """Read a `_motion.json`; `root` is the start of the names of the result's files."""
+    """Read a `_motion.json`.
+
+    Raises
+    ------
+    MovieError : the file can't be read or is not a result of FlexAlign.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
@@ -40,71 +45,77 @@ def load_motion(path: str) -> SavedMotion:
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
     except (ValueError, KeyError, TypeError, SettingsError) as error:
-        raise MovieError(f"{path}: is no result of FlexAlign ({error}): give its _motion.json.") from error
+        raise MovieError(
+            f"{path}: is not a result of FlexAlign ({error}): give the _motion.json of a movie."
+        ) from error
     name = os.path.basename(path)
     return SavedMotion(model, settings, name[: -len(MOTION)] if name.endswith(MOTION) else name)
 
 
 def inside(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:
-    """(n,) bool: which places, as those of `frame_positions`, are in the micrograph."""
+    """(n,) bool: whether positions, given as for `frame_positions`, are in the micrograph."""
     (_, ny), (_, nx) = _sizes(model, settings)
     y, x = np.asarray(y, float), np.asarray(x, float)
     return (y >= -0.5) & (y <= ny - 0.5) & (x >= -0.5) & (x <= nx - 0.5)
 
 
 def micrograph_size(model: MotionModel, settings: Settings) -> Tuple[int, int]:
-    """(ny, nx) of the micrograph as it was written, cropped and binned."""
+    """(ny, nx) of the written micrograph, after cropping and binning."""
     (_, ny), (_, nx) = _sizes(model, settings)
     return ny, nx
 
 
 def _sizes(model: MotionModel, settings: Settings) -> List[Tuple[int, int]]:
-    """[y, x]: unbinned pixels that were used, and pixels of the micrograph."""
+    """For y and x: number of unbinned pixels used, and of pixels of the micrograph."""
     window = settings.crop_window(*model.frame_shape, "This movie")
     return [binned_size(part.stop - part.start, settings.output_binning) for part in window]
 
 
 def frame_positions(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:
-    """Positions in the raw frames of what the micrograph shows at given places.
+    """Positions in the raw frames that correspond to positions in the micrograph.
 
     Parameters
     ----------
-    settings : say how the micrograph was cropped and binned, and whether a magnification distortion was corrected.
-    y, x : (n,) pixels of the micrograph as it was written, from 0 at the centre of its first pixel.
+    settings : define how the micrograph was cropped and binned, and the correction of magnification distortion.
+    y, x : (n,) pixels of the written micrograph, 0 at the centre of its first pixel.
 
     Returns
     -------
-    (n, n_aligned, 2) float64: y and x in unbinned pixels of each aligned frame, from 0 at the centre of its first
-    pixel; perhaps outside the frame.
+    (n, n_aligned, 2) float64: y and x in unbinned pixels of each aligned frame, 0 at the centre of its first pixel.
+    Positions can be outside the frame.
 
     Raises
     ------
-    SettingsError : a place is outside the micrograph.
+    SettingsError : a position is outside the micrograph.
     """
     places = np.stack([np.asarray(y, float), np.asarray(x, float)], axis=1)
     sizes = _sizes(model, settings)
     outside = np.flatnonzero(~inside(model, settings, y, x))
     if len(outside):
-        at_y, at_x = places[outside[0]]
+        first_y, first_x = places[outside[0]]
         raise SettingsError(
-            f"Particle {outside[0] + 1} at x {at_x:g}, y {at_y:g} is outside the micrograph of {sizes[1][1]} x "
+            f"Particle {outside[0] + 1} at x {first_x:g}, y {first_y:g} is outside the micrograph of {sizes[1][1]} x "
             f"{sizes[0][1]} pixels: give coordinates in pixels of the micrograph as it was written."
         )
     window = settings.crop_window(*model.frame_shape, "This movie")
-    # Binning crops the Fourier transform: the first pixels' centres stay on each other.
-    whole = np.stack(
+    # Binning crops the Fourier transform, so that the centres of the first pixels coincide.
+    unbinned = np.stack(
         [places[:, i] * (used / out) + part.start for i, ((used, out), part) in enumerate(zip(sizes, window))], axis=1
     )
     t = np.array(model.aligned_frames, float)
-    seen = resampling_model(model, settings)
-    shift = np.stack(seen.shift(t[None, :], whole[:, :1], whole[:, 1:]), axis=2)
-    return whole[:, None, :] - shift
+    resampled = resampling_model(model, settings)
+    shift = np.stack(resampled.shift(t[None, :], unbinned[:, :1], unbinned[:, 1:]), axis=2)
+    return unbinned[:, None, :] - shift
 
 
 def read_coordinates(path: str, root: str) -> Tuple[np.ndarray, np.ndarray]:
     """(y, x) of particles in a STAR file with `rlnCoordinateX` and `Y`, or in lines `x y` (blanks or commas).
 
-    A STAR file with the particles of many micrographs is searched for those of the micrograph `<root>_aligned_mic*`.
+    Of a STAR file with particles of many micrographs only those of `<root>_aligned_mic*` are returned.
+
+    Raises
+    ------
+    MovieError : the file can't be read or contains no coordinates of this micrograph.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -124,19 +135,19 @@ def _star_places(path: str, text: str, root: str) -> List[Tuple[float, float]]:
     for columns, rows in _star_loops(text):
         if "_rlnCoordinateX" not in columns or "_rlnCoordinateY" not in columns:
             continue
-        at_x, at_y = columns.index("_rlnCoordinateX"), columns.index("_rlnCoordinateY")
+        column_x, column_y = columns.index("_rlnCoordinateX"), columns.index("_rlnCoordinateY")
         if "_rlnMicrographName" in columns:
-            at_name, starts = columns.index("_rlnMicrographName"), (f"{root}_aligned_mic", f"{root}.")
-            rows = [row for row in rows if os.path.basename(row[at_name]).startswith(starts)]
+            column_name, starts = columns.index("_rlnMicrographName"), (f"{root}_aligned_mic", f"{root}.")
+            rows = [row for row in rows if os.path.basename(row[column_name]).startswith(starts)]
         try:
-            return [(float(row[at_x]), float(row[at_y])) for row in rows]
+            return [(float(row[column_x]), float(row[column_y])) for row in rows]
         except ValueError as error:
-            raise MovieError(f"{path}: a coordinate is no number ({error}): correct the file.") from error
+            raise MovieError(f"{path}: a coordinate is not a number ({error}): correct the file.") from error
     raise MovieError(f"{path}: has no columns rlnCoordinateX and rlnCoordinateY: give a STAR file of coordinates.")
 
 
 def _star_loops(text: str) -> Iterator[Tuple[List[str], List[List[str]]]]:
-    """(columns, rows) of each `loop_` of a STAR file. No value in it goes over several lines."""
+    """(columns, rows) of each `loop_` of a STAR file. Values that extend over several lines are not supported."""
     columns: List[str] = []
     rows: List[List[str]] = []
     for line in [*text.splitlines(), "loop_"]:
@@ -167,11 +178,15 @@ def _text_places(path: str, text: str) -> List[Tuple[float, float]]:
 
 
 def write_tracks(path: str, positions: np.ndarray, frames: range, particles: Sequence[int]) -> None:
-    """Write the positions (n, n_frames, 2) as STAR or, if the name ends so, as CSV.
+    """Write the positions (n, n_frames, 2) as STAR, or as CSV if the name ends with .csv.
 
     Parameters
     ----------
-    frames, particles : their numbers from 0; those in the file count from 1.
+    frames, particles : numbers from 0; in the file they count from 1.
+
+    Raises
+    ------
+    OutputError : the file can't be written.
     """
     rows = [
         (str(i + 1), str(t + 1), f"{x:.4f}", f"{y:.4f}")

@@ -1,4 +1,4 @@
-"""All files of one movie, written together or not at all."""
+"""Writes all result files of one movie, or none of them."""
 
 from __future__ import annotations
 
@@ -20,35 +20,34 @@ PROGRAM = f"FlexAlign {__version__}"
 
 
 def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, str]:
-    """Write every file that the settings ask for, see docs/outputs.md.
+    """Write all files that the settings select (docs/outputs.md).
 
     Parameters
     ----------
     output_dir : created if missing.
-    root : start of all file names.
+    root : beginning of all file names.
 
     Returns
     -------
-    {what: path} of the files written; keys: micrograph, micrograph_dw, micrograph_even, micrograph_odd, aligned_movie,
-    amplitude_spectrum, psd, psd_image, plot_psd, plot_global,
-    plot_local, thumbnail, shifts_star, motion.
+    {key: path} of the written files. Keys: micrograph, micrograph_dw, micrograph_even, micrograph_odd, aligned_movie,
+    amplitude_spectrum, psd, psd_image, plot_psd, plot_global, plot_local, thumbnail, shifts_star, motion.
 
     Raises
     ------
-    OutputError : a file can't be written. No file of this result is left then, and an earlier result's files are as
-        they were.
+    OutputError : a file can't be written. No file of this result is left then, and files of an earlier result are
+        unchanged.
     """
     settings, model, summed, images = result.settings, result.model, result.summed_frames, result.images
     number_type = np.float16 if settings.save_float16 else np.float32
     files: Dict[str, str] = {}
     with OutputFiles(output_dir) as out:
 
-        def new(what: str, ending: str) -> ContextManager[str]:
-            files[what] = os.path.join(output_dir, root + ending)
+        def new(key: str, ending: str) -> ContextManager[str]:
+            files[key] = os.path.join(output_dir, root + ending)
             return out.file(root + ending)
 
-        for what, ending, image, content in _micrographs(result):
-            with new(what, ending) as path:
+        for key, ending, image, content in _micrographs(result):
+            with new(key, ending) as path:
                 write_mrc(path, image, result.micrograph_pixel_size_A, _labels(result, content, summed), number_type)
         if images.movie is not None:
             with new("aligned_movie", names.ALIGNED_MOVIE) as path:
@@ -67,7 +66,7 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
             with new("psd_image", names.POWER_SPECTRUM_PICTURE) as path:
                 pictures.write_png(path, pictures.spectra(corrected.image, uncorrected.image))
         if settings.do_plots:
-            # Matplotlib takes longer to import than to draw with: only when there is something to draw.
+            # Imported only when needed, because importing matplotlib takes longer than drawing.
             from . import plots
 
             small = pictures.thumbnail(images.micrograph)
@@ -75,7 +74,9 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
                 pictures.write_png(path, small)
             with new("plot_global", names.PLOT_GLOBAL) as path:
                 plots.global_trajectory(path, model, result.figures)
-            if model.is_local or settings.do_local_alignment:  # also where none was found: tables have a column of it
+            if (
+                model.is_local or settings.do_local_alignment
+            ):  # also without local motion, because Scipion's tables have a column for it
                 with new("plot_local", names.PLOT_LOCAL) as path:
                     window = settings.crop_window(*model.frame_shape, result.movie)
                     plots.local_field(path, model, result.figures, window, small)
@@ -85,14 +86,14 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
         with new("shifts_star", names.SHIFTS) as path:
             _write_text(path, star.star_text(result, PROGRAM, _gain_for_relion(result, output_dir)))
-        # Last, and so the last to appear: where this file is, the others are complete.
+        # The last file to appear: if it exists, all others are complete.
         with new("motion", names.MOTION) as path:
             _write_text(path, json_text(result_to_dict(result)))
     return files
 
 
 def _micrographs(result: MovieResult) -> Iterator[Tuple[str, str, np.ndarray, str]]:
-    """(key, file ending, image, content) of each micrograph that is to be written."""
+    """(key, file ending, image, content) of each micrograph to write."""
     settings, images = result.settings, result.images
     if not settings.do_save_ave_mic:
         return
@@ -108,12 +109,12 @@ def _micrographs(result: MovieResult) -> Iterator[Tuple[str, str, np.ndarray, st
 
 
 def _gain_for_relion(result: MovieResult, output_dir: str) -> Optional[str]:
-    """File with the gain as it was applied, one for all movies of the folder; None if the gain's own file will do."""
+    """File with the gain as it was applied, shared by all movies of the folder; None if the gain's file will do."""
     gain = result.turned_gain
     if gain is None:
         return None
     stem = os.path.splitext(os.path.basename(str(result.settings.gain)))[0]
-    # Named after its content: runs with other settings in the same folder have theirs.
+    # The name depends on the content, because runs with other settings in the same folder need other files.
     path = os.path.join(output_dir, f"{stem}_relion_{zlib.crc32(np.ascontiguousarray(gain).data):08x}.mrc")
     if not os.path.exists(path):
         with atomic_path(path) as temporary:

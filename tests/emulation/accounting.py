@@ -1,7 +1,8 @@
-"""A device that computes nothing and owns no memory, but counts what a GPU would have to give: for movies of any size.
+"""A device that computes nothing but counts the memory that a GPU would need, for movies of any size.
 
-Memory comes from the pool of the real device, on a driver that only counts, and transforms keep one work area as they
-do there. Windows are downloaded with one clear peak in the middle, all else as ones: enough for a whole alignment.
+It uses the memory pool of the real device with a driver that only counts, and one work area for all transforms, as the
+real device does. Downloaded windows have one clear peak in the middle and all other arrays are ones, which is enough
+for a whole alignment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from flexalign_plugin.kernels.device import Device, DeviceArray
 from flexalign_plugin.kernels.pycuda_memory import Block, Pool
 
-PEAKS = 7  # numbers that peaks.cu gives for each window
+PEAKS = 7  # numbers per window from peaks.cu
 CLEAR_PEAK = (0, 0, 0, 0, 10, 1, 0)
 
 
@@ -60,7 +61,7 @@ class AccountingDevice(Device):
     """
     Parameters
     ----------
-    total_bytes, limit_bytes : of the device's memory. other_bytes : what context and plans take of it.
+    total_bytes, limit_bytes : of the device's memory. other_bytes : part of it that context and plans take.
     """
 
     def __init__(self, total_bytes: int, limit_bytes: Optional[int] = None, other_bytes: int = 600 << 20):

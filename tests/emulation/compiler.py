@@ -1,4 +1,7 @@
-"""Compile CUDA C with the host's compiler (g++, or $CXX) and call its kernels on host memory: see cuda_emu.h."""
+"""Compile CUDA C with the host's compiler (g++, or $CXX) and call its kernels on host memory: see cuda_emu.h.
+
+driver/nvcc.py loads this file alone, outside its package.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -28,9 +31,16 @@ def compiler_present() -> bool:
     return shutil.which(CXX) is not None
 
 
-def translate(path: Path, include_dirs: Sequence[Path] = (KERNELS,)) -> Tuple[str, List[str]]:
-    """C++ text of a .cu file, macros and includes expanded, and the names of its kernels."""
-    command = [CXX, "-E", "-x", "c++", "-std=c++17", *(f"-I{d}" for d in include_dirs), str(path)]
+def translate(path: Path, macros: Optional[Sequence[str]] = None) -> Tuple[str, List[str]]:
+    """C++ text of a .cu file, macros and includes expanded, and the names of its kernels.
+
+    macros : options -DNAME=value; those of `kernels.block_sizes` when None.
+    """
+    if macros is None:
+        from flexalign_plugin.kernels.block_sizes import compiler_options
+
+        macros = compiler_options()
+    command = [CXX, "-E", "-x", "c++", "-std=c++17", *macros, f"-I{KERNELS}", str(path)]
     source = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     # What the header can't do: dynamic shared memory, and the list of kernels.
     source = re.sub(
@@ -43,9 +53,12 @@ def translate(path: Path, include_dirs: Sequence[Path] = (KERNELS,)) -> Tuple[st
     return f'#include "cuda_emu.h"\n{source}\n{exports}\n', names
 
 
-def build(path: Path, cache_dir: Path = CACHE, include_dirs: Sequence[Path] = (KERNELS,)) -> Path:
-    """Shared library of a .cu file, which has a function cuemu_<kernel> for each kernel; kept by content."""
-    code, _ = translate(path, include_dirs)
+def build(path: Path, cache_dir: Path = CACHE, macros: Optional[Sequence[str]] = None) -> Path:
+    """Shared library of a .cu file, which has a function cuemu_<kernel> for each kernel; kept by content.
+
+    macros : as for `translate`.
+    """
+    code, _ = translate(path, macros)
     flags = (*FLAGS, *os.environ.get("CUEMU_FLAGS", "").split())
     key = "\0".join((code, (HERE / "cuda_emu.h").read_text(), CXX, *flags))
     cache_dir.mkdir(parents=True, exist_ok=True)

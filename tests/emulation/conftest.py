@@ -15,9 +15,9 @@ def _skip_reason() -> str:
     if folder:
         driver.load(folder)
         return ""
-    from flexalign_plugin.kernels import cuda_installation as toolkit
+    from flexalign_plugin.kernels import cuda_installation
 
-    missing = toolkit.missing_parts()
+    missing = cuda_installation.missing_parts()
     what = ", ".join(part.split(" is missing")[0] for part in missing)
     return f"no GPU: without {what}; test_on_driver.py runs this on the test driver" if missing else ""
 

@@ -19,12 +19,12 @@ from . import compiler, driver
 
 PHANTOM = "phantom --size 320 256 --frames 5 --pixel-size 4 --dose 5 --drift 4 --local 1 --movies 2 --name m"
 ALIGN = "--pixel-size 4 --no-do-plots --min-local-res 500"
-# Python runs this when it starts, in every process: NumPy in the place of cuFFT.
+# Python runs this when it starts, in every process: NumPy instead of cuFFT.
 SITE = """
-from flexalign_plugin.kernels import fft
+from flexalign_plugin.kernels import cufft
 from flexalign_plugin.tests.emulation.driver.cufft import NumpyCufft
-fft.call = NumpyCufft()
-fft.load = lambda: None
+cufft.call = NumpyCufft()
+cufft.load = lambda: None
 """
 
 
@@ -110,7 +110,7 @@ def test_a_gpu_that_fails_is_used_again_by_a_fresh_process(flexalign):
     assert "2 movies aligned" in done.stdout and "warning" not in done.stdout
 
 
-def test_sizes_are_tuned_at_first_use_which_the_log_tells(flexalign):
+def test_sizes_are_tuned_at_first_use_and_logged(flexalign):
     words = f"align m_0001.mrc --output tuned {ALIGN} --device cuda:0"
     first, second = flexalign(words), flexalign(words)
     assert first.returncode == second.returncode == 0, first.stderr
@@ -119,7 +119,7 @@ def test_sizes_are_tuned_at_first_use_which_the_log_tells(flexalign):
     assert "256 x 320 | batch 5" in (flexalign.folder / "sizes.json").read_text()
 
 
-def test_a_gpu_that_does_not_exist_is_told_before_anything_is_done(flexalign):
+def test_a_gpu_that_does_not_exist_is_reported_before_anything_is_done(flexalign):
     done = flexalign(f"align m_0001.mrc --output none {ALIGN} --device cuda:0,cuda:3")
     assert done.returncode == 2 and "There is no GPU cuda:3: cuda:0 is " in done.stderr
     assert not os.path.exists(flexalign.folder / "none")

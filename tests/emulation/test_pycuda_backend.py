@@ -10,8 +10,7 @@ import pytest
 from flexalign_plugin import kernels
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import cufft as fft
-from flexalign_plugin.kernels import tuning
+from flexalign_plugin.kernels import cuda_installation, cufft, tuning
 from flexalign_plugin.kernels.device import DeviceError
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantoms.phantom import particle_phantom
@@ -32,13 +31,13 @@ def backend(gpu_device):
 
 
 def test_a_gpu_without_all_parts_is_refused(gpu_device, monkeypatch):
-    monkeypatch.setattr(kernels.toolkit, "missing_parts", lambda compiled=False: ["the compiler is missing"])
+    monkeypatch.setattr(cuda_installation, "missing_parts", lambda compiled=False: ["the compiler is missing"])
     with pytest.raises(SettingsError, match="GPU cuda:0 can't be used: the compiler is missing"):
         kernels.select_backend("cuda:0")
 
 
 def test_a_wrong_cufft_is_noticed(gpu_device, monkeypatch):
-    monkeypatch.setattr(fft.Plan, "execute", lambda *arguments: None)
+    monkeypatch.setattr(cufft.Plan, "execute", lambda *arguments: None)
     with pytest.raises(DeviceError, match="wrong transforms"):
         kernels.select_backend("cuda:0")
 

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import cubins
-from flexalign_plugin.kernels import cuda_installation as toolkit
-from flexalign_plugin.kernels import cufft as fft
+from flexalign_plugin.kernels import cubins, cuda_installation, cufft
 from flexalign_plugin.kernels.device import DeviceArray, DeviceError, DeviceOutOfMemory
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
@@ -90,7 +88,7 @@ def test_what_is_kept_for_reuse_can_be_given_back(device):
     np.testing.assert_allclose(device.download(spectrum), np.fft.rfft2(images), atol=1e-2)
 
 
-def test_too_much_is_told_and_leaves_the_device_usable(device):
+def test_too_large_arrays_are_refused_and_leave_the_device_usable(device):
     with pytest.raises(DeviceOutOfMemory) as error:
         device.empty((1 << 20, 1 << 20), np.float64)
     assert error.value.needed_bytes >= 8 << 40
@@ -144,7 +142,7 @@ def test_dynamic_shared_memory(own_kernels):
     np.testing.assert_allclose(own_kernels.download(out), a.sum(axis=1), rtol=1e-5)
 
 
-def test_a_launch_that_can_not_be_is_refused(own_kernels):
+def test_impossible_launches_are_refused(own_kernels):
     out = own_kernels.empty((64,), np.float32)
     with pytest.raises(ValueError, match="grid"):
         own_kernels.launch("device_test", "divergent", (1, 70000), (64,), out)
@@ -222,7 +220,7 @@ def test_compiled_kernels_are_kept_on_disk(own_kernels, monkeypatch, tmp_path):
     assert not fresh.all_cached()
     code = fresh.get("device_test")
     assert cubins.Cubins(architecture, KERNELS).all_cached()
-    monkeypatch.setattr(toolkit, "find_nvcc", lambda: None)
+    monkeypatch.setattr(cuda_installation, "find_nvcc", lambda: None)
     assert cubins.Cubins(architecture, KERNELS).get("device_test") == code
 
 
@@ -241,7 +239,7 @@ def test_a_damaged_kept_kernel_is_compiled_again(own_kernels, monkeypatch, tmp_p
     assert kept.read_bytes() != b"no kernel"
 
 
-def test_what_the_compiler_refuses_is_told(own_kernels, monkeypatch, tmp_path):
+def test_compiler_errors_are_reported(own_kernels, monkeypatch, tmp_path):
     (tmp_path / "broken.cu").write_text('extern "C" __global__ void f(float *a) { a[0] = no_such_name; }\n')
     monkeypatch.setenv("FLEXALIGN_CACHE", str(tmp_path))
     with pytest.raises(DeviceError, match=r"(?s)can't compile broken.cu .*no_such_name"):
@@ -259,9 +257,9 @@ def test_a_missing_library_is_named(device, monkeypatch):
     from flexalign_plugin.kernels.pycuda_device import PycudaDevice
 
     def missing() -> None:
-        raise fft.CufftMissing("libcufft.so.12: cannot open shared object file")
+        raise cufft.CufftMissing("libcufft.so.12: cannot open shared object file")
 
-    monkeypatch.setattr(fft, "load", missing)
+    monkeypatch.setattr(cufft, "load", missing)
     with pytest.raises(SettingsError, match=r"cuFFT is missing .*pip install nvidia-cufft"):
         PycudaDevice(0)
 

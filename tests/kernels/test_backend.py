@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from flexalign_plugin.backend import LEAST_INTERPOLATION_POWER, FrameSource, Mix
+from flexalign_plugin.backend import LEAST_INTERPOLATION_POWER, NEGLIGIBLE_WEIGHT, FrameSource, Mix, select_band
 from flexalign_plugin.band import Band
 from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.kernels import select_backend
@@ -142,6 +142,47 @@ def test_correlation_windows_leave_out_what_groups_share(backend, group):
         np.testing.assert_allclose(windows.values[0, p], expected, atol=2e-5 * np.abs(expected).max())
 
 
+def test_windows_without_any_weight_are_zero_and_their_peaks_are_on_the_rim(backend):
+    images = np.random.default_rng(4).standard_normal((2, 3, 48, 60))
+    spectra = np.fft.rfft2(images).astype(np.complex64)
+    pairs = all_pairs(3)
+    windows = backend.correlate(spectra, (48, 60), np.zeros((48, 31), np.float32), pairs, 3.0, 0.5)
+    assert windows.values.shape == (2, len(pairs), 13, 13)
+    assert not windows.values.any()
+    peaks = windows.peaks()
+    assert peaks.on_rim.shape == (2, len(pairs)) and peaks.on_rim.all()
+    assert not peaks.height.any() and not peaks.noise.any()
+
+
+def test_band_selection_leaves_out_weights_up_to_the_negligible_one():
+    """Rows and columns count if they have a weight above NEGLIGIBLE_WEIGHT times the largest, not if it is equal."""
+    limit = 2.0 * NEGLIGIBLE_WEIGHT
+    weight = np.zeros((6, 5))
+    weight[1, 0], weight[1, 2] = 2.0, 0.5
+    weight[2, 1] = limit
+    weight[5, 4] = np.nextafter(limit, 1)
+    selected = select_band((6, 8), weight)
+    assert selected.rows.tolist() == [1, 5] and selected.cols.tolist() == [0, 2, 4]
+    np.testing.assert_array_equal(selected.root_weight, np.sqrt([[2.0, 0.5, 0], [0, 0, limit]]).astype(np.float32))
+    assert selected.root_weight.dtype == np.float32
+    np.testing.assert_allclose(selected.ky, [1 / 6, -1 / 6], rtol=1e-15)
+    np.testing.assert_allclose(selected.kx, [0, 2 / 8, 4 / 8], rtol=1e-15)
+
+
+@pytest.mark.parametrize("sx, expected", [(8, [1, 2, 2, 2, 1]), (7, [1, 2, 2, 2])])
+def test_columns_that_stand_for_two_count_twice(sx, expected):
+    """All but the first column and, for an even width, the Nyquist column."""
+    selected = select_band((6, sx), np.ones((6, sx // 2 + 1), np.float32))
+    np.testing.assert_allclose(selected.column_factor, np.array(expected) / (6 * sx), rtol=1e-15)
+    np.testing.assert_allclose(selected.ky, np.fft.fftfreq(6), rtol=1e-15)
+    np.testing.assert_allclose(selected.kx, np.fft.rfftfreq(sx), rtol=1e-15)
+
+
+def test_no_band_is_selected_where_every_weight_is_zero():
+    selected = select_band((6, 8), np.zeros((6, 5), np.float32))
+    assert selected.rows.size == selected.cols.size == selected.root_weight.size == 0
+
+
 def test_peaks_find_the_shift(backend):
     """The correlation of a low-passed image is found to 5e-3 of the pixel of the correlation image."""
     shifts = np.array([[0.0, 0.0], [4.31, -7.77], [-2.5, 1.04], [0.35, 9.6]])
@@ -158,7 +199,7 @@ def test_peaks_find_the_shift(backend):
     assert (peaks.height > 5 * peaks.noise).all()
 
 
-def test_peaks_on_the_rim_are_told(backend):
+def test_peaks_on_the_rim_are_marked(backend):
     image = smooth_image(96, 96, 0.1)
     windows = backend.correlate(
         spectra_of(np.stack([image, moved(image, (12.0, 0.0))])),
@@ -237,7 +278,7 @@ def test_warp_against_two_dimensional_interpolation(backend):
 
 
 def test_warp_through_a_linear_field_is_exact(backend):
-    """On a field linear in y and x the mesh is exact: what is left is the separation into two passes.
+    """On a field linear in y and x the mesh is exact: the only error is the separation into two passes.
 
     The first pass gives each of the four source rows of a pixel its own sx, the two-dimensional kernel all of them the
     same. At 2e-3 px/px (strong motion: 6 px over 3000) rows one and two away are 2e-3 and 4e-3 px off, and pixels of

@@ -48,7 +48,7 @@ def local_model(slope_px: float = 0.3, n: int = N) -> MotionModel:
 
 
 def every_operation(backend: Any, source: FrameSource) -> List[np.ndarray]:
-    """Outcome of all operations on one small movie."""
+    """Results of all operations on one small movie."""
     rng = np.random.default_rng(3)
     shifts = rng.uniform(-2, 2, (1, N, 2))
     total, means = backend.sum_raw(source, range(N))
@@ -84,7 +84,7 @@ def on_cuda():
 
 
 def test_every_operation_agrees_with_the_cpu():
-    """To float32 rounding, but for the sums, whose resampling differs (`test_warp_is_exact`)."""
+    """To float32 rounding, except the sums, whose resampling differs (`test_warp_is_exact`)."""
     on_cpu = every_operation(select_backend("cpu", threads=2), corrected_source())
     for k, (a, b) in enumerate(zip(on_cpu[:-4], every_operation(cuda_backend(), corrected_source()))):
         if a.dtype == bool:
@@ -96,14 +96,14 @@ def test_every_operation_agrees_with_the_cpu():
 
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_bytes_do_not_depend_on_the_order_of_threads_and_blocks(on_cuda, mode):
-    """A missing barrier or a value read from where nobody wrote shows here: unwritten memory is NaN."""
+    """Detects missing barriers and reads of unwritten memory, which is filled with NaN."""
     for a, b in zip(on_cuda, every_operation(emulated_backend(mode=mode), corrected_source())):
         assert a.tobytes() == b.tobytes()
 
 
 @pytest.mark.parametrize("honest", [True, False])
 def test_bytes_do_not_depend_on_memory(on_cuda, honest):
-    """Little memory means more batches and no cached frames; the device may also have less than it said."""
+    """Little memory means more batches and no cached frames; the device may also have less memory than it reported."""
     roomy = emulated_backend()
     every_operation(roomy, corrected_source())
     tight = emulated_backend(total_bytes=int(0.65 * roomy.device.peak_bytes))
@@ -115,7 +115,7 @@ def test_bytes_do_not_depend_on_memory(on_cuda, honest):
     assert honest or tight.device.failures > 1
 
 
-def test_too_little_memory_is_told():
+def test_too_little_memory_is_reported():
     backend = emulated_backend(total_bytes=3 << 20)
     frames = np.zeros((2, 1024, 1024), np.uint8)
     with pytest.raises(

@@ -11,9 +11,7 @@ import pytest
 
 from flexalign_plugin import kernels
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.kernels import cuda_installation as toolkit
-from flexalign_plugin.kernels import cufft as fft
-from flexalign_plugin.kernels import tuning
+from flexalign_plugin.kernels import cuda_installation, cufft, tuning
 
 
 class FakeDriver:
@@ -59,23 +57,23 @@ def machine(monkeypatch, tmp_path):
 
     load, find_spec = ctypes.CDLL, importlib.util.find_spec
     made = Machine()
-    monkeypatch.setattr(toolkit.ctypes, "CDLL", made.load)
+    monkeypatch.setattr(cuda_installation.ctypes, "CDLL", made.load)
     monkeypatch.setattr(
-        toolkit.importlib.util, "find_spec", lambda name: made.pycuda if name == "pycuda" else find_spec(name)
+        cuda_installation.importlib.util, "find_spec", lambda name: made.pycuda if name == "pycuda" else find_spec(name)
     )
-    monkeypatch.setattr(toolkit, "find_nvcc", lambda: "/some/nvcc")
-    monkeypatch.setattr(fft, "load", lambda: None)
-    monkeypatch.setattr(fft, "version", lambda: "12.0.0")
+    monkeypatch.setattr(cuda_installation, "find_nvcc", lambda: "/some/nvcc")
+    monkeypatch.setattr(cufft, "load", lambda: None)
+    monkeypatch.setattr(cufft, "version", lambda: "12.0.0")
     monkeypatch.setenv("FLEXALIGN_CACHE", str(tmp_path))
     return made
 
 
 def test_all_parts_are_there(machine):
-    assert toolkit.missing_parts() == []
-    (gpu,) = toolkit.gpus()
+    assert cuda_installation.missing_parts() == []
+    (gpu,) = cuda_installation.gpus()
     assert (gpu.name, gpu.total_bytes, gpu.compute_capability) == ("NVIDIA Test", 24 * 10**9, "8.6")
-    assert toolkit.architecture(gpu) == "sm_86"
-    assert toolkit.driver_version() == "12.8"
+    assert cuda_installation.architecture(gpu) == "sm_86"
+    assert cuda_installation.driver_version() == "12.8"
 
 
 def test_each_missing_part_is_named_with_its_remedy(machine, monkeypatch):
@@ -87,23 +85,23 @@ def test_each_missing_part_is_named_with_its_remedy(machine, monkeypatch):
         (FakeDriver(count=0), "sees no GPU"),
     ):
         machine.driver = driver
-        with pytest.raises(toolkit.DriverError, match=words):
-            toolkit.gpus()
-        assert len(toolkit.missing_parts()) == 1
+        with pytest.raises(cuda_installation.DriverError, match=words):
+            cuda_installation.gpus()
+        assert len(cuda_installation.missing_parts()) == 1
         with pytest.raises(SettingsError, match=f"GPU cuda:0 can't be used: .*{words}"):
             kernels.select_backend("cuda")
         assert kernels.select_backend("auto").name == "cpu"
     machine.driver = FakeDriver()
-    monkeypatch.setattr(toolkit, "find_nvcc", lambda: None)
-    assert "nvcc" in toolkit.missing_parts()[0] and not toolkit.missing_parts(kernels_compiled=True)
+    monkeypatch.setattr(cuda_installation, "find_nvcc", lambda: None)
+    assert "nvcc" in cuda_installation.missing_parts()[0] and not cuda_installation.missing_parts(kernels_compiled=True)
     machine.pycuda = None
 
     def no_library():
-        raise fft.CufftMissing("libcufft.so.12: cannot open shared object file")
+        raise cufft.CufftMissing("libcufft.so.12: cannot open shared object file")
 
-    monkeypatch.setattr(fft, "load", no_library)
-    pycuda, nvcc, cufft = toolkit.missing_parts()
-    assert "pip install pycuda" in pycuda and "FLEXALIGN_CUDA_BIN" in nvcc and "pip install nvidia-cufft" in cufft
+    monkeypatch.setattr(cufft, "load", no_library)
+    pycuda, nvcc, library = cuda_installation.missing_parts()
+    assert "pip install pycuda" in pycuda and "FLEXALIGN_CUDA_BIN" in nvcc and "pip install nvidia-cufft" in library
 
 
 def test_devices_are_described(machine, monkeypatch, tmp_path):
@@ -121,7 +119,7 @@ def test_devices_are_described(machine, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name, index", [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
 def test_device_names(name, index):
-    assert toolkit.device_index(name) == index
+    assert cuda_installation.device_index(name) == index
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda0", "cuda:-1", "", "0"])
@@ -132,11 +130,14 @@ def test_what_is_no_device_is_refused(name):
 
 def test_gpu_lists():
     assert (
-        toolkit.devices_of("0 1") == toolkit.devices_of("0,1") == toolkit.devices_of("0, 1 1") == ["cuda:0", "cuda:1"]
+        cuda_installation.devices_of("0 1")
+        == cuda_installation.devices_of("0,1")
+        == cuda_installation.devices_of("0, 1 1")
+        == ["cuda:0", "cuda:1"]
     )
-    assert toolkit.devices_of("") == []
+    assert cuda_installation.devices_of("") == []
     with pytest.raises(SettingsError, match="'one' is no GPU number"):
-        toolkit.devices_of("0 one")
+        cuda_installation.devices_of("0 one")
 
 
 def test_a_memory_limit_must_leave_memory():
@@ -152,20 +153,20 @@ def test_the_users_folders_come_first(monkeypatch, tmp_path):
     for variable in ("CUDA_PATH", "CUDA_ROOT", "FLEXALIGN_CUDA_BIN", "FLEXALIGN_CUDA_LIB", "CUDA_BIN", "CUDA_LIB"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert toolkit.find_nvcc() == str(tmp_path / "bin" / "nvcc")
-    assert str(tmp_path / "lib64" / "libcufft.so.12") in list(fft.candidates())
+    assert cuda_installation.find_nvcc() == str(tmp_path / "bin" / "nvcc")
+    assert str(tmp_path / "lib64" / "libcufft.so.12") in list(cufft.candidates())
     monkeypatch.setenv("FLEXALIGN_CUDA_BIN", str(tmp_path / "mine"))
     monkeypatch.setenv("FLEXALIGN_CUDA_LIB", str(tmp_path / "mine"))
-    assert toolkit.find_nvcc() == str(tmp_path / "mine" / "nvcc")
-    assert next(fft.candidates()) == str(tmp_path / "mine" / "libcufft.so.11")
+    assert cuda_installation.find_nvcc() == str(tmp_path / "mine" / "nvcc")
+    assert next(cufft.candidates()) == str(tmp_path / "mine" / "libcufft.so.11")
 
 
 def test_no_cufft_says_why(monkeypatch):
-    monkeypatch.setattr(fft, "_library", None)
-    monkeypatch.setattr(fft, "candidates", lambda: iter(["/no/such/libcufft.so.12"]))
-    with pytest.raises(fft.CufftMissing, match="no/such"):
-        fft.load()
-    assert not fft.is_present()
+    monkeypatch.setattr(cufft, "_library", None)
+    monkeypatch.setattr(cufft, "candidates", lambda: iter(["/no/such/libcufft.so.12"]))
+    with pytest.raises(cufft.CufftMissing, match="no/such"):
+        cufft.load()
+    assert not cufft.is_present()
 
 
 def test_importing_kernels_loads_no_gpu_library():

@@ -57,7 +57,7 @@ def test_a_limit_of_8_gb_is_kept(dtype, tmp_path):
 
 
 def test_the_next_movie_takes_no_new_memory_from_the_driver():
-    """Which would wait for all work on the device each time."""
+    """A new allocation would wait for all operations on the device."""
     device = AccountingDevice(141 * GB)
     backend = CudaBackend(device, 2)
     counts = []
@@ -68,6 +68,6 @@ def test_the_next_movie_takes_no_new_memory_from_the_driver():
     assert counts[0] > 10 and counts[1] == counts[2] == counts[0]
 
 
-def test_the_least_that_works_is_told(tmp_path):
+def test_the_least_memory_that_works_is_reported(tmp_path):
     with pytest.raises(FlexAlignError, match=r"not enough memory .* of 1907 MiB are free"):
         peak_gb("u1", 2, tmp_path)

@@ -22,11 +22,12 @@ print("all well")
 # The crop of an image of 60 rows, of which there are 40.
 BEYOND = """
 import numpy as np
+from flexalign_plugin.kernels.block_sizes import THREADS
 from flexalign_plugin.tests.emulation import emulated_backend
 device = emulated_backend().device
 full, out = device.zeros((1, 40, 21), np.complex64), device.zeros((1, 44, 21), np.complex64)
 sizes = [np.int32(n) for n in (60, 21, 44, 21)]
-device.launch("crop", "crop", (1, 44, 1), (128,), full, *sizes, out)
+device.launch("crop", "crop", (1, 44, 1), (THREADS,), full, *sizes, out)
 """
 
 

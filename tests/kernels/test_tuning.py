@@ -125,7 +125,7 @@ def test_what_never_fits_keeps_the_default(tmp_path):
     assert tuner.frame_size(4092, 5760, 2) == (fft_size_below(4092), 5760)
 
 
-def test_pay_back_is_told(tmp_path):
+def test_number_of_movies_that_pay_back_is_described(tmp_path):
     tuned = tuning.Tuned((4032, 5600), (4050, 5760), 1e-3, 1.5e-3, 3.0)
     assert tuned.movies_to_pay_back(40) == 150
     assert "3.0 s, which 150 movies pay back" in tuning.describe("key", tuned, 40)
@@ -153,7 +153,7 @@ def test_a_damaged_or_foreign_file_is_put_aside(tmp_path, content):
     assert (tmp_path / "sizes.json.old").read_bytes() == content
 
 
-def test_entries_that_can_not_be_are_searched_again(tmp_path):
+def test_impossible_entries_are_searched_again(tmp_path):
     path = tmp_path / "sizes.json"
     tuning.Tuner(FakeDevice(), path, measure=Times()).frame_size(512, 512, 4)
     good = json.loads(path.read_text())
@@ -205,7 +205,7 @@ def test_many_processes_lose_nothing_and_measure_nothing_twice(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["sizes.json", "sizes.json.lock"]
 
 
-def test_the_command_tells_what_it_found(tmp_path, monkeypatch):
+def test_the_command_describes_the_result(tmp_path, monkeypatch):
     monkeypatch.setenv("FLEXALIGN_TUNING_FILE", str(tmp_path / "mine.json"))
     assert tuning.default_file() == tmp_path / "mine.json"
     monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, True, Times(_4032_5600=0.5)))

@@ -43,7 +43,7 @@ def load(tmp_path, image, kind="mrc", name="gain.mrc", **settings):
         return load_corrections(movie, Settings(gain=save(tmp_path, image, name), **settings))
 
 
-def test_nothing_asked_for(tmp_path):
+def test_without_corrections(tmp_path):
     got = load_corrections(movie_of(tmp_path, "mrc"), Settings())
     assert got.dark is None and got.gain is None and got.defects is None and got.notes == []
 
@@ -66,7 +66,7 @@ def test_plain_gain_is_used_as_it_is(tmp_path, kind, name):
     ("90", "left-right", (NY - 1 - 10, NX - 1 - 3)),
     ("270", "upside-down", (NY - 1 - 10, NX - 1 - 3)),
 ])  # fmt: skip
-def test_one_marked_pixel_lands_where_rotation_and_then_flip_bring_it(tmp_path, rotation, flip, at):
+def test_a_marked_pixel_is_rotated_and_then_flipped(tmp_path, rotation, flip, at):
     """Sensor of 64 rows x 40 columns, pixel (row 3, column 10) marked; the movie is 40 x 64 after a quarter turn."""
     sensor = np.ones((NX, NY), "f4")
     sensor[3, 10] = 1.5
@@ -136,7 +136,7 @@ def test_too_many_bad_gain_pixels(tmp_path):
         load(tmp_path, np.full((NY, NX), np.nan, "f4"))
 
 
-def test_gain_of_ones_says_that_it_does_nothing(tmp_path):
+def test_gain_of_ones_is_noted_as_without_effect(tmp_path):
     got = load(tmp_path, np.ones((NY, NX), "f4"))
     assert "Gain is 1 at every pixel, so it corrects nothing" in got.notes[0]
 
@@ -195,7 +195,7 @@ def test_files_that_cannot_be_read(tmp_path):
         load_corrections(movie, Settings(gain=str(tmp_path / "bad.dm4")))
 
 
-def test_dark_is_turned_like_the_gain_and_must_be_finite(tmp_path):
+def test_dark_is_oriented_like_the_gain_and_must_be_finite(tmp_path):
     dark = random_gain((NX, NY))
     movie = movie_of(tmp_path, "mrc")
     got = load_corrections(movie, Settings(dark=save(tmp_path, dark, "dark.mrc"), gain_rot="90"))

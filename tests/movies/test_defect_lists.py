@@ -103,7 +103,7 @@ def test_eer_at_16k_of_a_4k_list(tmp_path):
     ("<gain/>", "its XML holds 'gain'"),
     ("<defects>", "its XML can't be read"),
 ])  # fmt: skip
-def test_lists_that_make_no_sense(tmp_path, text, why):
+def test_invalid_lists(tmp_path, text, why):
     with pytest.raises(CorrectionError, match=f"Defect file .*defects.txt: {why}"):
         listed(tmp_path, text)
 
@@ -138,7 +138,7 @@ def gain_with_list(path, xml, gain=None):
 
 @pytest.mark.parametrize("kind", ["eer", "mrc"])
 def test_defects_listed_in_an_eer_gain(tmp_path, kind):
-    """They lie on the gain's own pixels, whatever way it is turned, and don't count for the mean that divides."""
+    """They are oriented like the gain and are left out of the mean by which the gain is divided."""
     gain = np.full((NY, NX), 2.0, "f4")
     gain[::2] = 4.0
     gain[WANT] = 100.0
@@ -168,7 +168,7 @@ def test_a_gain_list_is_enlarged_with_its_gain(tmp_path):
 @pytest.mark.parametrize(
     "xml", ["<defects><point>64,5</point></defects>", "nonsense", "<defects><col>a</col></defects>"]
 )
-def test_an_odd_gain_list_is_told_and_left_out(tmp_path, xml):
+def test_an_invalid_gain_list_is_left_out_with_a_note(tmp_path, xml):
     gain = gain_with_list(tmp_path / "gain.tif", xml)
     with movie_of(tmp_path, "tif") as movie:
         got = load_corrections(movie, Settings(gain=str(tmp_path / "gain.tif")))

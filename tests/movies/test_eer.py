@@ -69,7 +69,7 @@ def test_imagecodecs_decodes_the_same(tmp_path):
         assert len(tiff.pages) == 2 and tiff.pages[0].compression == 65001 and tiff.pages[0].shape == SHAPE
 
 
-def test_remainder_is_left_out_and_said(tmp_path):
+def test_remainder_is_left_out_and_noted(tmp_path):
     frames = [random_events(0.1, seed=k) for k in range(23)]
     write_eer_movie(str(tmp_path / "m.eer"), frames, SHAPE)
     with open_movie(str(tmp_path / "m.eer"), settings(7)) as movie:

@@ -1,4 +1,4 @@
-"""The gain's orientation is found in movies whose gain file was turned in a known way."""
+"""The gain's orientation is estimated from movies whose gain file was rotated or flipped in a known way."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,8 @@ import pytest
 from flexalign_plugin.cli import main
 from flexalign_plugin.errors import CorrectionError
 from flexalign_plugin.movies import load_corrections, open_movie
-from flexalign_plugin.movies.gain_orientation import (
-    ORIENTATIONS,
-    find_orientation,
-    orientation_warnings,
-    raw_sum,
-    turned,
-)
+from flexalign_plugin.movies.corrections import rotate_and_flip
+from flexalign_plugin.movies.gain_orientation import ORIENTATIONS, find_orientation, orientation_warnings, raw_sum
 from flexalign_plugin.phantoms.files import with_detector, write_phantom
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
@@ -39,7 +34,7 @@ def total(movie):
 
 
 def undone(gain, rotation, flip):
-    """The image that `turned` brings back to `gain`."""
+    """The image that `rotate_and_flip` turns into `gain`."""
     if flip != "none":
         gain = np.flip(gain, 0 if flip == "upside-down" else 1)
     return np.rot90(gain, -int(rotation) // 90) if rotation != "none" else gain
@@ -57,7 +52,7 @@ def divided(gain):
 
 def test_the_orientations_are_eight_different_ones():
     probe = np.arange(16).reshape(4, 4)
-    assert len({turned(probe, *pair).tobytes() for pair in ORIENTATIONS}) == 8
+    assert len({rotate_and_flip(probe, *pair).tobytes() for pair in ORIENTATIONS}) == 8
 
 
 @pytest.mark.parametrize("convention", ["multiply", "divide"])
@@ -117,7 +112,7 @@ def test_gain_of_another_sampling(tmp_path, movie, zoom):
     assert (best.rotation, best.flip, best.convention) == ("270", "none", "multiply")
 
 
-def test_only_what_fits_frames_that_are_not_square(tmp_path):
+def test_only_orientations_that_fit_frames_that_are_not_square(tmp_path):
     rng = np.random.default_rng(6)
     gain = rng.normal(1, 0.03, (128, 256)).astype("f4")
     path = str(tmp_path / "movie.mrc")
@@ -128,7 +123,7 @@ def test_only_what_fits_frames_that_are_not_square(tmp_path):
     assert {fit.rotation for fit in verdict.fits} == {"90", "270"} and len(verdict.fits) == 8
 
 
-def test_what_can_not_be_told_is_said(tmp_path, phantom, movie, total):
+def test_an_undecided_orientation_has_a_reason(tmp_path, phantom, movie, total):
     def reason(image, frames):
         verdict = find_orientation(movie, frames, Settings(gain=saved(tmp_path, image)))
         assert verdict.best is None

@@ -94,11 +94,11 @@ def test_frames_are_mapped_not_copied(tmp_path):
             movie.frame(4)
 
 
-def test_truncated_file_says_how_much_is_there(tmp_path):
+def test_truncated_file_is_reported_with_its_size(tmp_path):
     write_mrc_movie(str(tmp_path / "m.mrc"), random_frames("u2"))
     os.truncate(tmp_path / "m.mrc", 1024 + 2 * 33 * 51 * 2 + 33 * 51)
     with pytest.raises(
-        MovieError, match=r"m.mrc: truncated: its header promises 4 frames of 51 x 33 .* holds 2.5 .*copy"
+        MovieError, match=r"m.mrc: truncated: its header specifies 4 frames of 51 x 33 .* holds 2.5 .*copy"
     ):
         open_movie(str(tmp_path / "m.mrc"), SETTINGS)
 

@@ -106,7 +106,7 @@ def test_colour_pages(tmp_path):
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_truncated_at_any_length(tmp_path, compression):
-    """Wherever the file is cut, opening or reading it is an error: no frame is made up or lost."""
+    """Wherever the file is cut, opening or reading it is an error: no frame is invented or lost."""
     path = str(tmp_path / "m.tif")
     write_tiff_movie(path, random_frames(), compression, rows_per_strip=20)
     size = os.path.getsize(path)
@@ -148,8 +148,8 @@ def test_pages_that_go_round_in_circles(tmp_path):
         open_movie(path, SETTINGS)
 
 
-def test_turned_upside_down(tmp_path):
-    """As RELION reads it; an MRC gain then has the frames' own row order, and a TIFF gain is turned with them."""
+def test_flipped_upside_down(tmp_path):
+    """As RELION reads it. An MRC gain then has the frames' row order, and a TIFF gain is flipped with them."""
     frames = np.random.default_rng(0).integers(0, 99, (3, 40, 64)).astype("u1")
     gain = np.random.default_rng(1).uniform(0.8, 1.2, (40, 64)).astype("f4")
     for compression in (None, "lzw"):

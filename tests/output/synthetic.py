@@ -73,7 +73,7 @@ def images(model: MotionModel, dose: float = 30.0, defocus_A: float = 12000.0) -
 
 
 def movie_result(model: Optional[MotionModel] = None, **settings: Any) -> MovieResult:
-    """A result with everything that the settings ask for and that follows from model and images."""
+    """A result with everything that the settings select and that follows from model and images."""
     model = model or motion_model()
     uncorrected, aligned = images(model)
     settings.setdefault("dose_per_frame", 1.0)

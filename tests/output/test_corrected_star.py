@@ -15,7 +15,7 @@ starfile = pytest.importorskip("starfile")
 
 
 def result(folder, root, endings=("_aligned_mic.mrc", "_shifts.star"), motion=(6.5, 1.5, 5.0), **settings):
-    """The files of one result, as far as the list is concerned."""
+    """Write those files of a result that the list depends on."""
     settings = Settings(**{"pixel_size": 0.8, "dose_per_frame": 1.2, **settings})
     figures = {f"accumulated_motion_{name}_A": x for name, x in zip(("total", "early", "late"), motion)}
     micrograph = {"size_x": 10, "size_y": 10, "pixel_size_A": settings.pixel_size * settings.output_binning}
@@ -80,7 +80,7 @@ def test_a_second_run_adds_to_the_list_and_has_its_own_optics(tmp_path):
 
 
 def test_files_of_an_earlier_result_are_not_taken_for_this_one(tmp_path):
-    """The movie was aligned again without weights and halves; the old files still lie there."""
+    """The movie was aligned again without weights and halves; the old files still exist."""
     result(
         tmp_path, "a", ("_aligned_mic.mrc", "_aligned_mic_DW.mrc", "_aligned_mic_EVN.mrc"), do_apply_dose_filter=False
     )
@@ -90,7 +90,7 @@ def test_files_of_an_earlier_result_are_not_taken_for_this_one(tmp_path):
     assert "rlnMicrographNameEven" not in table.columns and "rlnMicrographNameNoDW" not in table.columns
 
 
-def test_no_micrographs_and_results_that_are_none(tmp_path):
+def test_no_micrographs_and_invalid_results(tmp_path):
     result(tmp_path, "a", ("_shifts.star",), do_save_ave_mic=False)
     assert write_corrected_micrographs(str(tmp_path)) == []
     assert not (tmp_path / CORRECTED_MICROGRAPHS).exists()

@@ -142,20 +142,20 @@ def test_the_command_on_star_and_text(saved, tmp_path, capsys, name, text):
     ("", "holds no coordinates of mic"),
     ("data_\n\nloop_\n_rlnMagnification #1\n1\n", "has no columns rlnCoordinateX"),
     (STAR.replace("mic 1", "mic 7"), "holds no coordinates of mic"),
-    ("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\nx 1\n", "is no number"),
+    ("data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\nx 1\n", "is not a number"),
 ])  # fmt: skip
-def test_coordinates_that_make_no_sense(tmp_path, text, why):
+def test_invalid_coordinates(tmp_path, text, why):
     (tmp_path / "picks").write_text(text)
     with pytest.raises(MovieError, match=f"picks: .*{why}"):
         read_coordinates(str(tmp_path / "picks"), "mic 1")
 
 
-def test_places_outside_and_files_that_are_none(saved, tmp_path, capsys):
+def test_positions_outside_and_invalid_files(saved, tmp_path, capsys):
     model, _ = linear_model()
     with pytest.raises(SettingsError, match="Particle 2 at x 300, y 10 is outside the micrograph of 200 x 150"):
         frame_positions(model, Settings(bin_factor=2), [5, 10], [5, 300])
     (tmp_path / "p.txt").write_text("1 1")
-    for motion, why in (("none.json", "can't be read"), ("p.txt", "is no result of FlexAlign")):
+    for motion, why in (("none.json", "can't be read"), ("p.txt", "is not a result of FlexAlign")):
         assert main(["trace", str(tmp_path / motion), "--coords", str(tmp_path / "p.txt")]) == 2
         assert why in capsys.readouterr().err
     assert main(["trace", str(saved[0]), "--coords", str(tmp_path / "none.txt")]) == 2

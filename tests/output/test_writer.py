@@ -63,7 +63,7 @@ def test_same_result_same_bytes(result, tmp_path):
             assert one.read() == other.read(), what
 
 
-def test_only_what_was_asked_for(tmp_path):
+def test_only_selected_files_are_written(tmp_path):
     model = motion_model((256, 300), n_frames=4, local_px=0)
     result = movie_result(model, do_save_ave_mic=False, do_compute_psd=False, do_plots=False, do_save_movie=True)
     frames = np.ones((4, 256, 300), np.float32)

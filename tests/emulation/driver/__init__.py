@@ -1,7 +1,7 @@
 """A CUDA driver for tests: with it the real pycuda runs where there is no GPU.
 
-`build` makes a libcuda.so.1 whose device memory is host memory and whose kernels are libraries that a stand-in for nvcc
-compiles for the CPU. Calls that it does not know return CUDA_ERROR_NOT_SUPPORTED. It must be loaded before
+`build` makes a libcuda.so.1 whose device memory is host memory and whose kernels are libraries that a replacement
+of nvcc compiles for the CPU. Unimplemented calls return CUDA_ERROR_NOT_SUPPORTED. It must be loaded before
 pycuda.driver: tests run on it in a process of their own (test_on_driver.py).
 """
 
@@ -29,8 +29,8 @@ def pycuda_folder() -> Optional[str]:
 
 def cuda_include() -> Optional[Path]:
     """Folder of the CUDA headers."""
-    toolkits = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
-    folders = [os.path.join(toolkit, "include") for toolkit in toolkits]
+    installations = filter(None, (os.environ.get(v) for v in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")))
+    folders = [os.path.join(installation, "include") for installation in installations]
     nvcc = shutil.which("nvcc")
     if nvcc:
         folders.append(str(Path(nvcc).resolve().parents[1] / "include"))
@@ -42,7 +42,7 @@ def cuda_include() -> Optional[Path]:
 
 
 def what_is_missing() -> str:
-    """Why the test driver can't be used here; empty when it can."""
+    """Why the test driver can't be used here; empty if it can."""
     if pycuda_folder() is None and importlib.util.find_spec("pycuda") is None:
         return "pycuda is not installed"
     if shutil.which("g++") is None or shutil.which("gcc") is None:
@@ -73,16 +73,16 @@ def build(folder: Path) -> None:
 
 
 def load(folder: str) -> None:
-    """Make this process use the driver that `build` left in a folder, and NumPy in the place of cuFFT."""
+    """Make this process use the driver that `build` left in a folder, and NumPy instead of cuFFT."""
     # By its SONAME this is the libcuda.so.1 that everything loaded later links to.
     ctypes.CDLL(os.path.join(folder, "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
-    from flexalign_plugin.kernels import cufft as fft
+    from flexalign_plugin.kernels import cufft
 
     from .cufft import NumpyCufft
 
-    if not isinstance(fft.call, NumpyCufft):
-        fft.call = NumpyCufft()
-        fft.load = lambda: None
+    if not isinstance(cufft.call, NumpyCufft):
+        cufft.call = NumpyCufft()
+        cufft.load = lambda: None
 
 
 def _output(command: list, text: str = "") -> str:

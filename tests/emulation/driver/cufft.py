@@ -1,4 +1,4 @@
-"""NumPy in the place of cuFFT, on the test driver's memory: replaces `kernels.fft.call`."""
+"""NumPy instead of cuFFT, on the test driver's memory: replaces `kernels.cufft.call`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_WORKSPACE = 13
 
 
 class NumpyCufft:
-    """Computes what the plans of `kernels.fft` ask for; takes a work area as cuFFT does."""
+    """Computes the transforms of the plans of `kernels.cufft`; needs a work area like cuFFT."""
 
     def __init__(self) -> None:
         self.plans: Dict[int, Dict[str, Any]] = {}
