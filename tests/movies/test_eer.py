@@ -153,6 +153,6 @@ def test_no_file_handle_is_left_open(tmp_path):
     for _ in range(20):
         with open_movie(path, settings(2)) as movie:
             movie.prefetch()
-        with pytest.raises(MovieError):
+        with pytest.raises(MovieError, match="4 hardware frames can't be grouped into 5 frames"):
             open_movie(path, settings(5))
     assert len(os.listdir("/proc/self/fd")) == before
