@@ -115,7 +115,7 @@ def test_a_memory_limit_is_kept(gpu_device):
         assert limited.free_bytes() == 64 << 20
         first = limited.empty((40 << 20,), np.uint8)
         assert limited.free_bytes() <= 24 << 20
-        with pytest.raises(DeviceOutOfMemory, match="32 MiB more are needed"):
+        with pytest.raises(DeviceOutOfMemory, match="32 MiB"):
             limited.empty((32 << 20,), np.uint8)
         assert limited.peak_bytes == (40 << 20) + limited.context_bytes
         first.free()
@@ -194,7 +194,7 @@ def test_a_work_area_that_does_not_fit_is_out_of_memory(device):
         spectrum = limited.empty((1, 300, 152), np.complex64)
         if limited.fft_work_bytes("r2c", 300, 302, 1) <= limited.free_bytes():
             pytest.skip("this cuFFT needs a smaller work area")
-        with pytest.raises(DeviceOutOfMemory, match="memory is too small"):
+        with pytest.raises(DeviceOutOfMemory, match="GPU's memory"):
             limited.rfft2(real, spectrum)
     finally:
         limited.close()

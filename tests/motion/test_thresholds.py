@@ -269,3 +269,21 @@ def test_three_sigma_reject_less_than_one_percent_of_good_measurements():
     precision = np.tile(n * np.eye(n) - 1.0, (len(centres), 1, 1))
     rejected = [1 - fit_field(field, rng.standard_normal((400, n, 2)), precision, 1e-9)[1].mean() for _ in range(5)]
     assert abs(np.mean(rejected) - expected) < 0.002
+
+
+@pytest.mark.parametrize("away_px, rejected", [(0.0025, 0), (0.005, 1)])
+def test_residuals_that_can_not_be_measured_are_no_outliers(away_px, rejected):
+    """Everything is exact but for one measurement: beyond 3 sigma in any case, but sigma is taken as at least 1e-3."""
+    n, pairs = 20, all_pairs(20)
+    measured = np.zeros((1, len(pairs), 2))
+    measured[0, 7, 1] = away_px
+    solved = solve_pairs(n, pairs, measured, np.ones((1, len(pairs))))
+    assert np.flatnonzero(solved.weights[0] == 0).tolist() == [7] * rejected
+
+    at = np.linspace(200, 3800, 10)
+    centres = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
+    shifts = np.zeros((len(centres), n, 2))
+    shifts[34, 7, 1] = away_px
+    precision = np.tile(n * np.eye(n) - 1.0, (len(centres), 1, 1))
+    _, kept = fit_field(field_basis((4, 4, 4), n, (4000, 4000), centres), shifts, precision, 1e-9)
+    assert np.argwhere(~kept).tolist() == [[34, 7]] * rejected

@@ -45,7 +45,8 @@ def test_fill_beyond_the_frames_does_not_count():
     for image in (a, b):
         image[:40] = np.random.default_rng(5).standard_normal((40, 600))
     assert np.abs(halves_agreement(a, b, 1.0, 40).correlation[8:]).max() < 0.1
-    assert np.abs(halves_agreement(a, b, 1.0, 0).correlation[8:]).min() > 0
+    # With the fill, whose edge is a step of 100 sigma in both halves.
+    assert np.mean(halves_agreement(a, b, 1.0, 0).correlation[8:]) > 0.5
 
 
 def test_a_gradient_across_both_halves_is_no_agreement_on_detail():
