@@ -136,3 +136,44 @@ def test_crop_window():
     assert Settings(crop_offset_y=10, crop_dim_x=40).crop_window(100, 80, "m") == (slice(10, 100), slice(0, 40))
     with pytest.raises(SettingsError, match="m.mrc: the crop .* 80 x 100 pixels"):
         Settings(crop_offset_x=50, crop_dim_x=40).crop_window(100, 80, "m.mrc")
+
+
+@pytest.mark.parametrize(
+    "name, allowed, refused",
+    [
+        ("pixel_size", [0.01, 1000.0], [0.009, 1000.1]),
+        ("voltage", [10.0, 2000.0], [9.9, 2000.1]),
+        ("dose_per_frame", [0.0, 10_000.0], [-0.1, 10_001.0]),
+        ("pre_exposure", [0.0, 100_000.0], [-0.1, 100_001.0]),
+        ("bin_factor", [1.0, 16.0], [0.99, 16.1]),
+        ("fcrop_factor", [0.0625, 1.0], [0.0, 1.01]),
+        ("max_res_for_correlation", [0.0], [-0.1, 10_001.0]),
+        ("max_shift", [0.0, 100_000.0], [-0.1, 100_001.0]),
+        ("scale_maj", [0.9, 1.1], [0.89, 1.11]),
+        ("scale_min", [0.9, 1.1], [0.89, 1.11]),
+        ("ang_dist", [-360.0, 360.0], [-361.0, 361.0]),
+        ("patches_x", [2, 1000], [1, 1001]),
+        ("patches_y", [2, 1000], [1, 1001]),
+        ("min_local_res", [1_000_000.0], [0.0, 1_000_001.0]),
+        ("group_n_frames", [1, 10_000], [0, 10_001]),
+        ("control_point_x", [3, 100], [2, 101]),
+        ("control_point_y", [3, 100], [2, 101]),
+        ("control_point_t", [3, 1000], [2, 1001]),
+    ],
+)
+def test_smallest_and_largest_values(name, allowed, refused):
+    """In numbers, not as the field declares them: a bound that changes by mistake shows here."""
+    others = {"do_local_alignment": name == "min_local_res", **counting(name)}
+    for value in allowed:
+        assert getattr(Settings(**{**others, name: value}), name) == value
+    for value in refused:
+        with pytest.raises(SettingsError, match=f"^{re.escape(Settings.__dataclass_fields__[name].metadata['label'])}"):
+            Settings(**{**others, name: value})
+
+
+def test_the_two_ways_of_binning_bin_by_16_at_most_together():
+    assert Settings(bin_factor=8.0, fcrop_factor=0.5).output_binning == 16
+    with pytest.raises(SettingsError, match="bin by 16.1 together: at most 16 makes sense"):
+        Settings(bin_factor=8.05, fcrop_factor=0.5)
+    with pytest.raises(SettingsError, match="F-crop factor 0.06 bin by 16.6667 together"):
+        Settings(fcrop_factor=0.06)

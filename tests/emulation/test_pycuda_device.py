@@ -101,7 +101,8 @@ def test_held_memory_is_given_to_arrays_of_other_sizes(device):
     if free > 1 << 30:
         pytest.skip("takes most of the memory, which other programs may use")
     device.empty((int(0.6 * free),), np.uint8).free()
-    device.empty((int(0.5 * free),), np.uint8).free()  # does not fit beside the first, which is only held
+    second = device.empty((int(0.5 * free),), np.uint8)  # does not fit beside the first, which is only held
+    assert second.shape == (int(0.5 * free),) and device.free_bytes() < 0.6 * free
 
 
 def test_a_memory_limit_is_kept(gpu_device):
@@ -112,7 +113,7 @@ def test_a_memory_limit_is_kept(gpu_device):
         assert limited.free_bytes() == 64 << 20
         first = limited.empty((40 << 20,), np.uint8)
         assert limited.free_bytes() <= 24 << 20
-        with pytest.raises(DeviceOutOfMemory):
+        with pytest.raises(DeviceOutOfMemory, match="32 MiB"):
             limited.empty((32 << 20,), np.uint8)
         assert limited.peak_bytes == (40 << 20) + limited.context_bytes
         first.free()
@@ -191,7 +192,7 @@ def test_a_work_area_that_does_not_fit_is_out_of_memory(device):
         spectrum = limited.empty((1, 300, 152), np.complex64)
         if limited.fft_work_bytes("r2c", 300, 302, 1) <= limited.free_bytes():
             pytest.skip("this cuFFT needs a smaller work area")
-        with pytest.raises(DeviceOutOfMemory):
+        with pytest.raises(DeviceOutOfMemory, match="GPU's memory"):
             limited.rfft2(real, spectrum)
     finally:
         limited.close()

@@ -14,6 +14,7 @@ from scipy.ndimage import map_coordinates
 from flexalign_plugin.backend import LEAST_INTERPOLATION_POWER, NEGLIGIBLE_WEIGHT, FrameSource, Mix, select_band
 from flexalign_plugin.band import Band
 from flexalign_plugin.correction.resampling import plain_mix
+from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.motion.lowpass import correlation_band, lowpass
 from flexalign_plugin.motion.model import MotionModel
@@ -394,7 +395,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(Exception, match="cuda:7"):
+    with pytest.raises(SettingsError, match="GPU cuda:7"):
         select_backend("cuda:7")
 
 
@@ -414,3 +415,67 @@ def test_the_cpu_field_is_right_up_to_the_edge(ny, nx):
     part = np.s_[: mesh.shape[1] - last_y, : mesh.shape[2] - last_x]
     np.testing.assert_allclose(mesh[0][part], (2 * y + x)[part], atol=1e-9)
     np.testing.assert_allclose(mesh[1][part], (5 - y - 2 * x)[part], atol=1e-9)
+
+
+def test_noise_of_a_peak_leaves_out_four_pixels_around_it(backend):
+    """The correlation with a single pixel is the other image itself: 0 but for its peak and half of that at a distance,
+    which is noise only where it is more than 4 pixels away. Of the 25 x 25 values of a window 49 are the peak's."""
+    for distance in (2, 4, 5, 8):
+        images = np.zeros((2, 64, 64))
+        images[:, 0, 0] = 1.0
+        images[1, 0, distance] = 0.5
+        windows = backend.correlate(spectra_of(images), (64, 64), np.ones((64, 33), np.float32), all_pairs(2), 12.0)
+        noise = float(windows.peaks().noise[0, 0]) / float(on_host(backend, windows.values).max())
+        expected = 0.0 if distance <= 4 else 0.5 * np.sqrt(1 / (625 - 49) - 1 / (625 - 49) ** 2)
+        assert noise == pytest.approx(expected, abs=1e-4)
+
+
+def test_nothing_is_amplified_more_than_a_hundred_times(backend):
+    """The mean power of the interpolation is taken as 1e-4 where it is less, here 0 at all frequencies."""
+    frames = random_frames("f4", 1)
+    model = MotionModel((NY, NX), 1, 0, np.zeros((1, 2)), None, 1.0)
+    sums = backend.warp_sum(source(frames), model, [0], np.ones((1, 1)), np.zeros(1))
+    blurred = on_host(backend, sums).astype(np.float64)[0]
+    (image,) = backend.mix(sums, [Mix(np.ones((1, 1), np.float32), np.zeros((1, 6, 6), np.float32))])
+    np.testing.assert_allclose(on_host(backend, image), 100 * blurred, atol=1e-4 * np.abs(blurred).max() * 100)
+
+
+@pytest.mark.parametrize("part, used", [(2.9e-4, False), (3.1e-4, True)])
+def test_weights_that_are_negligible(part, used):
+    """A row and a column in which no weight is above 3e-4 of the largest one are left out."""
+    weight = np.zeros((32, 17), np.float32)
+    weight[:4, :5] = 1.0
+    weight[9, 2] = weight[2, 11] = part
+    selected = select_band((32, 32), weight)
+    assert (9 in selected.rows) == (11 in selected.cols) == used
+    assert {0, 1, 2, 3} <= set(selected.rows) and {0, 1, 2, 3, 4} <= set(selected.cols)
+
+
+def test_the_cpu_field_is_fine_enough_for_a_strongly_bent_movie():
+    """Doming by 10 px over 4096 px, a parabola: linear between nodes 32 px apart it is off by its second derivative
+    80 / 4096^2 times 32^2 / 8, 6e-4 px."""
+    from flexalign_plugin.kernels.cpu import MESH_SPACING_PX, _field_mesh
+
+    n = 4096
+    coefficients = np.zeros((2, 1, 3, 1))
+    coefficients[0, 0, :, 0] = [10.0, -10.0, 10.0]  # 10 (2 y / n - 1)^2
+    model = MotionModel((n, 64), 1, 0, np.zeros((1, 2)), coefficients, 1.0)
+    mesh = _field_mesh(model, 0)[0, :, 0]
+    y = np.arange(n)
+    linear = np.interp(y, np.arange(len(mesh)) * MESH_SPACING_PX, mesh)
+    true = 10 * (2 * y / (n - 1) - 1) ** 2
+    np.testing.assert_allclose(model.shift(0, y, 0 * y)[0], true, atol=1e-9)
+    assert np.abs(linear - true).max() < 1e-3
+
+
+def test_a_pair_beyond_its_window_neither_pushes_nor_pulls(backend):
+    """Its window reaches 4 pixels: farther along y nothing changes with y, but still with x."""
+    images = np.stack([smooth_image(64, 72, 0.12, seed=s) for s in range(2)])
+    windows = backend.correlate(spectra_of(images), (64, 72), np.ones((64, 37), np.float32), all_pairs(2), 4.0, 0.5)
+    values, slopes = zip(
+        *(windows.objective(np.array([[[0.0, 0.0], [y, 0.3]]]), np.ones((1, 1))) for y in (2.0, 6.0, 9.0, -6.0, -9.0))
+    )
+    assert slopes[0][0].all()
+    for slope in slopes[1:]:
+        assert (slope[0, :, 0] == 0).all() and slope[0, :, 1].all()
+    assert values[1] == values[2] != values[3] == values[4]

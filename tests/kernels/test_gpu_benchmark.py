@@ -60,7 +60,8 @@ def test_where_there_is_no_gpu_one_sentence_says_so(gpu, capsys):
     assert not said.out and "cuda:77" in said.err
 
 
-def test_sizes_are_columns_rows_frames(gpu):
+def test_sizes_are_columns_rows_frames(gpu, capsys):
     assert gpu.shapes("5760x4092x30,8x6x2") == [(30, 4092, 5760), (2, 6, 8)]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         gpu.parse(["--sizes", "5760"])
+    assert end.value.code == 2 and "'5760' is no size" in capsys.readouterr().err

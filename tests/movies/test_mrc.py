@@ -90,7 +90,7 @@ def test_frames_are_mapped_not_copied(tmp_path):
         movie.prefetch()
         assert movie.memory_mapped and not movie.frame(1).flags.owndata and not movie.frame(1).flags.writeable
         assert movie.frame(1).flags.c_contiguous and movie.shape == (4, 33, 51)
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match="frame 4 of 4"):
             movie.frame(4)
 
 

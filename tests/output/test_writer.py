@@ -58,6 +58,7 @@ def test_every_file_and_its_name(result, tmp_path):
 def test_same_result_same_bytes(result, tmp_path):
     first = write_result(result, str(tmp_path / "a"), "m")
     second = write_result(result, str(tmp_path / "b"), "m")
+    assert sorted(first) == sorted(second) == sorted(ENDINGS)
     for what, path in first.items():
         with open(path, "rb") as one, open(second[what], "rb") as other:
             assert one.read() == other.read(), what

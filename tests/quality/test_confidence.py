@@ -160,3 +160,57 @@ def test_figures_without_dose_or_errors_are_none():
     assert figures.confidence is None and figures.expected_error_px is None and doubts == ""
     assert figures.late_drift_A_per_dose is None
     assert figures_of(np.zeros((2, 2)), sigma=None, is_measured=False)[0].confidence == 0.0
+
+
+@pytest.mark.parametrize("error_px, warns", [(0.49, False), (0.51, True)])
+def test_warning_of_a_high_error(error_px, warns):
+    """0.5 px leaves exp(-(pi / 4)^2) = 0.54 of the amplitude at Nyquist."""
+    assert ("uncertain" in figures_of(np.zeros((10, 2)), sigma=error_px / np.sqrt(2))[1]) == warns
+
+
+def zigzag(roughness, step_px, n_frames=11):
+    """Steps b + a, b - a, b + a ... along y, with rms step_px: second differences are all 2 a."""
+    a = roughness * step_px / 2
+    b = np.sqrt(step_px**2 - a**2)
+    steps = b + a * (-1.0) ** np.arange(n_frames - 1)
+    return np.stack([np.concatenate([[0], np.cumsum(steps)]), np.zeros(n_frames)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "roughness, step_px, n_frames, warns",
+    [(1.45, 3.0, 11, False), (1.55, 3.0, 11, True), (1.9, 0.9, 11, False), (1.9, 1.1, 11, True), (1.9, 3.0, 4, False)],
+)
+def test_warning_of_a_zigzag(roughness, step_px, n_frames, warns):
+    """Above 1.5, between a random walk and independent positions, and only with steps above 1 px and 5 frames."""
+    figures, doubts = figures_of(zigzag(roughness, step_px, n_frames))
+    if n_frames % 2:  # as many steps of each kind
+        assert figures.roughness == pytest.approx(roughness)
+    assert ("zigzag" in doubts) == warns
+
+
+def test_roughness_of_a_random_walk_and_of_noise():
+    """sqrt(2) and sqrt(3), within 5 %: 2000 frames in two axes determine both to about 2 %."""
+    rng = np.random.default_rng(0)
+    steps = 3 * rng.standard_normal((2000, 2))
+    walk, doubts_of_walk = figures_of(np.cumsum(steps, axis=0))
+    noise, doubts_of_noise = figures_of(steps)
+    assert walk.roughness == pytest.approx(np.sqrt(2), rel=0.05) and "zigzag" not in doubts_of_walk
+    assert noise.roughness == pytest.approx(np.sqrt(3), rel=0.05) and "zigzag" in doubts_of_noise
+
+
+@pytest.mark.parametrize("drift_A, warns", [(0.95, False), (1.05, True)])
+def test_warning_of_a_fast_drift(drift_A, warns):
+    """Frames of 1 e/A^2; a pixel is 2 A."""
+    figures, doubts = figures_of(np.outer(np.arange(10), [drift_A / 2, 0.0]), dose=1.0)
+    assert figures.late_drift_A_per_dose == pytest.approx(drift_A)
+    assert ("still drifts" in doubts) == warns
+
+
+def test_drift_is_late_after_four_electrons():
+    """Frames of 1 e/A^2: the fifth is the first that ends after 4 e/A^2. Steps before it do not count, the next does:
+    1 px = 2 A, over the 5 e/A^2 from the fifth to the tenth frame."""
+    before, after = np.zeros((10, 2)), np.zeros((10, 2))
+    before[:, 0] = np.minimum(np.arange(10), 4) * 3.0
+    after[5:, 0] = 1.0
+    assert figures_of(before, dose=1.0)[0].late_drift_A_per_dose == 0.0
+    assert figures_of(after, dose=1.0)[0].late_drift_A_per_dose == pytest.approx(2.0 / 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flexalign_plugin.quality.frc import RINGS, halves_agreement, ring_correlation
+from flexalign_plugin.quality.frc import RINGS, _taper, halves_agreement, ring_correlation
 
 
 def halves(signal_power, ny=512, nx=600, seed=0):
@@ -45,4 +45,24 @@ def test_fill_beyond_the_frames_does_not_count():
     for image in (a, b):
         image[:40] = np.random.default_rng(5).standard_normal((40, 600))
     assert np.abs(halves_agreement(a, b, 1.0, 40).correlation[8:]).max() < 0.1
-    assert np.abs(halves_agreement(a, b, 1.0, 0).correlation[8:]).min() > 0
+    # With the fill, whose edge is a step of 100 sigma in both halves.
+    assert np.mean(halves_agreement(a, b, 1.0, 0).correlation[8:]) > 0.5
+
+
+def test_a_gradient_across_both_halves_is_no_agreement_on_detail():
+    """Opposite borders differ by 9 times the noise: without the taper that edge correlates in all rings up to a fifth
+    of Nyquist. Rings of 500 coefficients and more: what noise alone gives is below 4 / root of half of them."""
+    a, b = halves(lambda k: 0 * k, seed=6)
+    gradient = np.linspace(-3, 3, 512)[:, None] + np.linspace(-1.5, 1.5, 600)
+    curve = ring_correlation(*((image + gradient).astype(np.float32) for image in (a, b)))
+    count = 2 * np.pi * (np.arange(RINGS) + 0.5) * 512 * 600 / (2 * RINGS) ** 2
+    assert (np.abs(curve) < 4 / np.sqrt(count / 2))[8:].all()
+    bare = np.fft.rfft2(gradient)  # what the edge would do: its power at a fifth of Nyquist against that of noise
+    assert np.abs(bare[1:52, 0]).min() ** 2 > 10 * 512 * 600
+
+
+def test_the_taper_leaves_nine_tenths_of_each_axis():
+    taper = _taper(200)
+    assert (taper[10:-10] == 1).all() and (taper[:10] < 1).all() and (np.diff(taper[:11]) > 0).all()
+    np.testing.assert_array_equal(taper, taper[::-1])
+    assert taper.sum() == pytest.approx(190)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import pytest
@@ -143,3 +144,28 @@ def test_unknown_figures_have_words():
     assert described("some_new_figure_A")[:2] == ("Some new figure", "Å")
     assert described("frc_A at 0.143")[:2] == ("Frc at 0.143", "Å")
     assert numbers({"a": {"left": 1.0}, "b": [1], "c": True, "d": None, "e": float("nan")}) == {"a left": 1.0}
+
+
+@pytest.mark.parametrize("times, stands_out", [(1.38, False), (1.46, True)])
+def test_movies_of_an_even_run_may_differ_by_40_percent(times, stands_out):
+    """All others are alike: their spread is taken as 0.1 in the logarithm, and exp(3.5 * 0.1) = 1.42."""
+    values = [{"accumulated_motion_total_A": v} for v in [10.0] * 8 + [10.0 * times]]
+    assert [bool(found) for found in concerns(values)] == [False] * 8 + [stands_out]
+
+
+@pytest.mark.parametrize("distance, stands_out", [(3.3, False), (3.7, True)])
+def test_an_outlier_is_three_and_a_half_robust_standard_deviations_away(distance, stands_out):
+    """Logarithms 0.2 from their median: the robust standard deviation is 1.4826 * 0.2."""
+    logs = [-0.2] * 5 + [0.0] + [0.2] * 4 + [distance * 1.4826 * 0.2]
+    values = [{"accumulated_motion_total_A": 100 * math.exp(v)} for v in logs]
+    assert [bool(found) for found in concerns(values)] == [False] * 10 + [stands_out]
+
+
+def test_a_run_of_seven_movies_has_no_outliers():
+    values = [{"accumulated_motion_total_A": v} for v in [10.0] * 7 + [60.0]]
+    assert any(concerns(values)) and not any(concerns(values[1:]))
+
+
+@pytest.mark.parametrize("name, limit", [("pairs_rejected", 0.3), ("pairs_on_rim", 0.1), ("patch_pairs_rejected", 0.5)])
+def test_a_figure_above_its_limit_is_a_concern(name, limit):
+    assert [len(found) for found in concerns([{name: limit}, {name: limit + 0.01}])] == [0, 1]
