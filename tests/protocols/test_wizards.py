@@ -97,8 +97,8 @@ def test_patches_cover_the_frame(wizards, project, movies):
 
 @pytest.mark.parametrize("refinement, automatic", [(True, True), (False, True), (False, False)])
 def test_control_points_are_those_of_the_aligner(wizards, project, movies, tmp_path, refinement, automatic):
-    """The numbers shown are those of an alignment with these values, or with the refinement its limits. The aligned movie
-    has the size of the form's, and local motion: without it the refinement has no control points."""
+    """The numbers shown are those of an alignment with these values, or with the refinement its limits. The aligned
+    movie has the size of the form's, and local motion: without it the refinement has no control points."""
     from flexalign_plugin.aligner import align
     from flexalign_plugin.kernels import select_backend
     from flexalign_plugin.movies import open_movie
