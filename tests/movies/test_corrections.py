@@ -166,7 +166,7 @@ def test_eer_rendered_at_16k_takes_the_4k_gain(tmp_path):
 
 @pytest.mark.parametrize("shape", [(NY + 1, NX), (4 * NY, 4 * NX), (NY, 2 * NX), (NX, NY)])
 def test_wrong_size_prints_both(tmp_path, shape):
-    advice = "rotate it by 90" if shape == (NX, NY) else "give the one"
+    advice = "rotate it by 90" if shape == (NX, NY) else "give the file of this camera"
     size = (
         f"is {shape[1]} x {shape[0]} pixels after orientation, but the frames of .*movie.mrc are {NX} x {NY}: {advice}"
     )

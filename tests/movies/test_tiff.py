@@ -100,7 +100,7 @@ def test_unknown_compression_is_named(tmp_path):
 
 def test_colour_pages(tmp_path):
     tifffile.imwrite(str(tmp_path / "m.tif"), np.zeros((20, 30, 3), "u1"), photometric="rgb")
-    with pytest.raises(MovieError, match="m.tif: it has 3 values a pixel"):
+    with pytest.raises(MovieError, match="m.tif: it has 3 values per pixel"):
         open_movie(str(tmp_path / "m.tif"), SETTINGS)
 
 
