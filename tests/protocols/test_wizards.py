@@ -97,8 +97,10 @@ def test_patches_cover_the_frame(wizards, project, movies):
 
 @pytest.mark.parametrize("refinement, automatic", [(True, True), (False, True), (False, False)])
 def test_control_points_are_those_of_the_aligner(wizards, project, movies, tmp_path, refinement, automatic):
-    """What is shown is what an alignment with these values says it took; with the refinement, its bounds. The movie that
-    is aligned has the size of the form's, and local motion, without which the refinement takes none."""
+    """What is shown is what an alignment with these values says it took; with the refinement, its bounds.
+
+    The aligned movie has the size of the form's movies, and local motion, without which the refinement takes none.
+    """
     from flexalign_plugin.aligner import align
     from flexalign_plugin.kernels import select_backend
     from flexalign_plugin.movies import open_movie
