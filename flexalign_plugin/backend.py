@@ -152,8 +152,8 @@ def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
 
     Notes
     -----
-    If all weights are 0 nothing is selected. The windows of such a correlation are 0 everywhere, and all their peaks
-    are on the rim of the search.
+    If all weights are 0 nothing is selected. The windows of such a correlation are 0 everywhere, and a search
+    of the whole window ends on its rim.
     """
     sy, sx = size
     significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()

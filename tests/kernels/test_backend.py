@@ -468,14 +468,19 @@ def test_the_cpu_field_is_fine_enough_for_a_strongly_bent_movie():
     assert np.abs(linear - true).max() < 1e-3
 
 
-def test_a_pair_beyond_its_window_neither_pushes_nor_pulls(backend):
-    """Its window reaches 4 pixels: farther along y nothing changes with y, but still with x."""
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_pair_beyond_its_window_neither_pushes_nor_pulls(backend, axis):
+    """Its window reaches 4 pixels: farther along one axis nothing changes with that, but still with the other."""
     images = np.stack([smooth_image(64, 72, 0.12, seed=s) for s in range(2)])
     windows = backend.correlate(spectra_of(images), (64, 72), np.ones((64, 37), np.float32), all_pairs(2), 4.0, 0.5)
-    values, slopes = zip(
-        *(windows.objective(np.array([[[0.0, 0.0], [y, 0.3]]]), np.ones((1, 1))) for y in (2.0, 6.0, 9.0, -6.0, -9.0))
-    )
-    assert slopes[0][0].all()
+    values, slopes = [], []
+    for away in (2.0, 6.0, 9.0, -6.0, -9.0):
+        shifts = np.full((1, 2, 2), 0.3)
+        shifts[0, 0], shifts[0, 1, axis] = 0.0, away
+        value, slope = windows.objective(shifts, np.ones((1, 1)))
+        values.append(float(value[0]))
+        slopes.append(slope[0])
+    assert slopes[0].all()
     for slope in slopes[1:]:
-        assert (slope[0, :, 0] == 0).all() and slope[0, :, 1].all()
+        assert (slope[:, axis] == 0).all() and slope[:, 1 - axis].all()
     assert values[1] == values[2] != values[3] == values[4]
