@@ -23,6 +23,8 @@ from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import Truth, field_rms_error
 from flexalign_plugin.settings import Settings
 
+from .signals import default_signals
+
 PHANTOM = "phantom --size 448 384 --frames 8 --pixel-size 3 --dose 4 --drift 5 --local 2".split()
 WRITTEN = ["_aligned_mic.mrc", "_motion.json", "_shifts.star", "_psd.mrc", "_psd.png", "_plot_global.png"]
 
@@ -128,14 +130,14 @@ def test_yes_and_no(words, value):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([], "pixel size is not known"),
+        ([], "pixel size is missing"),
         (["--pixel-size", "-1"], "of at least 0.01"),
         (["--pixel-size", "1", "--do-plots", "maybe"], "neither yes nor no"),
         (["--pixel-size", "1", "--max-res-for-correlation", "1"], "use a larger number"),
         (["--pixel-size", "1", "--device", "abacus"], "abacus"),
         (["--pixel-size", "1", "--threads", "0"], "not above 0"),
-        (["--pixel-size", "1", "--threads", "two"], "no whole number"),
-        (["--pixel-size", "1", "--timeout", "0"], "no number above 0"),
+        (["--pixel-size", "1", "--threads", "two"], "not a whole number"),
+        (["--pixel-size", "1", "--timeout", "0"], "not a number above 0"),
         (["--pixel", "1"], "unrecognized arguments"),
         (["--do-save-movi", "yes"], "(did you mean --do-save-movie?). See flexalign align --help."),
         (["--settings", "nowhere.json"], "nowhere.json: can't be read"),
@@ -156,7 +158,7 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     for text, sentence in (
         ('{"pixelSize": 1}', "pixelSize"),
         ("[1]", "no settings"),
-        ("{", "no JSON"),
+        ("{", "not a JSON"),
         ('{"pixel_size": "wide"}', "a_motion.json"),
     ):
         path.write_text(text)
@@ -265,6 +267,7 @@ def test_interrupting_leaves_nothing_behind(movies, tmp_path, n_movies, number):
         env=_child_environment(),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=default_signals,
     )
     assert wait_until(lambda: (tmp_path / "out").exists())
     time.sleep(1.0)
@@ -310,7 +313,7 @@ def test_phantom_command_writes_what_it_says(tmp_path, capsys):
         ("--band-limit 1", 2, "change band limit"),
         ("--compression lzw", 2, "for TIFF only"),
         ("--size 32 32 --local 20", 2, "folds"),
-        ("--dose 0", 2, "no number above 0"),
+        ("--dose 0", 2, "not a number above 0"),
     ],
 )
 def test_phantoms_that_make_no_sense(words, status, sentence, tmp_path):
@@ -365,11 +368,11 @@ def test_outputs_for_microscopists(tmp_path):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--do-apply-dose-filter"], "Dose weighting needs the dose of a frame: give it with --dose-per-frame"),
+        (["--do-apply-dose-filter"], "Dose weighting needs the dose per frame: give it with --dose-per-frame"),
         (["--dose-per-frame", "-1"], "Dose per frame is -1"),
         (["--fcrop-factor", "1.5"], "F-crop factor is 1.5"),
         (["--fcrop-factor", "0"], "F-crop factor is 0"),
-        (["--fcrop-factor", "0.1", "--bin-factor", "2"], "bin by 20 together"),
+        (["--fcrop-factor", "0.1", "--bin-factor", "2"], "together bin by 20"),
         (["--do-save-ps"], "the dose per frame is not known"),
     ],
 )

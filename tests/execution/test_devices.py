@@ -95,7 +95,7 @@ def test_a_gpu_asked_for_and_not_usable_is_one_sentence_and_status_2(gpus, part,
 def test_tune_is_for_one_gpu(capsys):
     for device in ("cpu", "cuda:0,cuda:1"):
         assert cli.main(["tune", "--device", device, "--size", "64", "64", "--frames", "3"]) == 2
-        assert "name it, as cuda:0" in capsys.readouterr().err
+        assert "give its name, e.g. cuda:0" in capsys.readouterr().err
 
 
 def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):

@@ -221,7 +221,7 @@ def test_the_child_leaves_when_its_parent_dies_or_forgets_it(make_worker, tmp_pa
 def test_the_child_leaves_when_its_parent_dies_but_the_pipe_stays_open(make_worker, tmp_path):
     """A process that inherited the writing end keeps it open: the child must notice by itself."""
     reading, writing = os.pipe()
-    run = "p = subprocess.Popen(sys.argv[1:], stdin=0); print(p.pid, flush=True); time.sleep(1)"
+    run = "p = subprocess.Popen(sys.argv[1:], stdin=0); print(p.pid, flush=True); time.sleep(5)"
     script = f"import subprocess, sys, time; {run}"
     command = [sys.executable, "-m", "flexalign_plugin.execution.worker", "--runner", "fake_runner:run"]
     parent = subprocess.Popen(
