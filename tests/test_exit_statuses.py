@@ -53,7 +53,7 @@ STATUSES = [  # of every command: right and wrong input, the status, and what is
     (ALIGN + "@binary", 2, "the file given with @ is not a text file: it must"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1", 1, "nowhere.mrc: no such file: check"),
     ("tilt-series nowhere.mdoc --output OUT --pixel-size 1", 2, "nowhere.mdoc: can't be read (No such file"),
-    ("tilt-series text --output OUT --pixel-size 1", 2, "text: holds no section"),
+    ("tilt-series text --output OUT --pixel-size 1", 2, "text: contains no section"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1 --gain nowhere.mrc", 2, "nowhere.mrc: no such file: check"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1 --device abacus", 2, "There is no device 'abacus': choose"),
     ("align m.mrc --pixel-size 1 --output=", 2, "--output: the name is empty: give a folder"),

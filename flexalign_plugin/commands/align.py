@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
+from ..result_files import MOTION
 from ..settings import Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
@@ -188,14 +189,14 @@ def _settings_file(path: str) -> Dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:
-        raise SettingsError(f"{path}: is not a JSON file ({error}): give the _motion.json of a result.") from error
+        raise SettingsError(f"{path}: is not a JSON file ({error}): give the {MOTION} of a result.") from error
     values = values.get("settings", values) if isinstance(values, dict) else None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: holds no settings: give the _motion.json of a result.")
+        raise SettingsError(f"{path}: contains no settings: give the {MOTION} of a result.")
     try:
         return Settings.from_dict(values).to_dict()
     except SettingsError as error:
-        raise SettingsError(f"{path}: {error} Give the _motion.json of a result.") from error
+        raise SettingsError(f"{path}: {error} Give the {MOTION} of a result.") from error
 
 
 def _align(args: argparse.Namespace) -> int:

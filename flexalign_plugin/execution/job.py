@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, TypedDict
 
 from ..errors import FlexAlignError
 from ..settings import Settings
@@ -66,6 +66,16 @@ class JobResult:
     def from_dict(cls, values: Dict[str, object]) -> JobResult:
         """The result from `dataclasses.asdict`, as sent between processes."""
         return cls(**values)  # type: ignore[arg-type]
+
+
+class Message(TypedDict, total=False):
+    """A JSON line of a worker process about the movie `number`: `taken`, or `stage` and `fraction`, or `result`."""
+
+    number: int
+    taken: bool
+    stage: str
+    fraction: float
+    result: Dict[str, object]
 
 
 def run_job(

@@ -19,25 +19,15 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Callable, Deque, Dict, List, Optional, TextIO, TypedDict, Union
+from typing import Callable, Deque, Dict, List, Optional, TextIO, Union
 
 from ..files import remove_leftovers
 from .engine import PendingMovie
-from .job import DEVICE_FAILED, Job, JobResult, Progress
+from .job import DEVICE_FAILED, Job, JobResult, Message, Progress
 
 IN_FLIGHT = 2  # one movie is aligned while the next is read
 CLOSE_SECONDS = 5.0  # time for a child to clean up before it is killed
 KEPT_LOG_LINES = 20
-
-
-class Message(TypedDict, total=False):
-    """A JSON line of the child about the movie `number`: `taken`, or `stage` and `fraction`, or `result`."""
-
-    number: int
-    taken: bool
-    stage: str
-    fraction: float
-    result: Dict[str, object]
 
 
 @dataclass(eq=False)

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Callable, List, Optional, TextIO, Tuple
 from ..errors import FlexAlignError
 from ..movies.corrections_cache import CorrectionsCache
 from ..settings import Settings
-from .job import DEVICE_FAILED, Job, JobResult, Progress, failure, run_job
+from .job import DEVICE_FAILED, Job, JobResult, Message, Progress, failure, run_job
 
 if TYPE_CHECKING:
     from ..backend import Backend
     from ..movies import Movie
-    from .worker import Message
+
 
 CLEAN_UP_SECONDS = 5.0  # time to clean up before the process ends in any case
 PARENT_CHECK_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""Movies whose queue jobs are lost, killed, cancelled or refused, in a simulated queue; test_slurm.py uses a real one."""
+"""Movies whose queue jobs are lost, killed, cancelled or refused, in a simulated queue (test_slurm.py: a real one)."""
 
 from __future__ import annotations
 

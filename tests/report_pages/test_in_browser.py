@@ -45,7 +45,7 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
         "Residuals of the patches",
         "83 %",
         "Rejected pairs of each frame",
-        "Even against odd",
+        "Even and odd frames",
         "Unheard of figure",
     ):
         assert words in text
