@@ -24,6 +24,17 @@ MOTION = "_motion.json"
 # of other movies (a_* matches those of the movie a_b).
 STARTS = ("_aligned_", "_PS.", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")
 
+# Stacks of a tilt series and their angles, after the name of the series.
+STACK = "_stack.mrc"
+STACK_WEIGHTED = "_stack_DW.mrc"
+STACK_EVEN = "_stack_EVN.mrc"
+STACK_ODD = "_stack_ODD.mrc"
+STACK_RAW_ANGLES = "_stack.rawtlt"
+STACK_ANGLES = "_stack.tlt"
+
+# Positions of particles in every frame, after the name of the file of coordinates.
+TRACKS = "_tracks.star"
+
 # Files about a whole folder of results.
 FAILED_MOVIES = "failed.tsv"
 CORRECTED_MICROGRAPHS = "corrected_micrographs.star"

@@ -1,4 +1,4 @@
-"""One table of exit statuses for all commands (docs/command_line.md), and a sentence for whatever goes wrong."""
+"""Exit statuses and error messages of all commands (docs/command_line.md)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory):
 
 
 ALIGN = "align m.mrc --output OUT --pixel-size 1 --no-do-local-alignment --no-do-plots "
-STATUSES = [  # of every command: right and wrong input, the status, and what is told
+STATUSES = [  # for every command: right and wrong input, the status, and a part of the output
     (ALIGN + "--gain gain.mrc", 0, "m.mrc: moved"),
     ("align nowhere.mrc --output OUT --pixel-size 1", 1, "nowhere.mrc: no such file: check"),
     ("align text --output OUT --pixel-size 1", 1, "text: its content is neither MRC"),

@@ -1,4 +1,4 @@
-"""Promise: a final name is either absent, the old file, or the complete new one; failures are one clear sentence."""
+"""Atomic writing: a final name is missing, the old file, or the complete new one; errors are one clear sentence."""
 
 from __future__ import annotations
 

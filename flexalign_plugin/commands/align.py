@@ -144,7 +144,7 @@ def _add_setting(group: Any, name: str, setting: Any) -> None:
     metavar = None if choices else setting.metadata["metavar"] or METAVARS[kind]
     common = {"dest": name, "default": argparse.SUPPRESS}
     if kind == "bool":
-        default = f"yes; {flag.replace('--', '--no-', 1)} for no" if setting.default else "no"
+        default = f"yes; off with {flag.replace('--', '--no-', 1)}" if setting.default else "no"
         help_text = f"{help_text} (default: {default})".replace("%", "%%")
         group.add_argument(flag, nargs="?", const=True, type=_yes_or_no, metavar=metavar, help=help_text, **common)
         negation = flag.replace("--", "--no-", 1)

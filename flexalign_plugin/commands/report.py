@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         help="write an HTML report of a folder of results",
         description="Write a report of a folder of results (of flexalign align, or a protocol's extra folder) as one "
         "HTML file that opens in any browser and needs no network.",
-        epilog="Exit status: 0 the report is written, 1 it can't be written, 2 the folder holds no results.",
+        epilog="Exit status: 0 the report is written, 1 it can't be written, 2 the folder contains no results.",
         allow_abbrev=False,
     )
     option = parser.add_argument

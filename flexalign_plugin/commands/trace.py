@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from ..result_files import TRACKS
 from .values import SOME_FAILED, SUCCESS
 
 N_NAMED = 3  # how many particles outside of the micrograph the message lists
@@ -60,7 +61,7 @@ def _trace(args: argparse.Namespace) -> int:
         if len(out) == len(y):
             return SOME_FAILED
     positions = frame_positions(motion.model, motion.settings, y[is_inside], x[is_inside])
-    output = args.output or os.path.splitext(args.coords)[0] + "_tracks.star"
+    output = args.output or os.path.splitext(args.coords)[0] + TRACKS
     write_tracks(output, positions, motion.model.aligned_frames, np.flatnonzero(is_inside).tolist())
     print(f"{len(positions)} particles in {motion.model.n_aligned} frames: {output}")
     return SUCCESS

@@ -21,7 +21,16 @@ from ..files import OutputFiles, prepare_folder
 from ..movies import open_movie
 from ..output.failures import write_failures
 from ..output.mrc import write_mrc
-from ..result_files import FAILED_MOVIES, unique_root
+from ..result_files import (
+    FAILED_MOVIES,
+    STACK,
+    STACK_ANGLES,
+    STACK_EVEN,
+    STACK_ODD,
+    STACK_RAW_ANGLES,
+    STACK_WEIGHTED,
+    unique_root,
+)
 from ..settings import Settings
 from .console import Report
 from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
@@ -29,10 +38,10 @@ from .results import results_of
 
 # {key of a micrograph in `JobResult.files`: ending of the stack's name}
 STACKS = {
-    "micrograph": "_stack.mrc",
-    "micrograph_dw": "_stack_DW.mrc",
-    "micrograph_even": "_stack_EVN.mrc",
-    "micrograph_odd": "_stack_ODD.mrc",
+    "micrograph": STACK,
+    "micrograph_dw": STACK_WEIGHTED,
+    "micrograph_even": STACK_EVEN,
+    "micrograph_odd": STACK_ODD,
 }
 ORDERS = ("tilt", "mdoc")
 Aligned = List[Tuple[Tilt, JobResult]]
@@ -212,6 +221,6 @@ def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, setti
                 size = write_stack(path, [result.files[key] for _, result in good], settings, label)
             tilts = [tilt for tilt, _ in good]
             write_text(f"{key}_mdoc", f"{name}.mdoc", mdoc_text(mdoc, tilts, name, pixel_size, size))
-        write_text("raw_angles", f"{series}_stack.rawtlt", angles)
-        write_text("angles", f"{series}_stack.tlt", angles)
+        write_text("raw_angles", series + STACK_RAW_ANGLES, angles)
+        write_text("angles", series + STACK_ANGLES, angles)
     return files

@@ -140,7 +140,7 @@ def test_results_are_there_while_the_job_still_works_on_others(engine_of, queue)
     assert all(r.ok for r in results(held))
 
 
-def test_a_killed_job_costs_its_movie_one_more_try_alone_and_the_others_none(engine_of, queue):
+def test_movies_of_a_killed_job_are_retried_one_by_one(engine_of, queue):
     got = results(submit(engine_of(1, 5), "ok-1", "killed-2", "ok-3", "killed-always-4", "ok-5"))
     assert [r.ok for r in got] == [True, True, True, False, True]
     first, *others = queue.sent
@@ -157,7 +157,7 @@ def test_a_killed_job_costs_its_movie_one_more_try_alone_and_the_others_none(eng
 
 
 @pytest.mark.parametrize("kind, words", [("ended", "was ended by the queue"), ("lost", "before it began")])
-def test_cancelled_means_cancelled(engine_of, queue, kind, words):
+def test_movies_of_a_cancelled_job_fail(engine_of, queue, kind, words):
     engine = engine_of(1, 2)
     first = submit(engine, f"{kind}-1", f"{kind}-2")
     got = results(first)
@@ -210,7 +210,7 @@ def test_closing_cancels_what_is_in_the_queue_and_fails_the_rest(engine_of, queu
     assert len(queue.cancelled) == 1 and queue.sent == [["held-1"]]
 
 
-def test_a_fault_of_the_watcher_hangs_nothing(engine_of, queue, monkeypatch):
+def test_an_error_in_the_watcher_fails_the_movies(engine_of, queue, monkeypatch):
     engine = engine_of(1, 1)
     held = submit(engine, "held-1", "ok-2")
     wait_for_jobs(queue, 1)
@@ -226,7 +226,7 @@ def test_a_fault_of_the_watcher_hangs_nothing(engine_of, queue, monkeypatch):
     assert len(queue.cancelled) == 1
 
 
-def test_a_shared_disk_may_be_away_for_a_moment(engine_of, queue, monkeypatch):
+def test_a_shared_disk_may_be_unavailable_for_a_moment(engine_of, queue, monkeypatch):
     engine, read, looks = engine_of(1, 2), queue_job.read_answer, []
 
     def stale(request):
@@ -253,13 +253,13 @@ def test_a_request_that_can_not_be_written_is_tried_again(engine_of, queue, monk
     assert "could not be submitted and is tried again: the disk is full" in queue.log[0]
 
 
-def test_what_is_odd_about_one_job_concerns_its_movies_alone(engine_of, queue):
+def test_a_wrong_answer_of_one_job_affects_only_its_movies(engine_of, queue):
     got = results(submit(engine_of(2, 2), "ok-1", "stranger-2", "ok-3", "ok-4"))
     assert [r.ok for r in got] == [True, False, True, True]
     assert "the answer has a result of /movies/ok-1.mrc instead of /movies/stranger-2.mrc" in got[1].message
 
 
-def test_jobs_of_an_earlier_run_have_no_part_in_the_next(engine_of, queue, tmp_path):
+def test_jobs_of_an_earlier_run_are_not_used_by_the_next(engine_of, queue, tmp_path):
     """A run is killed, its job goes on, and the next run's first job would have the same name."""
     old = engine_of(1, 3)
     submit(old, "held-1", "ok-2", "ok-3")
@@ -272,7 +272,7 @@ def test_jobs_of_an_earlier_run_have_no_part_in_the_next(engine_of, queue, tmp_p
     assert queue.sent == [["held-1", "ok-2", "ok-3"], ["ok-2", "ok-3", "ok-4"]]
 
 
-def test_a_machine_that_can_not_compute_costs_another_try(engine_of, queue):
+def test_movies_are_retried_if_a_machine_can_not_compute(engine_of, queue):
     got = results(submit(engine_of(1, 2), "unfit-1", "ok-2", "gpu-3"))
     assert all(r.ok for r in got)
     assert queue.sent == [["unfit-1", "ok-2"], ["unfit-1"], ["ok-2"], ["gpu-3"], ["gpu-3"]]
@@ -287,7 +287,7 @@ def test_a_job_that_got_into_the_queue_is_not_sent_twice(engine_of, queue):
     assert queue.times[1] - queue.times[0] > queue_engine.SILENCE * QUICK["settle_s"]
 
 
-def test_a_cancel_command_that_fails_hangs_nothing(engine_of, queue):
+def test_an_error_in_the_cancel_command_does_not_block_closing(engine_of, queue):
     engine = engine_of(1, 1)
     futures = submit(engine, "held-1", "ok-2")
     wait_for_jobs(queue, 1)

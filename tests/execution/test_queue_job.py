@@ -1,4 +1,4 @@
-"""A request is answered movie by movie, and a job that begins again goes on where it was."""
+"""Requests and answers of queue jobs: results are written movie by movie, and a restarted job continues."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_each_movie_has_its_result(answered):
     assert {i: r.movie for i, r in answer.results.items()} == {0: "a.mrc", 1: "bad.mrc", 2: "c.mrc"}
 
 
-def test_a_job_that_begins_again_does_only_what_is_left(answered):
+def test_a_restarted_job_aligns_only_the_remaining_movies(answered):
     path, _ = answered("a", "b", "c")
     # As a kill leaves it: the second movie's line cut off, the third's missing.
     lines = [line for line in open(answer_path(path)).read().split("\n") if line]
@@ -75,7 +75,7 @@ def test_a_job_that_begins_again_does_only_what_is_left(answered):
     assert sorted(calls(path)) == ["a", "b", "b", "c", "c"]
 
 
-def test_a_job_whose_request_was_taken_away_begins_no_more_movies(answered):
+def test_a_job_whose_request_is_deleted_begins_no_more_movies(answered):
     path, results = answered("takes_request", *"bcdefgh")
     assert 1 <= len(results) <= 3 and len(calls(path)) <= 3  # those that were handed over already are finished
 

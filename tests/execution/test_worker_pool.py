@@ -88,7 +88,7 @@ def test_a_gpu_that_fails_gets_a_fresh_process_and_the_movie_another_try(aligned
 
 
 @pytest.mark.parametrize("cpu_instead", [False, True])
-def test_what_fails_twice_goes_as_the_user_chose(aligned, cpu_instead):
+def test_movies_that_fail_twice_fail_or_go_to_the_cpu_as_chosen(aligned, cpu_instead):
     lines = []
     compute = Compute(("cuda:0",), cpu_instead=cpu_instead)
     roots = ["ok@-1", "broken@cuda:0-2", "broken@cuda:0-3", "ok@-4", "ok@-5"]
@@ -151,7 +151,7 @@ def test_closing_fails_what_is_left_and_later_movies(tmp_path, monkeypatch):
     assert all("stopped" in future.result(0).message for future in futures)
 
 
-def test_errors_of_devices_are_told_from_those_of_movies(tmp_path):
+def test_errors_of_devices_are_distinguished_from_those_of_movies(tmp_path):
     job = Job("a.mrc", str(tmp_path), "a", Settings())
     assert failure(job, DeviceError("x")).device_fault == DEVICE_FAILED
     assert failure(job, DeviceError("x")).message == "a.mrc: x"

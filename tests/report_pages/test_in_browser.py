@@ -1,4 +1,7 @@
-"""The report in a real browser, at a phone's and a desk's width. FLEXALIGN_SCREENSHOTS: folder for screenshots."""
+"""The report in a real browser, with the widths of a phone and of a desktop screen.
+
+FLEXALIGN_SCREENSHOTS: folder for screenshots.
+"""
 
 from __future__ import annotations
 

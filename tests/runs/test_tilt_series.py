@@ -1,4 +1,4 @@
-"""Tilt series: what an .mdoc says, and phantoms of known motion through the whole command."""
+"""Tilt series: reading and writing .mdoc files, and the whole command on phantoms with a known motion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mdoc_file(folder, *sections):
     return path
 
 
-def test_what_an_mdoc_says(tmp_path):
+def test_mdoc_values_are_read(tmp_path):
     path = mdoc_file(
         tmp_path,
         section(0, -2.5, "a b.tif", ExposureDose=3, DateTime="21-Nov-26  10:00:05", PriorRecordDose=0),
@@ -77,7 +77,7 @@ def test_mdoc_of_a_part_in_another_order(tmp_path):
     ("[ZValue = 4]\nSubFramePath = a.mrc\n", "section 4 has no TiltAngle"),
     ("[ZValue = 4]\nTiltAngle = steep\n", "section 4 has no TiltAngle"),
 ])  # fmt: skip
-def test_files_that_are_no_series(tmp_path, text, why):
+def test_files_that_are_not_a_tilt_series(tmp_path, text, why):
     (tmp_path / "a.mdoc").write_text(text)
     with pytest.raises(MovieError, match=f"a.mdoc: {why}"):
         read_mdoc(str(tmp_path / "a.mdoc"))
@@ -132,7 +132,7 @@ def test_stacks_are_sorted_by_angle_and_leave_failed_tilts_out(series):
 
 
 def test_each_tilt_has_its_dose_and_its_motion(series):
-    """The damaged tilt, too, has exposed the specimen."""
+    """The dose of the damaged tilt counts too, because it has exposed the specimen."""
     folder, _, truths, _ = series
     for z, angle in enumerate(ANGLES):
         if z == 2:
