@@ -57,9 +57,9 @@ class _Registered:
 
     def fields(self, frames: Sequence[int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
         at = np.arange(self.n_frames, dtype=float)[:, None, None], np.asarray(y)[:, None], np.asarray(x)
-        true, found = np.stack(self.truth.shift(*at)), np.stack(self.model.shift(*at))
-        found += (true - found).mean(axis=1, keepdims=True)
-        return found.transpose(1, 0, 2, 3)[np.asarray(frames, int)]
+        true, shifts = np.stack(self.truth.shift(*at)), np.stack(self.model.shift(*at))
+        shifts += (true - shifts).mean(axis=1, keepdims=True)
+        return shifts.transpose(1, 0, 2, 3)[np.asarray(frames, int)]
 
     def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return self.fields([frame], y, x)[0]

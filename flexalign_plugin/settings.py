@@ -438,10 +438,10 @@ class Settings:
         ranges = [(self.align_frame0, self.align_frame_n, "align", 1)]
         if not self.use_align_to_sum:
             ranges.append((self.sum_frame0, self.sum_frame_n, "sum", 0))
-        for first, last, what, least in ranges:
+        for first, last, purpose, least in ranges:
             check(
                 last == 0 or last >= first + least,
-                f"Frames to {what} run from {first} to {last}: the last must come after the first.",
+                f"Frames to {purpose} run from {first} to {last}: the last must come after the first.",
             )
         check(
             self.output_binning <= MAX_BIN_FACTOR,

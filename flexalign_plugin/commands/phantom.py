@@ -113,8 +113,8 @@ def _phantom(args: argparse.Namespace) -> int:
             raise SettingsError(f"The phantom can't be made: {error}.") from error
         except OSError as error:
             raise output_error(os.path.join(args.output, name), error) from error
-        for what, path in files.items():
-            print(f"{what}: {path}", flush=True)
+        for kind, path in files.items():
+            print(f"{kind}: {path}", flush=True)
     if args.format == "eer":
         print(f"align with: --n-frames {args.frames}")
     return SUCCESS

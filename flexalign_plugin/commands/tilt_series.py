@@ -61,6 +61,6 @@ def _tilt_series(args: argparse.Namespace) -> int:
         args.timeout,
     )
     if not args.quiet:
-        for what, path in files.items():
-            print(f"{what}: {path}")
+        for kind, path in files.items():
+            print(f"{kind}: {path}")
     return SOME_FAILED if failed else SUCCESS

@@ -37,13 +37,13 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     """
     content = load_result(folder, root)
     figures = Figures.from_dict(content["quality"])
-    found: Dict[str, Any] = {}
+    drawn: Dict[str, Any] = {}
     if content.get("model"):
         model = MotionModel.from_dict(content["model"])
         if not np.isfinite(model.global_shifts_px).all():
             raise ValueError("its shifts are not finite numbers")
         ny, nx = model.frame_shape
-        found.update(
+        drawn.update(
             shifts=np.round(model.global_shifts_px, 3).tolist(),
             first_frame=model.first_frame + 1,
             pixel_size_A=model.pixel_size_A,
@@ -51,30 +51,30 @@ def details(folder: str, root: str) -> Dict[str, Any]:
             window=_window(content.get("settings", {}), ny, nx),
         )
         if model.is_local:
-            found["field"] = _field(model)
+            drawn["field"] = _field(model)
         patches = _patches(model, figures)
         if patches is not None:
-            found["patches"] = patches
+            drawn["patches"] = patches
         rejected = figures.frame_pairs_rejected
         if rejected and len(rejected) == model.n_aligned:
-            found["frame_rejected"] = rejected
+            drawn["frame_rejected"] = rejected
         profile = figures.psd_profile
         if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
-            found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
+            drawn["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
         frequency, frc = figures.frc_frequency_per_A, figures.frc
         if frequency and frc:
-            found["frc"] = {
+            drawn["frc"] = {
                 "curve": [list(point) for point in zip(frequency, frc) if None not in point],
                 "nyquist_A": 1 / max(frequency),
             }
     pictures = {"thumbnail": THUMBNAIL, "psd": POWER_SPECTRUM_PICTURE}
-    if "profile" not in found:
+    if "profile" not in drawn:
         pictures["plot_psd"] = PLOT_SPECTRA  # it shows the radial averages too
     for name, ending in pictures.items():
         picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
         if picture is not None:
-            found[name] = picture
-    return found
+            drawn[name] = picture
+    return drawn
 
 
 def _field(model: MotionModel) -> Dict[str, Any]:

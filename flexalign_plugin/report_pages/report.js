@@ -165,7 +165,7 @@ function moviePage(movie) {
   } else {
     grid.append(card("Pictures", h("p", {}, "To keep this page small, it does not contain the pictures of this movie. These links work if this file is in the folder of the results:"), fileList(movie, /\.png$/)));
   }
-  grid.append(h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, d && d.frame_rejected ? framesCard(d, movie) : null, d && d.frc ? halvesCard(d.frc) : null, settingsCard(movie)),
+  grid.append(h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, d && d.frame_rejected ? framesCard(d, movie) : null, d && d.frc ? frcCard(d.frc) : null, settingsCard(movie)),
     figuresCard(movie), card("Files", fileList(movie, /./)));
   page.append(footer());
   window.scrollTo(0, 0);
@@ -213,7 +213,7 @@ function spectrumCard(d) {
   return card("Power spectrum before and after", ...parts, h("p", { class: "soft" }, "Left corrected, right uncorrected. Thon rings should be continuous across the halves and extend to higher resolution on the left."));
 }
 
-function halvesCard(frc) {
+function frcCard(frc) {
   const low = Math.min(0, ...frc.curve.map(([, value]) => value));
   return card("Even and odd frames", overFrequency([[COLOURS[0], frc.curve]], frc.nyquist_A, "correlation", low, 1, [0.143, 0.5]),
     h("p", { class: "soft" }, "Fourier ring correlation between the micrographs of the even and of the odd frames. Dashed lines: 0.5 and 0.143."));
