@@ -1,13 +1,15 @@
-"""How well the motion is recovered: error of the motion model on phantom movies whose motion is known.
+"""Accuracy of the alignment: error of the estimated motion for phantom movies whose motion is known.
 
-    python benchmarks/accuracy.py                  all tables, 4096 x 4096 frames, about an hour
+    python benchmarks/accuracy.py                  all tables, 4096 x 4096 frames, 21 minutes
     python benchmarks/accuracy.py --quick          the same with half the frame size
     python benchmarks/accuracy.py --only dose      one table
-    python benchmarks/accuracy.py --write          puts the tables into docs/accuracy.md
-    python benchmarks/accuracy.py --torch PYTHON   also torch-motion-correction, run by a Python that has it
+    python benchmarks/accuracy.py --default-only   without the other methods
+    python benchmarks/accuracy.py --write          writes the tables into docs/accuracy.md
+    python benchmarks/accuracy.py --torch PYTHON   also torch-motion-correction, in a Python where it is installed
 
-Every figure is an RMS length in unbinned pixels over a 41 x 41 mesh of the whole frame and all frames, after each
-position's mean over the frames is taken off (which frame is the reference is free). docs/accuracy.md explains them.
+Each figure is an RMS length in unbinned pixels over a 41 x 41 mesh of the whole frame and all frames, after subtracting
+the mean over the frames at each position, because the choice of the reference frame is arbitrary. docs/accuracy.md
+explains the figures.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from flexalign_plugin.phantoms.phantom import Phantom, grid_phantom, particle_ph
 from flexalign_plugin.result import MovieResult
 from flexalign_plugin.settings import Settings
 
-SEEDS = (2026, 2027, 2028)  # never used while the aligner was tuned
+SEEDS = (2026, 2027, 2028)  # not used in the development of the aligner
 DOSES = (0.5, 0.25, 0.1, 0.05)  # electrons per pixel and frame
 DOCS = os.path.join(ROOT, "docs", "accuracy.md")
 METHODS: Dict[str, Dict[str, Any]] = {
@@ -44,7 +46,7 @@ Row = List[float]
 
 
 class Bench:
-    """Runs the aligner on phantom files and prints the tables' rows as they come."""
+    """Runs the aligner on phantom files and prints the rows of the tables."""
 
     def __init__(self, workdir: str, quick: bool, torch: Optional[str]):
         self.workdir = workdir
@@ -76,8 +78,8 @@ class Bench:
             return inspect(opened, self.backend, corrections, range(opened.n_frames), settings).mean
 
     def row(self, label: str, movie: MovieFile, **options: Any) -> Row:
-        """Print and return the errors of the uncorrected frames, of the best global shifts and of each method, the
-        error that the default itself expects and its CPU seconds."""
+        """Print and return the errors of the uncorrected frames, of the best global shifts and of each method, and the
+        error estimate and the CPU seconds of the default method."""
         return self.results(label, movie, **options)[0]
 
     def results(self, label: str, movie: MovieFile, **options: Any) -> Tuple[Row, Dict[str, Any]]:
@@ -95,7 +97,7 @@ def own_figures(result: MovieResult) -> Row:
 
 
 class Report:
-    """What is printed, and under which table's name."""
+    """Prints lines, and keeps them by table for `write`."""
 
     def __init__(self) -> None:
         self.tables: Dict[str, List[str]] = {}
@@ -109,13 +111,13 @@ class Report:
         self._lines.append(text)
 
     def write(self, path: str) -> None:
-        """Replace what stands between the tables' marks in the page."""
+        """Replace the text between the marks of each table in the page."""
         with open(path) as f:
             page = f.read()
         for name, lines in self.tables.items():
             start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
             if start not in page or end not in page:
-                raise SystemExit(f"{path}: has no marks {start.strip()} and {end} for the table")
+                raise SystemExit(f"{path}: the marks {start.strip()} and {end} of the table are missing: add them.")
             before, after = page.split(start)[0], page.split(end)[1]
             page = before + start + "\n".join(lines).strip() + "\n" + end + after
         temporary = path + ".part"
@@ -140,11 +142,11 @@ def print_row(label: str, values: Row, warnings: Optional[List[str]] = None) -> 
 def table_particles(bench: Bench) -> None:
     """The main figure: 9 px drift, local motion up to 6 px, 1 electron per pixel and frame."""
     print_head("Drift and local motion (target: 0.15)", "seed")
-    found = {seed: bench.results(str(seed), bench.particles(seed)) for seed in SEEDS}
-    print_row("median", list(np.median([row for row, _ in found.values()], axis=0)))
+    results = {seed: bench.results(str(seed), bench.particles(seed)) for seed in SEEDS}
+    print_row("median", list(np.median([row for row, _ in results.values()], axis=0)))
     first = SEEDS[0]
     phantom = particle_phantom(bench.size(30, 4096, 4096), seed=first)
-    _print_sums(bench, "Drift and local motion", {str(first): (phantom, bench.particles(first), found[first][1])}, 4)
+    _print_sums(bench, "Drift and local motion", {str(first): (phantom, bench.particles(first), results[first][1])}, 4)
 
 
 def table_drift(bench: Bench) -> None:
@@ -156,8 +158,8 @@ def table_drift(bench: Bench) -> None:
 def table_field(bench: Bench) -> None:
     """Local motion of other shapes.
 
-    The main table's motion has 4 x 4 control values. With 6 x 6 control points the aligner's own spline has its knots
-    at the same places and can follow such a motion exactly, which is luck. It can't be lucky with all of these.
+    The motion in the main table has 4 x 4 control values. The aligner's spline with 6 x 6 control points has its knots
+    at the same places, so it can represent this motion exactly. It can't do that for all motions in this table.
     """
     print_head("Local motion of other shapes and sizes", "control values")
     seed = SEEDS[0]
@@ -180,7 +182,7 @@ def table_grid(bench: Bench) -> None:
 
 
 def table_shapes(bench: Bench) -> None:
-    """Movies that are long, short, not square, or come with a gain that has to be turned."""
+    """Movies that are long, short, not square, or have a gain reference that must be rotated."""
     print_head("Other movies", "movie")
     seed = SEEDS[0]
     bench.row("80 px drift over 40 frames", bench.particles(seed, n=40, drift_px=80.0))
@@ -193,31 +195,31 @@ def table_shapes(bench: Bench) -> None:
     gain = rng.normal(1, 0.08, (ny, nx)).clip(0.5, 2).astype(np.float32)
     phantom = dataclasses.replace(particle_phantom((n, ny, nx), seed=seed), gain=gain)
     movie = bench.file(f"particles_gain_seed{seed}", phantom)
-    turned = os.path.join(bench.workdir, f"gain_{ny}x{nx}_seed{seed}.mrc")
-    with mrcfile.new(turned, np.ascontiguousarray(np.rot90(gain, -1)), overwrite=True):
+    rotated = os.path.join(bench.workdir, f"gain_{ny}x{nx}_seed{seed}.mrc")
+    with mrcfile.new(rotated, np.ascontiguousarray(np.rot90(gain, -1)), overwrite=True):
         pass
-    bench.row("5760 x 4092, gain of 4092 x 5760 rotated by 90", movie, gain=turned, gain_rot="90")
-    left = [
-        pattern_left(bench.uncorrected(movie, **options), gain) for options in ({"gain": turned, "gain_rot": "90"}, {})
-    ]
+    bench.row("5760 x 4092, gain of 4092 x 5760 rotated by 90", movie, gain=rotated, gain_rot="90")
+    with_gain = pattern_correlation(bench.uncorrected(movie, gain=rotated, gain_rot="90"), gain)
+    without = pattern_correlation(bench.uncorrected(movie), gain)
     report.line(
-        f"\nThe gain's pattern in the mean of the frames: correlation {left[0]:.3f}, without the gain {left[1]:.3f}."
+        f"\nThe gain's pattern in the mean of the frames: correlation {with_gain:.3f}, without the gain {without:.3f}."
     )
 
 
-def pattern_left(mean: np.ndarray, gain: np.ndarray) -> float:
+def pattern_correlation(mean: np.ndarray, gain: np.ndarray) -> float:
+    """Correlation of the mean frame with the pattern of a gain that was not corrected."""
     return float(np.corrcoef(mean.ravel(), 1 / gain.ravel())[0, 1])
 
 
 def table_dose(bench: Bench) -> None:
-    """Ever fewer electrons."""
+    """Decreasing dose."""
     print_head("Dose", "electrons per pixel and frame")
     for dose in DOSES:
         bench.row(f"{dose:g}", bench.particles(SEEDS[0], dose=dose))
 
 
 def table_noise(bench: Bench) -> None:
-    """Nothing to see: the shifts must stay bounded and the user must be told."""
+    """Movies without signal: the shifts must stay bounded, and the result must have a warning."""
     report.line("\n**Noise alone**\n")
     for name, method in METHODS.items():
         result = bench.align(noise_file(bench.workdir, bench.size(30, 4096, 4096), SEEDS[0]), **method)
@@ -227,7 +229,7 @@ def table_noise(bench: Bench) -> None:
 
 
 def table_robust(bench: Bench) -> None:
-    """Where alignment is hard; it must never be worse than whole-frame shifts alone."""
+    """Movies that are hard to align; the result must never be worse than that of global alignment alone."""
     print_head("Hard movies", "movie")
     seed = SEEDS[0]
     bench.row("0.02 e/px/frame", bench.particles(seed, dose=0.02))
@@ -271,22 +273,22 @@ def table_real(bench: Bench) -> None:
 def _with_early_frames(bench: Bench, title: str, phantoms: Dict[str, Tuple[str, Phantom]], early: int) -> None:
     """The usual table, then errors of the first frames and correlations of the sums with the noiseless image."""
     print_head(title, "movie")
-    found = {}
+    results = {}
     for label, (name, phantom) in phantoms.items():
         movie = bench.file(name, phantom)
         models = bench.results(label, movie)[1]
         if bench.torch:
             models["torch-motion-correction"] = torch_motion(bench.torch, movie)
-        found[label] = (phantom, movie, models)
-    _print_sums(bench, title.split(" (")[0], found, early)
+        results[label] = (phantom, movie, models)
+    _print_sums(bench, title.split(" (")[0], results, early)
 
 
 def _print_sums(
-    bench: Bench, title: str, found: Dict[str, Tuple[Phantom, MovieFile, Dict[str, Any]]], early: int
+    bench: Bench, title: str, results: Dict[str, Tuple[Phantom, MovieFile, Dict[str, Any]]], early: int
 ) -> None:
     columns = ["motion", "error in all frames", f"in the first {early}", "FRC 0.05-0.1", "FRC 0.1-0.2"]
     print_head(f"{title}: first frames; FRC of the sum over that with the true motion", "movie", columns)
-    for label, (phantom, movie, models) in found.items():
+    for label, (phantom, movie, models) in results.items():
         models["best global"] = best_global(phantom.truth)
         with open_movie(movie.path, Settings()) as opened:
             ratios = sum_correlations(bench.backend, phantom, opened, models)
@@ -313,11 +315,13 @@ TABLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="frames of half the width and height")
-    parser.add_argument("--only", choices=sorted(TABLES), action="append", help="this table only; may be repeated")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/accuracy.md")
-    parser.add_argument("--torch", metavar="PYTHON", help="Python with torch-motion-correction, to compare with")
+    parser.add_argument("--only", choices=sorted(TABLES), action="append", help="only this table; may be repeated")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/accuracy.md")
+    parser.add_argument("--torch", metavar="PYTHON", help="Python with torch-motion-correction, for comparison")
     add_workdir_option(parser)
-    parser.add_argument("--default-only", action="store_true", help="leave out the other methods, a third of the time")
+    parser.add_argument(
+        "--default-only", action="store_true", help="leave out the other methods; takes a third of the time"
+    )
     arguments = parser.parse_args()
     if arguments.default_only:
         for name in [method for method in METHODS if method != "default"]:

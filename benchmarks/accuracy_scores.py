@@ -1,4 +1,4 @@
-"""What the accuracy benchmark measures about a motion model whose truth is known."""
+"""The figures of the accuracy benchmark: errors of a motion model, and correlations of the sums."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flexalign_plugin.quality.frc import RINGS, ring_correlation
 
 MESH = 41
 BANDS = ((0.05, 0.1), (0.1, 0.2))  # cycles per pixel
-LEAST_CORRELATION = 0.05  # correlation of the sum with the true motion
-BORDER_PX = 64  # left out of the correlation: not every frame covers it
+LEAST_CORRELATION = 0.05  # smallest correlation of the sum made with the true motion for which a ratio is given
+BORDER_PX = 64  # excluded from the correlation, because not every frame covers it
 
 
 def best_global(truth: Truth) -> MotionModel:
-    """The mean of the true motion over the mesh: no alignment with one shift for each frame comes closer."""
+    """The mean of the true motion over the mesh, which has the smallest error of all motions without local motion."""
     y, x = (np.linspace(0, n - 1, MESH) for n in truth.frame_shape)
     t = np.arange(truth.n_frames, dtype=float)
     shifts = np.stack(truth.shift(t[:, None, None], y[:, None], x)).mean(axis=(2, 3)).T
@@ -28,16 +28,16 @@ def best_global(truth: Truth) -> MotionModel:
 
 
 def errors(truth: Truth, models: Sequence[Any], central: float = 1.0, follow_content: bool = False) -> List[float]:
-    """RMS error of doing nothing, of the best global shifts and of each model."""
-    found = [
+    """RMS error of the uncorrected frames, of the best global shifts and of each model, in pixels."""
+    all_errors = [
         field_rms_error(model, truth, mesh=MESH, central=central, follow_content=follow_content)
         for model in [best_global(truth), *models]
     ]
-    return [found[0].nothing_px, *(f.rms_px for f in found)]
+    return [all_errors[0].nothing_px, *(error.rms_px for error in all_errors)]
 
 
 def early_error(truth: Truth, model: Any, frames: int) -> float:
-    """RMS error in the first frames alone; the mean that is taken off each position is that over all frames."""
+    """RMS error of the first frames in pixels, after subtracting the mean over all frames at each position."""
     y, x = (np.linspace(0, n - 1, MESH) for n in truth.frame_shape)
     at = np.arange(truth.n_frames, dtype=float)[:, None, None], y[:, None], x
     error = np.stack(model.shift(*at)) - np.stack(truth.shift(*at))
@@ -46,9 +46,9 @@ def early_error(truth: Truth, model: Any, frames: int) -> float:
 
 
 class _Registered:
-    """A motion as the resampling sees it, with the true mean over the frames at every position.
+    """A motion model whose mean over the frames is replaced by the true one at every position.
 
-    The mean decides where the image lies as a whole, which is no error; it must be the same for all that are compared.
+    This mean only moves the whole sum, which is no error, but it must be the same for all sums that are compared.
     """
 
     def __init__(self, truth: Truth, model: Any):
@@ -57,9 +57,9 @@ class _Registered:
 
     def fields(self, frames: Sequence[int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
         at = np.arange(self.n_frames, dtype=float)[:, None, None], np.asarray(y)[:, None], np.asarray(x)
-        true, found = np.stack(self.truth.shift(*at)), np.stack(self.model.shift(*at))
-        found += (true - found).mean(axis=1, keepdims=True)
-        return found.transpose(1, 0, 2, 3)[np.asarray(frames, int)]
+        true, shifts = np.stack(self.truth.shift(*at)), np.stack(self.model.shift(*at))
+        shifts += (true - shifts).mean(axis=1, keepdims=True)
+        return shifts.transpose(1, 0, 2, 3)[np.asarray(frames, int)]
 
     def frame_field(self, frame: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return self.fields([frame], y, x)[0]
@@ -68,10 +68,10 @@ class _Registered:
 def sum_correlations(
     backend: Any, phantom: Phantom, movie: Any, models: Dict[str, Any]
 ) -> Dict[str, Tuple[float, ...]]:
-    """FRC of each sum of the phantom's movie against the image without noise, as a ratio to that of the sum with the
-    true motion, by BANDS; not a number where the phantom shows nothing."""
-    wanted = phantom.expected(0.0)
-    inner = tuple(slice(BORDER_PX, n - BORDER_PX) for n in wanted.shape)
+    """FRC between each sum of the phantom's movie and the noiseless image, divided by that of the sum made with the
+    true motion, for each of BANDS; NaN where the phantom has no signal."""
+    noiseless = phantom.expected(0.0)
+    inner = tuple(slice(BORDER_PX, n - BORDER_PX) for n in noiseless.shape)
     frames = range(phantom.shape[0])
     source = FrameSource(movie, None, None, None)
     ring = (np.arange(RINGS) + 0.5) / (2 * RINGS)
@@ -81,7 +81,7 @@ def sum_correlations(
         weights = np.full((1, len(frames)), 1.0 / len(frames))
         total = backend.warp_sum(source, moved, frames, weights, np.full(len(frames), phantom.dose))
         (image,) = backend.mix(total, [plain_mix(moved, frames)])
-        curve = ring_correlation(image[inner], wanted[inner])
+        curve = ring_correlation(image[inner], noiseless[inner])
         return np.array([curve[(ring >= low) & (ring < high)].mean() for low, high in BANDS])
 
     true = correlations(phantom.truth)

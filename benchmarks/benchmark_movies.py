@@ -1,4 +1,4 @@
-"""Phantom movies in files, made once in a working folder and used again by the benchmarks."""
+"""Files of phantom movies, which the benchmarks make once in a working folder and then reuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flexalign_plugin.phantoms.phantom import Phantom, Truth  # noqa: E402
 
 @dataclass(frozen=True)
 class MovieFile:
-    """A movie and its known motion, None if it shows nothing."""
+    """A movie and its true motion, None if it contains noise only."""
 
     path: str
     truth: Optional[Truth]
@@ -32,12 +32,12 @@ def add_workdir_option(parser: argparse.ArgumentParser) -> None:
         "--workdir",
         default=default,
         metavar="DIR",
-        help="where the movies are kept for the next time; delete it when done (default: %(default)s)",
+        help="folder where the movies are kept for later runs; delete it when done (default: %(default)s)",
     )
 
 
 def phantom_file(workdir: str, name: str, phantom: Phantom, lzw: bool = False) -> MovieFile:
-    """The phantom as `name`.mrc, or LZW `name`.tif; written unless it is there with the same size and motion."""
+    """The phantom as `name`.mrc, or LZW `name`.tif; written unless it exists with the same size and motion."""
     path = os.path.join(workdir, name + (".tif" if lzw else ".mrc"))
     truth_path = path + ".truth.json"
     if not (os.path.exists(path) and os.path.exists(truth_path) and Truth.load(truth_path) == phantom.truth):
@@ -47,7 +47,7 @@ def phantom_file(workdir: str, name: str, phantom: Phantom, lzw: bool = False) -
 
 
 def noise_file(workdir: str, shape: Tuple[int, int, int], seed: int, dose: float = 1.0) -> MovieFile:
-    """Poisson noise and nothing else."""
+    """A movie of Poisson noise without signal."""
     path = os.path.join(workdir, f"noise_{shape[2]}x{shape[1]}x{shape[0]}_seed{seed}.mrc")
     if not os.path.exists(path):
         rng = np.random.default_rng(seed)

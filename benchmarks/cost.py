@@ -1,14 +1,14 @@
-"""What one movie costs: CPU seconds, memory and time of the whole `flexalign align` command, and where they go.
+"""Cost of one movie: CPU seconds, memory and time of the whole `flexalign align` command and of its stages.
 
-    python benchmarks/cost.py                  4096 x 4096 x 30 frames, some minutes
+    python benchmarks/cost.py                  4096 x 4096 x 30 frames, 6 minutes
     python benchmarks/cost.py --quick          2048 x 2048 x 20
 
-Each run is a new process that starts, reads, aligns, writes all files and ends. One run before the first counted one
-fills the cache of compiled kernels. The runs also show whether the same input gives the same bytes.
+Each run is a new process that starts, reads, aligns, writes all files and ends. A run that is not counted comes first
+and fills the cache of compiled kernels. The runs are also compared: the same input must give the same bytes.
 
-CPU seconds (user + system) and peak memory are what the kernel counted for the process and those that it started.
-That peak includes pages of the memory-mapped movie, which the system takes back whenever it needs them; "own" is the
-peak without them (RssAnon, looked at every 10 ms, summed over the processes).
+CPU seconds (user + system) and peak memory are those that the kernel counted for the process and its children. This
+peak includes pages of the memory-mapped movie, which the system frees whenever it needs memory; "own" is the peak
+without them (RssAnon, read every 10 ms, summed over the processes).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import psutil
 from benchmark_movies import ROOT, add_workdir_option, phantom_file
 
 from flexalign_plugin.phantoms.phantom import particle_phantom
+from flexalign_plugin.result_files import MOTION
 
 SEED = 2026
 TARGETS = "targets: 20 CPU s, 2.5 GB"
@@ -40,7 +41,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the command; `output` holds what it wrote."""
+    """One run of the command; `output` is the folder of its results."""
 
     output: str
     cpu_s: float
@@ -72,7 +73,7 @@ def run(movie: str, output: str, *options: str) -> Run:
 
 
 def _follow_memory(pid: int, own: List[float]) -> None:
-    """Keep the largest memory without file pages that the process and its children have had in own[0]."""
+    """Store in own[0] the peak memory of the process and its children in bytes, without pages of files."""
     try:
         process = psutil.Process(pid)
         while True:
@@ -83,17 +84,17 @@ def _follow_memory(pid: int, own: List[float]) -> None:
             own[0] = max(own[0], now)
             time.sleep(POLL_S)
     except (OSError, psutil.Error):
-        return  # it has ended
+        return  # the process has ended
 
 
 def _motion(output: str) -> Dict[str, Any]:
-    (path,) = glob.glob(os.path.join(output, "*_motion.json"))
+    (path,) = glob.glob(os.path.join(output, f"*{MOTION}"))
     with open(path) as file:
         return dict(json.load(file))
 
 
 def differences(a: str, b: str) -> List[str]:
-    """Names of the files that are not the same in both folders; the times in _motion.json don't count."""
+    """Names of the files that differ between the folders; the times in `_motion.json` are ignored."""
     names = sorted(set(os.listdir(a)) | set(os.listdir(b)))
     return [name for name in names if not _same(os.path.join(a, name), os.path.join(b, name))]
 
@@ -104,25 +105,25 @@ def _same(a: str, b: str) -> bool:
         if not os.path.exists(path):
             return False
         with open(path, "rb") as file:
-            # RELION's list names the folder that the results lie in.
+            # RELION's list contains the path of the folder.
             contents.append(file.read().replace(os.path.dirname(path).encode(), b"OUTPUT"))
-    if a.endswith("_motion.json"):
+    if a.endswith(MOTION):
         contents = [json.dumps({**json.loads(c), "timings_s": None}).encode() for c in contents]
     return contents[0] == contents[1]
 
 
 def print_costs(label: str, runs: List[Run]) -> None:
-    def middle(value: Callable[[Run], float]) -> float:
+    def median_of(value: Callable[[Run], float]) -> float:
         return median(value(r) for r in runs)
 
     spread = f"{min(r.cpu_s for r in runs):.1f} - {max(r.cpu_s for r in runs):.1f}"
-    figures = [f"{middle(lambda r: r.cpu_s):.1f}", spread, f"{middle(lambda r: r.wall_s):.1f}"]
-    figures += [f"{middle(lambda r: r.peak_gb):.2f}", f"{middle(lambda r: r.own_gb):.2f}"]
+    figures = [f"{median_of(lambda r: r.cpu_s):.1f}", spread, f"{median_of(lambda r: r.wall_s):.1f}"]
+    figures += [f"{median_of(lambda r: r.peak_gb):.2f}", f"{median_of(lambda r: r.own_gb):.2f}"]
     print(f"| {label} | {' | '.join(figures)} |", flush=True)
 
 
 def print_stages(title: str, runs: List[Run]) -> None:
-    print(f"\n### {title}: where the time goes, medians\n\n| stage | CPU s | wall s |\n|---|---|---|")
+    print(f"\n### {title}: medians of each stage\n\n| stage | CPU s | wall s |\n|---|---|---|")
     rest = {"cpu": median(r.cpu_s for r in runs), "wall": median(r.wall_s for r in runs)}
     for stage in runs[0].stages:
         times = {kind: median(r.stages[stage][kind] for r in runs) for kind in rest}
@@ -134,7 +135,7 @@ def print_stages(title: str, runs: List[Run]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smaller movie")
-    parser.add_argument("--only", metavar="WORDS", help="only kinds of run whose name contains these words")
+    parser.add_argument("--only", metavar="WORDS", help="only rows of the table whose name contains these words")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each kind (default %(default)s)")
     add_workdir_option(parser)
     arguments = parser.parse_args()
@@ -180,8 +181,8 @@ def main() -> None:
     others = {f"run {k}": r for k, r in enumerate(runs["MRC"][1:], 2)}
     others["a run with one thread"] = run(mrc, os.path.join(folder, "one-thread"), "--threads", "1")
     for what, other in others.items():
-        found = differences(first, other.output)
-        verdict = f"DIFFERENT: {', '.join(found)}" if found else "the same, byte for byte"
+        different = differences(first, other.output)
+        verdict = f"DIFFERENT: {', '.join(different)}" if different else "the same, byte for byte"
         print(f"- {what}, {len(os.listdir(first))} files: {verdict}")
 
 

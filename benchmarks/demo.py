@@ -1,9 +1,9 @@
-"""The whole way through Scipion on made-up movies with a known motion: import, align, compare. Run by `make demo`.
+"""Demo of the complete processing in Scipion with phantom movies: import, align, compare. Run by `make demo`.
 
-    python benchmarks/demo.py            make the movies once, align them, print what came out
+    python benchmarks/demo.py            make the movies once, align them, print the results; 3 minutes
     python benchmarks/demo.py --show     open the demo project in Scipion's window (needs a display)
 
-Everything lies in the folder demo/ of the checkout; delete it to start from nothing.
+Everything is written to the folder demo/ of the checkout; delete it to start again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flexalign_plugin.motion import MotionModel  # noqa: E402
 from flexalign_plugin.phantoms.files import with_detector, write_phantom  # noqa: E402
 from flexalign_plugin.phantoms.phantom import particle_phantom  # noqa: E402
 from flexalign_plugin.phantoms.truth import Truth, field_rms_error  # noqa: E402
+from flexalign_plugin.result_files import MICROGRAPH, MOTION, PLOT_GLOBAL, PLOT_LOCAL, PLOT_SPECTRA  # noqa: E402
 from flexalign_plugin.tests import scipion_project  # noqa: E402
 
 FOLDER = os.path.join(ROOT, "demo")
@@ -37,12 +38,12 @@ KINDS = {"mrc": ("mrc", "none"), "tif": ("tiff", "lzw"), "eer": ("eer", "none")}
 GAINS = {"mrc": ".mrc", "tif": ".tif", "eer": ".gain"}
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"[demo] {text}", flush=True)
 
 
 def make_movies(folder: str) -> Dict[str, Truth]:
-    """One movie in each format with its gain reference and true motion; what is there already is used again."""
+    """Make one movie in each format with its gain reference and true motion, unless it exists."""
     os.makedirs(folder, exist_ok=True)
     truths = {}
     for seed, (ending, name) in enumerate(FORMATS.items(), 101):
@@ -50,7 +51,7 @@ def make_movies(folder: str) -> Dict[str, Truth]:
         if not os.path.exists(truth) or not os.path.exists(movie):
             started = time.monotonic()
             n, ny, nx = SHAPE
-            say(f"making the {name} movie of {n} frames of {nx} x {ny} pixels ...")
+            log(f"making the {name} movie of {n} frames of {nx} x {ny} pixels ...")
             phantom = particle_phantom(
                 SHAPE,
                 pixel_size_A=PIXEL_A,
@@ -66,9 +67,9 @@ def make_movies(folder: str) -> Dict[str, Truth]:
                 with_detector(phantom, seed), folder, f"demo_{ending}", kind, compression, "auto", HARDWARE_FRAMES_EACH
             )
             size_MB, seconds = os.path.getsize(movie) / 1e6, time.monotonic() - started
-            say(f"  {os.path.relpath(movie, ROOT)}: {size_MB:.0f} MB, {seconds:.0f} s")
+            log(f"  {os.path.relpath(movie, ROOT)}: {size_MB:.0f} MB, {seconds:.0f} s")
         else:
-            say(f"using {os.path.relpath(movie, ROOT)}")
+            log(f"using {os.path.relpath(movie, ROOT)}")
         truths[ending] = Truth.load(truth)
     return truths
 
@@ -77,7 +78,7 @@ def align(project: Any, folder: str, ending: str) -> Any:
     """Import one format's movie and align it, each as a Scipion protocol."""
     from pyworkflow.protocol import getUpdatedProtocol
 
-    with contextlib.redirect_stdout(io.StringIO()):  # prints empty lines
+    with contextlib.redirect_stdout(io.StringIO()):  # the import prints empty lines
         imported = scipion_project.import_movies(
             project,
             folder,
@@ -93,37 +94,37 @@ def align(project: Any, folder: str, ending: str) -> Any:
         project, imported, f"FlexAlign {FORMATS[ending]}", nFrames=SHAPE[0], binThreads=os.cpu_count() or 1
     )
     project.launchProtocol(protocol, wait=False)
-    log = protocol.getStdoutLog()
+    log_path = protocol.getStdoutLog()
     shown = 0
     while True:
         time.sleep(0.5)
         now = getUpdatedProtocol(protocol)
-        lines = open(log, errors="replace").read().splitlines() if os.path.exists(log) else []
+        lines = open(log_path, errors="replace").read().splitlines() if os.path.exists(log_path) else []
         for line in lines[shown:]:
-            at = line.find("Movie ")
-            if at >= 0 and " of " in line:
-                say(f"  {line[at:]}")
+            start = line.find("Movie ")
+            if start >= 0 and " of " in line:
+                log(f"  {line[start:]}")
         shown = len(lines)
         if now.isFailed() or now.isAborted():
-            raise SystemExit(f"[demo] the alignment failed: {now.getErrorMessage()} See {os.path.abspath(log)}")
+            raise SystemExit(f"[demo] the alignment failed: {now.getErrorMessage()} See {os.path.abspath(log_path)}")
         if now.isFinished():
             return now
 
 
 def report(protocol: Any, truth: Truth) -> bool:
-    """Say where the results are and how far the recovered motion is from the truth."""
+    """Print the paths of the results and the error of the motion; returns whether the error is small enough."""
     (micrograph,) = [m.clone() for m in protocol.outputMicrographs]
-    root = os.path.abspath(micrograph.getFileName()).replace("_aligned_mic.mrc", "")
-    error = field_rms_error(MotionModel.load(root + "_motion.json"), truth)
-    for what, ending in (
-        ("micrograph", "_aligned_mic.mrc"),
-        ("motion plot", "_plot_global.png"),
-        ("local motion", "_plot_local.png"),
-        ("PSD", "_plot_psd.png"),
+    root = os.path.abspath(micrograph.getFileName()).replace(MICROGRAPH, "")
+    error = field_rms_error(MotionModel.load(root + MOTION), truth)
+    for label, ending in (
+        ("micrograph", MICROGRAPH),
+        ("motion plot", PLOT_GLOBAL),
+        ("local motion", PLOT_LOCAL),
+        ("PSD", PLOT_SPECTRA),
     ):
         if os.path.exists(root + ending):
-            say(f"  {what + ':':14}{os.path.relpath(root + ending, ROOT)}")
-    say(f"  motion recovered with an RMS error of {error.rms_px:.2f} px; without correction {error.nothing_px:.2f} px")
+            log(f"  {label + ':':14}{os.path.relpath(root + ending, ROOT)}")
+    log(f"  motion recovered with an RMS error of {error.rms_px:.2f} px; without correction {error.nothing_px:.2f} px")
     return error.rms_px < 0.5
 
 
@@ -146,26 +147,26 @@ def main() -> None:
         show()
         return
     started = time.monotonic()
-    say("1/3 movies with a known motion (a sample that drifts 9 px and bends by up to 6 px, 1 e/px/frame)")
+    log("1/3 movies with a known motion (drift of 9 px, local motion of up to 6 px, 1 e/px/frame)")
     movies = os.path.join(FOLDER, "movies")
     truths = make_movies(movies)
-    say("2/3 a Scipion project without a window: import movies, then FlexAlign, for each format")
+    log("2/3 a Scipion project: for each format, import the movie and run FlexAlign")
     shutil.rmtree(os.path.join(home, "projects", PROJECT), ignore_errors=True)
     project = scipion_project.new_project(PROJECT)
     results = {}
     for ending, name in FORMATS.items():
-        say(f"{name}:")
+        log(f"{name}:")
         results[ending] = align(project, movies, ending)
-    say("3/3 results")
+    log("3/3 results")
     good = True
     for ending, name in FORMATS.items():
-        say(f"{name}:")
+        log(f"{name}:")
         good &= report(results[ending], truths[ending])
     command = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "flexalign"), ROOT)
-    say(f"the same without Scipion: {command} --help")
-    say(f"done in {time.monotonic() - started:.0f} s. To look at the project in Scipion's own window: make show")
+    log(f"to align movies without Scipion: {command} --help")
+    log(f"done in {time.monotonic() - started:.0f} s. To open the project in Scipion's window: make show")
     if not good:
-        raise SystemExit("[demo] the recovered motion is further from the truth than it should be (0.5 px).")
+        raise SystemExit("[demo] the error of the motion is larger than 0.5 px.")
 
 
 if __name__ == "__main__":

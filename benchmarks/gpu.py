@@ -1,15 +1,15 @@
-"""What a movie takes on a GPU: time, memory and where the time goes, beside what the hardware's memory allows.
+"""Cost of a movie on a GPU: time, memory and the time of each stage, compared with the limit set by the memory speed.
 
     python benchmarks/gpu.py                                    the five sizes of the paper's table 3, 8 bit
-    python benchmarks/gpu.py --sizes 5760x4092x30 --repeats 9   others, as columns x rows x frames
-    python benchmarks/gpu.py --check                            the first time on new hardware: is everything right?
+    python benchmarks/gpu.py --sizes 5760x4092x30 --repeats 9   other sizes, as columns x rows x frames
+    python benchmarks/gpu.py --check                            tests on new hardware instead of measurements
 
-Needs neither Scipion nor the installed package, only its libraries and the parts of CUDA (docs/gpu.md). Movies are
-tiles of a small one in the host's memory: each tile moves by whole pixels, all drift together and each by its own few
-pixels besides, so that the motion is known; a smooth field can't follow its steps, and an error of up to a pixel is no
-fault. The time of a movie runs from raw frames in the host's memory to the micrograph there, local alignment and
-refinement on; the first movie, which also compiles, plans and tunes, is told apart. With files, reading and writing are
-added: in a process that waits for movies, and as a command of its own.
+It needs neither Scipion nor the installed package, only its dependencies and the CUDA components (docs/gpu.md). Movies
+are tiles of a small picture in the host's memory. The motion is known: each tile moves by whole pixels, the global
+drift plus a few pixels of its own. A smooth spline can't follow the steps between the tiles, so an error of up to one
+pixel is expected. The time of a movie runs from raw frames in the host's memory to the micrograph in the host's memory,
+with local alignment and refinement. The first movie, which also compiles, plans and tunes, is reported separately. With
+files, reading and writing are included, both in a warm process and as a command of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from benchmark_movies import ROOT, add_workdir_option
-from gpu_stages import Meter, MeteredBackend, Roads, table
+from gpu_stages import Meter, MeteredBackend, Transfers, table
 
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import FlexAlignError
@@ -39,22 +39,22 @@ from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
 
 SIZES = "4096x4096x40,3838x3710x40,7676x7420x40,5760x4092x30,11520x8184x20"
-SUPER_RESOLUTION = 7000  # columns from which pixels are taken for half a detector's: 0.5 A instead of 1 A
+SUPER_RESOLUTION = 7000  # frames with more columns are treated as super-resolution, with pixels of 0.5 A instead of 1 A
 TILE = 1024
 DRIFT_PX, LOCAL_PX = 9, 3
 COPIED_BYTES = 1 << 29
 CHECKS = ("tests/kernels", "tests/emulation")
-TRANSFORMS, MOST_ERROR = ((2, 96, 100), (1, 4050, 5760), (3, 77, 135)), 2e-5  # float32 has 1e-7 in each of its steps
+TRANSFORMS, MOST_ERROR = ((2, 96, 100), (1, 4050, 5760), (3, 77, 135)), 2e-5  # float32 rounds to 1e-7 in each step
 SANITIZED = "tests/kernels/test_cuda.py::test_every_operation_agrees_with_the_cpu"
 Shape = Tuple[int, int, int]
 
 
 class TiledMovie:
-    """Frames in the host's memory, uint8, whose tiles each show one small picture that moves by whole pixels.
+    """Frames in the host's memory, uint8, of tiles that each show the same small picture, moving by whole pixels.
 
     Attributes
     ----------
-    shifts_px : (n, tiles_y, tiles_x, 2) true shifts, to be added to the content, zero in the first frame.
+    shifts_px : (n, tiles_y, tiles_x, 2) true shifts [sy, sx], which are added to the content; zero in the first frame.
     """
 
     path, notes, hardware_frames_per_frame = "memory.mrc", (), None
@@ -87,7 +87,7 @@ class TiledMovie:
         return self._frames[i]
 
     def error_px(self, model: Any) -> float:
-        """Root mean square distance of a model from the truth at the tiles' centres, a common offset taken off."""
+        """RMS error of a model at the centres of the tiles in pixels, after subtracting the mean error."""
         y, x = (np.minimum(c + self._side / 2, n - 1) for c, n in zip(self.corners, self.shape[1:]))
         return _spread(np.moveaxis(model.fields(range(self.shape[0]), y, x), 1, -1) - self.shifts_px)
 
@@ -104,14 +104,14 @@ def settings_for(shape: Shape) -> Settings:
     return Settings(pixel_size=0.5 if shape[2] > SUPER_RESOLUTION else 1.0, do_plots=False, do_compute_psd=False)
 
 
-def speeds_of(backend: Any) -> Roads:
-    """Bytes a second of a copy within the device's memory, reading and writing counted, and of copies from and to the
-    host; the fastest of a few."""
+def speeds_of(backend: Any) -> Transfers:
+    """Bytes per second of a copy within the device's memory (read and written bytes are counted), and of copies from
+    and to the host; the fastest of a few repeats."""
     device, nbytes = getattr(backend, "device", None), COPIED_BYTES
     if device is None:
         source, target = np.ones((2, nbytes // 4), np.float32)
         copied = _fastest(lambda: np.copyto(target, source), lambda: None)
-        return Roads(2 * nbytes / copied, np.inf, np.inf)
+        return Transfers(2 * nbytes / copied, np.inf, np.inf)
     rows, columns = max(nbytes // 8 >> 12, 2), 1 << 12
     host = np.ones((rows, columns), np.complex64)
     source, target = device.upload(host), device.empty(host.shape, np.complex64)
@@ -123,7 +123,7 @@ def speeds_of(backend: Any) -> Roads:
     within = _fastest(copy, device.synchronize)
     up = _fastest(lambda: device.upload(host, out=target), device.synchronize)
     down = _fastest(lambda: device.download(source), device.synchronize)
-    return Roads(2 * host.nbytes / within, host.nbytes / up, host.nbytes / down)
+    return Transfers(2 * host.nbytes / within, host.nbytes / up, host.nbytes / down)
 
 
 def _fastest(operation: Callable[[], Any], wait: Callable[[], Any], repeats: int = 5) -> float:
@@ -137,15 +137,15 @@ def _fastest(operation: Callable[[], Any], wait: Callable[[], Any], repeats: int
     return min(times)
 
 
-def measure(backend: Any, shape: Shape, repeats: int, speeds: Roads) -> Dict[str, Any]:
-    """Time, memory, error and stages of one size of movies; prints them too."""
+def measure(backend: Any, shape: Shape, repeats: int, speeds: Transfers) -> Dict[str, Any]:
+    """Measure and print time, memory, error and stages for movies of one size."""
     n, ny, nx = shape
     print(f"\n## {nx} x {ny} x {n}, 8 bit\n", flush=True)
     movie, settings = TiledMovie(shape), settings_for(shape)
     device = getattr(backend, "device", None)
 
     def one(through: Any) -> Tuple[float, Any]:
-        new = copy.copy(movie)  # the device keeps the frames of a movie that it knows
+        new = copy.copy(movie)  # a new object, because the device keeps the frames of the last movie
         start = time.perf_counter()
         result = align(new, settings, through, Corrections(None, None, None, []))
         return time.perf_counter() - start, result
@@ -171,10 +171,10 @@ def measure(backend: Any, shape: Shape, repeats: int, speeds: Roads) -> Dict[str
         "metered_runs": repeats,
     }
     print(f"- one movie: **{median(walls):.3f} s** ({min(walls):.3f} - {max(walls):.3f}); the first {first_s:.2f} s")
-    print(f"- peak device memory: {'none: the CPU' if peak_gb is None else f'{peak_gb:.2f} GB'}")
-    print(f"- error of the motion {figures['error_px']:.2f} px (unmoved: {movie.unmoved_px():.2f} px); ", end="")
-    print(f"patches {figures['patches']}, local motion {'found' if figures['local'] else 'not found'}")
-    print(f"- with each stage waited for: {median(metered):.3f} s\n")
+    print(f"- peak device memory: {'none (CPU)' if peak_gb is None else f'{peak_gb:.2f} GB'}")
+    print(f"- error of the motion {figures['error_px']:.2f} px (uncorrected: {movie.unmoved_px():.2f} px); ", end="")
+    print(f"patches {figures['patches']}, local motion {'estimated' if figures['local'] else 'not estimated'}")
+    print(f"- with synchronisation after each stage: {median(metered):.3f} s\n")
     print("\n".join(table(meter.stages, speeds, float(np.mean(metered)), repeats)), flush=True)
     return figures
 
@@ -182,14 +182,14 @@ def measure(backend: Any, shape: Shape, repeats: int, speeds: Roads) -> Dict[str
 def measure_files(
     backend: Any, device_name: str, shape: Shape, repeats: int, workdir: str
 ) -> Dict[str, Dict[str, float]]:
-    """Seconds of a movie in a file, all files written: in this process, which is warm, and as a command of its own."""
+    """Seconds to align a movie file and write the results: in this warm process, and as a command of its own."""
     from flexalign_plugin.execution.job import Job, run_job
     from flexalign_plugin.phantoms.movie_writers import write_mrc_movie, write_tiff_movie
 
     n, ny, nx = shape
     settings, movie = settings_for(shape), TiledMovie(shape)
     frames = [movie.frame(i) for i in range(n)]
-    found = {}
+    seconds = {}
     print("\n| file | in a warm process, s | the whole command, s |\n|---|---|---|")
     for kind in ("MRC", "LZW TIFF"):
         folder = os.path.join(workdir, f"gpu-{nx}x{ny}x{n}-{os.getpid()}")
@@ -207,9 +207,9 @@ def measure_files(
             command = [_command_seconds(words) for _ in range(repeats)]
         finally:
             shutil.rmtree(folder)
-        found[kind] = {"warm_s": median(warm), "command_s": median(command)}
+        seconds[kind] = {"warm_s": median(warm), "command_s": median(command)}
         print(f"| {kind} | {median(warm):.2f} | {median(command):.2f} |", flush=True)
-    return found
+    return seconds
 
 
 def _succeeded(result: Any) -> float:
@@ -227,7 +227,7 @@ def _command_seconds(words: Sequence[str]) -> float:
 
 
 def check(backend: Any, device_name: str) -> bool:
-    """First time on hardware: transforms against NumPy, the tests on this device, NVIDIA's own checker."""
+    """Check new hardware: compare transforms with NumPy, and run the tests and NVIDIA's compute-sanitizer on it."""
     print("### Transforms against NumPy in double precision\n")
     good = max(transform_error(backend.device, *size) for size in TRANSFORMS) < MOST_ERROR
     environment = {**os.environ, "FLEXALIGN_TEST_DEVICE": device_name}
@@ -237,16 +237,16 @@ def check(backend: Any, device_name: str) -> bool:
     for tool in ("memcheck", "racecheck") if sanitizer else ():
         commands.append([sanitizer, "--tool", tool, "--error-exitcode", "9", *tests, SANITIZED])
     if sanitizer is None:
-        print("\ncompute-sanitizer of the CUDA toolkit is not in PATH: its checks are left out.")
+        print("\ncompute-sanitizer of the CUDA toolkit is not in PATH: its checks are skipped.")
     for command in commands:
         print(f"\n### FLEXALIGN_TEST_DEVICE={device_name} {' '.join(command)}\n", flush=True)
         good = subprocess.run(command, cwd=ROOT, env=environment).returncode == 0 and good
-    print(f"\n{'All is well.' if good else 'SOMETHING IS WRONG, see above.'}")
+    print(f"\n{'All checks passed.' if good else 'A CHECK FAILED, see above.'}")
     return good
 
 
 def transform_error(device: Any, batch: int, ny: int, nx: int) -> float:
-    """Largest error of both transforms relative to the root mean square; prints it."""
+    """Measure and print the largest error of the forward and backward transforms, relative to the RMS."""
     images = np.random.default_rng(0).standard_normal((batch, ny, nx)).astype(np.float32)
     spectrum = device.empty((batch, ny, nx // 2 + 1), np.complex64)
     device.rfft2(device.upload(images), spectrum)
@@ -255,20 +255,20 @@ def transform_error(device: Any, batch: int, ny: int, nx: int) -> float:
     back = device.empty(images.shape, np.float32)
     device.irfft2(spectrum, back)
     backward = np.abs(device.download(back) / (ny * nx) - images).max()
-    print(f"- {batch} x {ny} x {nx}: {forward:.1e} forward, {backward:.1e} there and back")
+    print(f"- {batch} x {ny} x {nx}: {forward:.1e} forward, {backward:.1e} forward and backward")
     return float(max(forward, backward))
 
 
 def shapes(text: str) -> List[Shape]:
     """(frames, rows, columns) of "5760x4092x30,..."."""
-    found = []
+    sizes = []
     for word in text.split(","):
         match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", word.strip())
         if match is None:
-            raise argparse.ArgumentTypeError(f"{word!r} is no size: write columns x rows x frames, as 5760x4092x30")
+            raise argparse.ArgumentTypeError(f"{word!r} is not a size: give columns x rows x frames, e.g. 5760x4092x30")
         nx, ny, n = map(int, match.groups())
-        found.append((n, ny, nx))
-    return found
+        sizes.append((n, ny, nx))
+    return sizes
 
 
 def parse(words: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -277,11 +277,11 @@ def parse(words: Optional[Sequence[str]]) -> argparse.Namespace:
     option("--device", default="cuda:0", help="cuda:0 (default), another GPU, or cpu")
     option("--sizes", type=shapes, default=SIZES, metavar="XxYxN,...", help="default: %(default)s")
     option("--repeats", type=int, default=5, help="movies of each size (default %(default)s)")
-    option("--memory-limit", type=float, metavar="GB", help="most of the GPU's memory to use")
-    option("--no-tune", action="store_true", help="do not search the fastest size of transforms")
-    option("--no-files", action="store_true", help="do not write and read movies in files")
-    option("--json", metavar="FILE", help="write all figures here too")
-    option("--check", action="store_true", help="measure nothing; test everything on this device")
+    option("--memory-limit", type=float, metavar="GB", help="maximum memory to use on the GPU")
+    option("--no-tune", action="store_true", help="don't search for the fastest FFT size")
+    option("--no-files", action="store_true", help="don't measure movies in files")
+    option("--json", metavar="FILE", help="also write all figures to this file")
+    option("--check", action="store_true", help="test this device instead of measuring")
     add_workdir_option(parser)
     return parser.parse_args(words)
 
@@ -291,10 +291,10 @@ def main(words: Optional[Sequence[str]] = None, select: Callable[..., Any] = sel
     try:
         backend = select(arguments.device, None, arguments.memory_limit, tune=not arguments.no_tune)
     except FlexAlignError as error:
-        print(f"No GPU is measured: {error}", file=sys.stderr)
+        print(f"The GPU can't be measured: {error}", file=sys.stderr)
         return 1
     if arguments.check and not hasattr(backend, "device"):
-        print("Only a GPU is checked: name it with --device cuda:0.", file=sys.stderr)
+        print("--check is for GPUs only: name one, e.g. with --device cuda:0.", file=sys.stderr)
         return 1
     if arguments.check:
         return 0 if check(backend, arguments.device) else 1
@@ -306,10 +306,10 @@ def main(words: Optional[Sequence[str]] = None, select: Callable[..., Any] = sel
     print(f"{speeds.up / 1e9:.1f} GB/s from and {speeds.down / 1e9:.1f} GB/s to the host.")
     figures: Dict[str, Any] = {"device": backend.name, "copies_bytes_per_s": asdict(speeds), "sizes": {}}
     for shape in arguments.sizes:
-        found = measure(backend, shape, arguments.repeats, speeds)
+        measured = measure(backend, shape, arguments.repeats, speeds)
         if not arguments.no_files:
-            found["files"] = measure_files(backend, arguments.device, shape, arguments.repeats, arguments.workdir)
-        figures["sizes"]["{2}x{1}x{0}".format(*shape)] = found
+            measured["files"] = measure_files(backend, arguments.device, shape, arguments.repeats, arguments.workdir)
+        figures["sizes"]["{2}x{1}x{0}".format(*shape)] = measured
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)

@@ -1,9 +1,9 @@
-"""A backend that notes what each of its operations took and what it could not have done without.
+"""A backend that measures the time of each of its operations and counts the bytes that the operation must transfer.
 
-The bytes of an operation are those that must cross the device's memory whatever the program: inputs read once, results
-written once, and between the two passes of a two-dimensional transform, whose images no cache holds, its intermediate
-written and read once. Arithmetic is not counted, so that a floor may be out of reach where there is much of it
-(correlations). Copies to and from the host are counted as they happen.
+The bytes of an operation are the least that any program must read from and write to the device's memory: inputs are
+read once, results are written once, and the intermediate image of a two-dimensional transform, which does not fit into
+a cache, is written and read once. Arithmetic is not counted, so operations with much arithmetic (correlations) may not
+reach the lower limit of their time. Copies from and to the host are counted as they happen.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
-NEGLIGIBLE_WEIGHT = 3e-4  # of a spectrum's coefficients, left out by both backends
-TAPS = 16  # values of a window that one evaluation of the objective needs
+NEGLIGIBLE_WEIGHT = 3e-4  # relative weight below which both backends leave out coefficients of a spectrum
+TAPS = 16  # values of a window that are read in one evaluation of the objective
 
 
 @dataclass
-class Roads:
-    """Bytes in the device's memory, from the host and to the host; or bytes a second on each of these roads."""
+class Transfers:
+    """Bytes in the device's memory, from the host (up) and to the host (down); or the speeds in bytes per second."""
 
     memory: float = 0.0
     up: float = 0.0
     down: float = 0.0
 
-    def seconds(self, speeds: Roads) -> float:
-        """Least time for these bytes at these speeds, all roads used at once."""
+    def seconds(self, speeds: Transfers) -> float:
+        """Shortest time for these bytes at these speeds, if the three kinds of transfer run at the same time."""
         pairs = zip((self.memory, self.up, self.down), (speeds.memory, speeds.up, speeds.down))
         return max(n / speed if n else 0.0 for n, speed in pairs)
 
@@ -38,11 +38,11 @@ class Stage:
 
     calls: int = 0
     seconds: float = 0.0
-    bytes: Roads = field(default_factory=Roads)
+    bytes: Transfers = field(default_factory=Transfers)
 
 
 class Meter:
-    """Times operations and counts the copies of a device (None: the CPU, where nothing is copied)."""
+    """Measures operations and counts the copies of a device (None: the CPU, which copies nothing)."""
 
     def __init__(self, device: Optional[Any]):
         self.stages: Dict[str, Stage] = {}
@@ -53,7 +53,7 @@ class Meter:
             device.upload, device.download = self._counted_upload, self._counted_download
 
     def stop(self) -> None:
-        """Leave the device as it was."""
+        """Restore the device's own functions."""
         if self._device is not None:
             self._device.upload, self._device.download = self._upload, self._download
 
@@ -69,7 +69,7 @@ class Meter:
         return host
 
     def run(self, name: str, memory_bytes: float, operation: Callable[[], Any]) -> Any:
-        """Outcome of the operation, which moves so many bytes in the device's memory."""
+        """Run the operation, which transfers `memory_bytes` in the device's memory; returns its result."""
         self._now = stage = self.stages.setdefault(name, Stage())
         self._wait()
         start = time.perf_counter()
@@ -87,7 +87,7 @@ class Meter:
 
 
 class MeteredBackend:
-    """Another backend's operations, each under a `Meter`; everything else is the other backend's own."""
+    """Runs the operations of another backend under a `Meter`; other attributes are those of that backend."""
 
     def __init__(self, backend: Any, meter: Meter):
         self._backend, self._meter = backend, meter
@@ -164,12 +164,12 @@ class MeteredBackend:
 
 
 class MeteredWindows:
-    """Another backend's windows under a `Meter`."""
+    """Runs the operations of another backend's correlation windows under a `Meter`."""
 
     def __init__(self, windows: Any, meter: Meter):
         self._windows, self._meter = windows, meter
-        held = getattr(windows, "_windows", None)  # on the device; on the CPU they are an array
-        self._shape = (windows.values if held is None else held).shape
+        on_device = getattr(windows, "_windows", None)  # on the CPU they are an array
+        self._shape = (windows.values if on_device is None else on_device).shape
         self.nbytes = 4 * int(np.prod(self._shape))
 
     def __getattr__(self, name: str) -> Any:
@@ -191,17 +191,17 @@ def _corrections(source: Any) -> int:
     return 4 * _pixels(source) * sum(image is not None for image in (source.dark, source.gain))
 
 
-def table(stages: Dict[str, Stage], speeds: Roads, total_s: float, runs: int) -> List[str]:
-    """Lines of a Markdown table: what each stage took in one of so many runs, and its floor."""
-    lines = ["| stage | calls | ms | GB in memory | GB/s | GB from, to host | floor ms | times the floor |"]
+def table(stages: Dict[str, Stage], speeds: Transfers, total_s: float, runs: int) -> List[str]:
+    """Lines of a Markdown table: time and bytes of each stage in one run (mean of `runs`), and its lower limit."""
+    lines = ["| stage | calls | ms | GB in memory | GB/s | GB from, to host | lower limit ms | ratio to the limit |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for name, stage in stages.items():
-        seconds, floor = stage.seconds / runs, stage.bytes.seconds(speeds) / runs
+        seconds, limit = stage.seconds / runs, stage.bytes.seconds(speeds) / runs
         memory, up, down = (b / runs / 1e9 for b in (stage.bytes.memory, stage.bytes.up, stage.bytes.down))
         lines.append(
             f"| {name} | {stage.calls / runs:.0f} | {1e3 * seconds:.1f} | {memory:.3f} | {memory / seconds:.0f} | "
-            f"{up:.3f}, {down:.3f} | {1e3 * floor:.2f} | {seconds / floor:.1f} |"
+            f"{up:.3f}, {down:.3f} | {1e3 * limit:.2f} | {seconds / limit:.1f} |"
         )
     rest = total_s - sum(stage.seconds for stage in stages.values()) / runs
-    lines.append(f"| the host's own work | | {1e3 * rest:.1f} | | | | | |")
+    lines.append(f"| work on the host | | {1e3 * rest:.1f} | | | | | |")
     return lines

@@ -1,16 +1,16 @@
-"""Which interpolation is worth its time: what each leaves of the signal, and what resampling a frame with it costs.
+"""Quality and time of several interpolations.
 
-    python benchmarks/interpolations.py        prints the table; half a minute
+    python benchmarks/interpolations.py        prints the table; 1 minute
 
-Frames whose shifts have random fractions of a pixel are interpolated, summed, and the sum is whitened. In such a sum
-the mean transfer function over all fractions carries the signal, and the mean power is what noise and aliases come
-through with. Their ratio |mean H|^2 / mean |H|^2 is the part of the signal-to-noise ratio that is left: 1 for an exact
-shift, 0.9 costs as much as every tenth electron. It follows from the kernel alone, so it is computed, not measured. It
-is given along one axis; for a frequency with a part on both axes the two factors multiply.
+Frames whose shifts have random fractions of a pixel are interpolated and summed, and the sum is whitened. In this sum
+the signal is multiplied by the mean of the transfer function H over all fractions, and the power of noise and aliases
+by the mean of |H|^2. Their ratio |mean H|^2 / mean |H|^2 is the fraction of the signal-to-noise ratio that is
+preserved: it is 1 for an exact shift, and 0.9 means the same loss as 10 % fewer electrons. It is computed from the
+kernel, not measured. It is given for frequencies along one axis; for others the factors of both axes are multiplied.
 
 Times are CPU milliseconds for one frame of 4096 x 4096 on one core, in two passes (rows, then columns) that are the
-same for all kernels: weights from a table, consecutive pixels. "2x, cubic" pads the frame's transform to twice the
-size first. The aligner's own passes compute their weights and follow a shift field.
+same for all kernels: weights from a table, consecutive pixels. "2x, cubic B-spline" first pads the frame's transform to
+twice the size. The aligner's own passes compute their weights and follow a shift field.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def weights(kernel: Kernel, taps: int, fractions: np.ndarray) -> np.ndarray:
 
 
 def information(kernel: Kernel, taps: int, oversampling: int = 1) -> List[float]:
-    """Part of the signal-to-noise ratio that is left at each of FREQUENCIES."""
+    """Fraction of the signal-to-noise ratio that is preserved at each of FREQUENCIES."""
     offsets = np.arange(-taps // 2 + 1, taps // 2 + 1) - FRACTIONS[:, None]
-    found = []
+    fractions = []
     for frequency in FREQUENCIES:
         w = np.pi * frequency / oversampling
         transfer = (weights(kernel, taps, FRACTIONS) * np.exp(-1j * w * offsets)).sum(axis=1)
-        found.append(float(abs(transfer.mean()) ** 2 / np.mean(np.abs(transfer) ** 2)))
-    return found
+        fractions.append(float(abs(transfer.mean()) ** 2 / np.mean(np.abs(transfer) ** 2)))
+    return fractions
 
 
 def make_pass(taps: int) -> Callable[..., None]:
-    """Resampling of all rows of an image by slowly changing shifts; the other axis is the same on the transpose."""
+    """A function that resamples an image along its rows and then along its columns, by slowly changing shifts."""
 
     @numba.njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
     def along_rows(image, table, out):
@@ -120,7 +120,9 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=4096, help="frame width and height in pixels (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs, of which the median is taken")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed runs; the median is printed (default %(default)s)"
+    )
     arguments = parser.parse_args()
     n = arguments.size
     image = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
@@ -134,14 +136,14 @@ def main() -> None:
         cost = milliseconds(lambda r=resample, t=table: r(image, t, half, out), arguments.repeats)  # type: ignore[misc]
         cubic = cost if taps == 4 else cubic
         _print(name, str(taps), information(kernel, taps), cost)
-    # Only every second pixel of the fine image is a sample: the passes cost what they cost otherwise.
+    # Only every second pixel of the fine image is a sample, so the passes take as long as without padding.
     with scipy.fft.set_workers(1):
         cost = cubic + milliseconds(lambda: oversampled(image), arguments.repeats)
     _print("2x, cubic B-spline", "4", information(*KERNELS["cubic B-spline"], oversampling=2), cost)
 
 
-def _print(name: str, taps: str, left: List[float], cost: float) -> None:
-    print(f"| {name} | {taps} | " + " | ".join(f"{v:.4f}" for v in left) + f" | {cost:.0f} |", flush=True)
+def _print(name: str, taps: str, preserved: List[float], cost: float) -> None:
+    print(f"| {name} | {taps} | " + " | ".join(f"{v:.4f}" for v in preserved) + f" | {cost:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

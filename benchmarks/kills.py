@@ -1,10 +1,10 @@
-"""Kill runs of the protocol at random moments and compare what Continue makes of them with an undisturbed run.
+"""Kills runs of the protocol at random moments, continues them, and compares the outputs with an uninterrupted run.
 
-    python benchmarks/kills.py --kills 50
+    python benchmarks/kills.py --kills 50      4 minutes
 
-Each time the run starts anew; the worker, the protocol or both are killed with SIGKILL after a random time, then the
-run is continued. What is compared: the items and properties of every set, the bytes of every micrograph, the names of
-all files.
+Each time a new run is started, and the worker process, the protocol or both are killed with SIGKILL after a random
+time. Then the run is continued. The items and properties of every set, the bytes of every micrograph and the names of
+all files are compared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
         project, number, folder = _project(home)
         began = time.monotonic()
         if wait(start(project, number, restart=True)) != 0:
-            raise SystemExit("The undisturbed run failed.")
+            raise SystemExit("The uninterrupted run failed.")
         whole = time.monotonic() - began
         expected = state(folder)
         counts: Counter[str] = Counter()
@@ -54,9 +54,9 @@ def main() -> int:
             counts[f"{victim} killed" if killed else "ended before the kill"] += 1
             counts["identical" if same else "different"] += 1
             if not same:
-                print(f"Kill {i + 1} ({victim}) left something different.", flush=True)
-    print(f"An undisturbed run of {MOVIES} movies takes {whole:.1f} s.")
-    print(", ".join(f"{what}: {n}" for what, n in sorted(counts.items())))
+                print(f"After kill {i + 1} ({victim}) the outputs differ.", flush=True)
+    print(f"An uninterrupted run of {MOVIES} movies takes {whole:.1f} s.")
+    print(", ".join(f"{outcome}: {n}" for outcome, n in sorted(counts.items())))
     return 1 if counts["different"] else 0
 
 
@@ -77,7 +77,7 @@ def _project(home: str) -> tuple:
 
 
 def _kill(run: int, victim: str) -> bool:
-    """Whether there was something to kill."""
+    """Kill the processes; returns whether any of them was still running."""
     if os.waitid(os.P_PID, run, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         return False
     workers = [child.pid for child in psutil.Process(run).children(recursive=True)]

@@ -1,12 +1,12 @@
-"""Automatic limits against fixed ones: error of the motion where 30 A and 50 A suit, and where they do not.
+"""Automatic resolution and largest shift, compared with fixed limits of 30 A and 50 A, suitable for the movie or not.
 
-    python benchmarks/limits.py                 all movies, three seeds, about six minutes
+    python benchmarks/limits.py                 all movies, three seeds, 6 minutes
     python benchmarks/limits.py --seeds 2026    one seed
-    python benchmarks/limits.py --only jump     movies with this in their names
+    python benchmarks/limits.py --only jump     movies whose names contain this
 
-Each row: RMS length of the error over the frame and all frames, in pixels, as in accuracy.py; the median over the seeds
-of fixed limits (30 A, 50 A) and of automatic ones, the largest amount by which automatic ones are worse in any seed,
-what was chosen, and the CPU seconds of the alignment. Movies stay in memory.
+Each row: RMS length of the error over the frame and all frames in pixels, as in accuracy.py. It gives the medians over
+the seeds with fixed limits (30 A, 50 A) and with automatic ones, the largest amount by which the automatic limits are
+worse for any seed, the chosen limits, and the CPU seconds of the alignment. Movies stay in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEEDS = (2026, 2027, 2028)
 FIXED = {"max_res_for_correlation": 30.0, "max_shift": 50.0}
 STAGES = ("spectra", "global alignment", "local alignment")
 N = 16
-# Name: (size, A/px, options of the phantom). "decay": frames within which the drift happens.
+# {name: (size, A/px, options of the phantom)}. "decay": time constant of the drift in frames.
 MOVIES: Dict[str, Tuple[int, float, Dict[str, Any]]] = {
     "ordinary, 1 A/px, 2048 px": (2048, 1.0, {}),
     "the same, 0.05 e/px": (2048, 1.0, {"dose": 0.05}),
@@ -83,7 +83,7 @@ def row(backend: Any, name: str, seeds: List[int]) -> None:
     size, pixel_size, options = MOVIES[name]
     options = dict(options)
     common = {"pixel_size": pixel_size, "min_local_res": options.pop("min_local_res", 500.0)}
-    fixed, automatic, cpu, chosen, nothing = [], [], [], set(), 0.0
+    fixed, automatic, cpu, chosen, uncorrected = [], [], [], set(), 0.0
     for seed in seeds:
         phantom = make(size, pixel_size, seed, **options)
         movie: Any = Stack(np.stack(list(phantom.frames())))
@@ -92,10 +92,10 @@ def row(backend: Any, name: str, seeds: List[int]) -> None:
             error = field_rms_error(result.model, phantom.truth)
             errors.append(error.rms_px)
             cpu.append(sum(result.timings_s[stage]["cpu"] for stage in STAGES))
-            nothing = error.nothing_px
+            uncorrected = error.nothing_px
         figures = result.figures
         chosen.add(f"{figures.max_res_for_correlation_A:.0f} A, {figures.max_shift_A:.0f} A")
-    figures = [nothing, np.median(fixed), np.median(automatic), max(np.subtract(automatic, fixed))]
+    figures = [uncorrected, np.median(fixed), np.median(automatic), max(np.subtract(automatic, fixed))]
     times = f"{np.median(cpu[::2]):.1f} | {np.median(cpu[1::2]):.1f}"
     print(f"| {name} | {' | '.join(f'{v:.3f}' for v in figures)} | {'; '.join(sorted(chosen))} | {times} |", flush=True)
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD")
     arguments = parser.parse_args()
     backend = select_backend("cpu")
-    # Compiled before anything is timed.
+    # Compile the kernels before the measurements.
     align(Stack(np.stack(list(make(512, 2.0, 1).frames()))), Settings(pixel_size=2.0), backend)
     columns = "movie", "uncorrected", "fixed", "automatic", "worse by at most", "chosen", "CPU s fixed", "CPU s auto"
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")

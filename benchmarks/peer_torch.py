@@ -1,10 +1,11 @@
-"""torch-motion-correction on the same movie files, in a Python of its own (it needs Python 3.11 and PyTorch).
+"""Runs torch-motion-correction on the same movie files, in a Python of its own (it needs Python 3.11 and PyTorch).
 
-    python -m venv PLACE && PLACE/bin/pip install torch-motion-correction torch-fourier-rescale
-    python benchmarks/accuracy.py --only real --torch PLACE/bin/python
+    python -m venv FOLDER && FOLDER/bin/pip install torch-motion-correction torch-fourier-rescale
+    python benchmarks/accuracy.py --only real --torch FOLDER/bin/python
 
-Whole-frame shifts first, then the package's optimiser with patches of 512 px and a grid of a node per 4 frames and
-6 x 6 in space, from those shifts; everything else as the package has it.
+It estimates global shifts first, then local motion with the package's optimiser, starting from these shifts, with
+patches of 512 px and a grid of one node per 4 frames in time and 6 x 6 in space. All other options have the package's
+defaults.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MESH = 41
 
 @dataclass(frozen=True)
 class MeshMotion:
-    """Motion known on an even mesh over the frame, (frames, 2, MESH, MESH) px; linear in between."""
+    """Motion on a regular mesh over the frame, (frames, 2, MESH, MESH) in pixels, interpolated linearly."""
 
     fields_px: np.ndarray
     frame_shape: Tuple[int, int]
@@ -39,16 +40,16 @@ class MeshMotion:
 
 
 def torch_motion(python: str, movie: Any) -> MeshMotion:
-    """Motion of a `MovieFile` as the package in that Python finds it."""
+    """Motion of a `MovieFile` as estimated by the package in the Python `python`."""
     truth = movie.truth
-    with tempfile.TemporaryDirectory() as place:
-        out = os.path.join(place, "motion.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "motion.npz")
         command = [python, os.path.abspath(__file__), movie.path, str(truth.pixel_size_A), out]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
-        with np.load(out) as found:
-            print(f"(torch-motion-correction: {found['cpu_s']:.0f} CPU s)", file=sys.stderr, flush=True)
-            return MeshMotion(found["fields_px"], truth.frame_shape)
+        with np.load(out) as estimated:
+            print(f"(torch-motion-correction: {estimated['cpu_s']:.0f} CPU s)", file=sys.stderr, flush=True)
+            return MeshMotion(estimated["fields_px"], truth.frame_shape)
 
 
 def _estimate(path: str, pixel_size_A: float, out: str) -> None:
@@ -80,7 +81,7 @@ def _estimate(path: str, pixel_size_A: float, out: str) -> None:
     assert isinstance(field, DeformationField)
     with torch.no_grad():
         shifts = [field.evaluate_at_t(t / (n - 1), (MESH, MESH)).numpy() for t in range(n)]
-    # Its field says where in the frame a point of the image is seen, ours by how much it is brought back.
+    # Its field is the position of a point in each frame; ours is the shift that corrects it, hence the sign.
     np.savez(out, fields_px=-np.stack(shifts) / pixel_size_A, cpu_s=seconds)
 
 

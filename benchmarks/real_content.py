@@ -1,8 +1,8 @@
-"""A real micrograph, moved synthetically: movies with real content and a known motion.
+"""Movies with real content and a known motion: a real micrograph that is moved synthetically.
 
 The micrograph is one of the test files in the source distribution of mrcfile (4096 x 4096, 0.667 A/px, particles in
-ice), which pip fetches. What the micrograph recorded, its noise below the band limit included, is taken for the
-specimen; counting noise of the wanted dose is added to every frame.
+ice), which pip downloads. The micrograph up to the band limit, including its noise, is used as the specimen; counting
+noise of the given dose is added to every frame.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from flexalign_plugin.phantoms.phantom import Phantom, Truth, particle_phantom
 PACKAGE, MEMBER = "mrcfile", "epu2.9_example.mrc"
 DOSE, SNR = 0.8, 0.0025  # electrons per pixel and frame; variance of the specimen over that of the counting noise
 BAND_LIMIT_A = 5.0
-DRIFT_DECAY, LOCAL_DECAY = 3.0, 4.0  # frames: most of the motion is over after a few
+DRIFT_DECAY, LOCAL_DECAY = 3.0, 4.0  # time constants in frames: most of the motion is in the first few
 
 
 def fetch(workdir: str) -> str:
-    """Path of the micrograph, fetched unless it is there."""
+    """Path of the micrograph, which is downloaded unless it exists."""
     path = os.path.join(workdir, MEMBER)
     if not os.path.exists(path):
         os.makedirs(workdir, exist_ok=True)
@@ -61,7 +61,7 @@ def real_phantom(path: str, n: int, size: int, dose: float, seed: int) -> Phanto
     margin = math.ceil(12.0 + 2 * 4.0) + 4
     y, x = ((k - size) // 2 - margin for k in image.shape)
     if min(y, x) < 0:
-        raise ValueError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels are too few for frames of {size}")
+        raise ValueError(f"{path}: {image.shape[1]} x {image.shape[0]} pixels are too few for frames of {size} pixels")
     structure = _band_limited(image, pixel_A / BAND_LIMIT_A)
     structure = structure[y : y + size + 2 * margin, x : x + size + 2 * margin]
     structure = structure - structure.mean()
@@ -71,8 +71,8 @@ def real_phantom(path: str, n: int, size: int, dose: float, seed: int) -> Phanto
 
 
 def _band_limited(image: np.ndarray, limit: float) -> np.ndarray:
-    """Without what is finer than `limit` cycles per pixel (raised cosine from 0.8 of it) or coarser than a sixteenth
-    of the frame (illumination)."""
+    """The image without frequencies above `limit` cycles per pixel (with a raised-cosine edge from 0.8 of it) and below
+    16 cycles per frame (illumination)."""
     spectrum = scipy.fft.rfft2(image)
     k = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1]))
     edge = np.clip((k / limit - 0.8) / 0.2, 0, 1)
@@ -81,5 +81,5 @@ def _band_limited(image: np.ndarray, limit: float) -> np.ndarray:
 
 
 def size_of_frames(scale: int) -> Tuple[int, int]:
-    """(ny, nx) of the frames, a `scale`-th of the largest that fit."""
+    """(ny, nx) of the frames: the largest that fit, divided by `scale`."""
     return 4000 // scale, 4000 // scale

@@ -1,13 +1,13 @@
-"""What the resampling does to the image: white noise through the aligner's warp, compared with the exact shift.
+"""Effect of the resampling on noise and signal: the aligner's resampling of white noise, compared with exact shifts.
 
-    python benchmarks/resampling.py            prints the table, draws docs/resampling.png; a few minutes
+    python benchmarks/resampling.py            prints the table, draws docs/resampling.png; 2 minutes
 
-Frames of white noise are moved in three ways and summed: by half a pixel in both axes, by random shifts, and by a
-local field. Next to each sum stands the exact one: the same frames sampled at the same places from their Fourier
-series. From the cross-spectrum of the two follow
-- noise power: power of the sum over that of the exact one. Below 1 the noise is blurred, and so looks smoother;
-- signal: the part of the exact sum's amplitude that is in the sum. It can be low where the noise is flat;
-- information: signal^2 / noise power, the part of the signal-to-noise ratio that the resampling leaves.
+Frames of white noise are moved in three ways and summed: by half a pixel along both axes, by random shifts, and by
+local motion. Each sum is compared with the exact sum, of the same frames sampled at the same positions from their
+Fourier series. The spectra and the cross-spectrum of the two sums give
+- noise power: power of the sum divided by that of the exact sum. A value below 1 means that the noise is blurred;
+- signal: fraction of the exact sum's amplitude that is in the sum. It can be low even where the noise is flat;
+- information: signal^2 / noise power, the fraction of the signal-to-noise ratio that the resampling preserves.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ PICTURE = os.path.join(ROOT, "docs", "resampling.png")
 TILE = 64  # pixels of the periodograms
 OVERSAMPLING = 4
 QUINTIC = np.array([66.0, 26.0, 1.0]) / 120  # B-spline of order 5 at 0, 1, 2
-EDGE = 16  # px, more than any shift here: pixels that have no source are left out
+EDGE = 16  # px, more than any shift here; pixels closer to the edge are left out, because frames may not cover them
 LIMIT = 0.8  # of Nyquist
 N_FRAMES = 30
 METHODS = ("FlexAlign", "prefiltered cubic B-spline", "linear")
 
 
 class NoiseMovie:
-    """White noise, a new one for each frame, as the backend wants it."""
+    """A movie of white noise, with the attributes that the backend needs."""
 
     path, notes, dtype = "noise", (), np.dtype(np.float32)
 
@@ -53,7 +53,7 @@ class NoiseMovie:
 
 
 def cases(size: int, seed: int) -> Dict[str, MotionModel]:
-    """The motion models; the noise does not know of them."""
+    """The motion models. They do not affect the noise in the frames."""
     rng = np.random.default_rng(seed)
 
     def model(shifts: np.ndarray, coefficients: Any = None) -> MotionModel:
@@ -69,14 +69,14 @@ def cases(size: int, seed: int) -> Dict[str, MotionModel]:
 def exact(frame: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The frame's Fourier series at the positions `at` (2, ny, nx).
 
-    Oversampled four times by padding its spectrum, then quintic B-splines, whose error is below 1e-5 up to there. The
-    spline's prefilter is a division in Fourier space.
+    The frame is oversampled four times by padding its spectrum, then interpolated with quintic B-splines, whose error
+    is below 1e-5 at these frequencies. The prefilter of the spline is a division in Fourier space.
     """
     n = frame.shape[0]
     fine = OVERSAMPLING * n
     spectrum = scipy.fft.rfft2(frame, norm="forward")
     half = n // 2
-    spectrum[half], spectrum[:, half] = 0, 0  # the Nyquist frequency has no sign: leave it out
+    spectrum[half], spectrum[:, half] = 0, 0  # the Nyquist frequency is left out, because its sign is undefined
     padded = np.zeros((fine, fine // 2 + 1), np.complex64)
     padded[:half, :half], padded[-half:, :half] = spectrum[:half, :half], spectrum[-half:, :half]
     filters = [
@@ -90,7 +90,7 @@ def exact(frame: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def sums(movie: NoiseMovie, model: MotionModel, backend: Any) -> Tuple[np.ndarray, Dict[str, np.ndarray]]:
-    """The exact sum of the moved frames and what each method makes of it."""
+    """The exact sum of the moved frames, and the sums of the methods."""
     n, size, _ = movie.shape
     frames = range(n)
     total = {name: np.zeros((size, size)) for name in ("exact", *METHODS[1:])}
@@ -108,7 +108,8 @@ def sums(movie: NoiseMovie, model: MotionModel, backend: Any) -> Tuple[np.ndarra
 
 
 def spectra(image: np.ndarray, reference: np.ndarray) -> List[np.ndarray]:
-    """|image|^2, Re(image * conj(reference)) and |reference|^2, means over tapered tiles that overlap by half."""
+    """Spectra |image|^2, Re(image * conj(reference)) and |reference|^2, averaged over tapered tiles that overlap by
+    half."""
     taper = np.outer(*[np.hanning(TILE + 1)[:-1]] * 2)
     inner = slice(EDGE, -EDGE)
     tiles = [
@@ -120,7 +121,7 @@ def spectra(image: np.ndarray, reference: np.ndarray) -> List[np.ndarray]:
 
 
 def measure(model: MotionModel, size: int, repeats: int, backend: Any) -> Dict[str, Dict[str, np.ndarray]]:
-    """For each method the noise power, signal and information in every frequency (TILE, TILE // 2 + 1)."""
+    """For each method the noise power, signal and information at every frequency, (TILE, TILE // 2 + 1)."""
     total: Dict[str, Any] = dict.fromkeys(METHODS, 0)
     for k in range(repeats):
         reference, results = sums(NoiseMovie(N_FRAMES, size, seed=k), model, backend)
@@ -133,7 +134,7 @@ def measure(model: MotionModel, size: int, repeats: int, backend: Any) -> Dict[s
 
 
 def radius() -> np.ndarray:
-    """Of each frequency, in units of Nyquist."""
+    """Radius of each frequency in units of Nyquist, (TILE, TILE // 2 + 1)."""
     return 2 * np.hypot(scipy.fft.fftfreq(TILE)[:, None], scipy.fft.rfftfreq(TILE))
 
 
@@ -146,18 +147,18 @@ def rings(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def worst(values: np.ndarray) -> Tuple[float, float]:
-    """Lowest value below the limit: of the rings, and of single frequencies in any direction."""
+    """Lowest value below the limit: of the means over rings, and of single frequencies."""
     r, mean = rings(values)
     inside = (radius() <= LIMIT) & (radius() > 1.5 / TILE)
     return float(mean[r <= LIMIT].min()), float(values[inside].min())
 
 
-def draw(found: Dict[str, Dict[str, Dict[str, np.ndarray]]], path: str) -> None:
+def draw(measured: Dict[str, Dict[str, Dict[str, np.ndarray]]], path: str) -> None:
     quantities = ("noise power", "signal", "information")
     figure, axes = plt.subplots(
-        len(quantities), len(found), figsize=(11, 8), sharex=True, sharey=True, layout="constrained"
+        len(quantities), len(measured), figsize=(11, 8), sharex=True, sharey=True, layout="constrained"
     )
-    for column, (case, methods) in enumerate(found.items()):
+    for column, (case, methods) in enumerate(measured.items()):
         for row, quantity in enumerate(quantities):
             ax = axes[row, column]
             ax.axvline(LIMIT, color="0.8", lw=1)
@@ -178,21 +179,19 @@ def draw(found: Dict[str, Dict[str, Dict[str, np.ndarray]]], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="frame width and height in pixels (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=2, help="movies of new noise (default %(default)s)")
-    parser.add_argument("--picture", default=PICTURE, metavar="PNG", help="where the plot goes")
+    parser.add_argument("--repeats", type=int, default=2, help="number of movies to average (default %(default)s)")
+    parser.add_argument("--picture", default=PICTURE, metavar="PNG", help="file of the plot (default %(default)s)")
     arguments = parser.parse_args()
     backend = select_backend("cpu")
-    found = {}
-    print(
-        f"Worst value below {LIMIT:g} Nyquist, relative to the exact shift: mean over directions (single frequency)\n"
-    )
+    measured = {}
+    print(f"Lowest value below {LIMIT:g} Nyquist, relative to exact shifts: mean over directions (single frequency)\n")
     print("| case | method | noise power | signal | information |\n|---|---|---|---|---|")
     for case, model in cases(arguments.size, seed=1).items():
-        found[case] = measure(model, arguments.size, arguments.repeats, backend)
-        for name, values in found[case].items():
+        measured[case] = measure(model, arguments.size, arguments.repeats, backend)
+        for name, values in measured[case].items():
             lows = " | ".join("{:.3f} ({:.3f})".format(*worst(v)) for v in values.values())
             print(f"| {case} | {name} | {lows} |", flush=True)
-    draw(found, arguments.picture)
+    draw(measured, arguments.picture)
     print(f"\nPlot: {os.path.relpath(arguments.picture)}")
 
 

@@ -1,10 +1,10 @@
-"""A long streaming run with damaged movies: is anything lost, does anything grow?
+"""A long streaming run with damaged movies: checks that no movie is lost and that memory and open files do not grow.
 
-    python benchmarks/soak.py --movies 1000
+    python benchmarks/soak.py --movies 1000    2 minutes
 
-Small movies are appended to the input set in bursts while the protocol runs in a process of its own; one in fifty is
-broken, in ten ways that take turns. Memory and open files of the protocol and of its worker are sampled; the slope is
-that of the second half, when everything is warm.
+Small movies are appended to the input set in bursts while the protocol runs in a process of its own. One in fifty is
+damaged, in one of ten ways. Memory and open files of the protocol and of its worker process are sampled. The growth is
+measured in the second half of the run, after all caches are filled.
 """
 
 from __future__ import annotations
@@ -72,11 +72,10 @@ def main() -> int:
         seconds = time.monotonic() - began
         done, failed = _numbers(folder, "movies"), _numbers(folder, "movies_failed")
     lost = set(range(1, len(movies) + 1)) - done - failed
-    print(f"{len(movies)} movies, {len(broken)} of them broken in {min(len(broken), len(WAYS))} ways, {seconds:.0f} s")
+    print(f"{len(movies)} movies, {len(broken)} of them damaged in {min(len(broken), len(WAYS))} ways, {seconds:.0f} s")
     print(f"aligned {len(done)}, failed {len(failed)}, in both {len(done & failed)}, lost {len(lost)}")
     print(
-        f"broken movies that were aligned all the same: {len(broken & done)}; whole ones that failed: "
-        f"{len(failed - broken)}"
+        f"damaged movies that were aligned: {len(broken & done)}; undamaged movies that failed: {len(failed - broken)}"
     )
     print(f"{3600 * len(movies) / seconds:.0f} movies per hour; worker processes used: {len(workers)}")
     _growth(samples)
@@ -97,7 +96,7 @@ def grow(stream, template, paths: List[str], state: int) -> None:
 
 
 def _movies(home: str, n: int) -> Tuple[List[str], set]:
-    """Paths in order of arrival and the 1-based numbers of the broken ones."""
+    """Paths in order of arrival, and the 1-based numbers of the damaged movies."""
     folder = os.path.join(home, "movies")
     os.makedirs(folder)
     scene = np.random.default_rng(2).normal(0, 1, (SHAPE[1], SHAPE[2]))
@@ -107,12 +106,12 @@ def _movies(home: str, n: int) -> Tuple[List[str], set]:
         frames = np.random.default_rng(i).poisson(np.exp(0.5 * scene) * 4.0, SHAPE).astype(np.uint8)
         write_mrc_movie(path, frames, 4.0)
         if i % BROKEN_EVERY == BROKEN_EVERY - 1:
-            what, spoil = WAYS[(i // BROKEN_EVERY) % len(WAYS)]
+            kind, damage = WAYS[(i // BROKEN_EVERY) % len(WAYS)]
             with open(path, "rb") as f:
                 whole = f.read()
             with open(path, "wb") as f:
-                f.write(spoil(whole))
-            if what == "gone":
+                f.write(damage(whole))
+            if kind == "gone":
                 os.remove(path)
             broken.add(i + 1)
         paths.append(path)
@@ -130,12 +129,12 @@ def _numbers(folder: str, name: str) -> set:
     with closing(sqlite3.connect(path, timeout=60)) as database:
         try:
             return {number for (number,) in database.execute("SELECT id FROM Objects")}
-        except sqlite3.OperationalError:  # its tables are being made
+        except sqlite3.OperationalError:  # its tables are being created
             return set()
 
 
 def _measure(run: int, workers: set) -> Tuple[float, int, float, int]:
-    """MiB and open files of the protocol, and of its worker."""
+    """Memory in MiB and number of open files of the protocol, and of its worker process."""
     figures: Dict[int, Tuple[float, int]] = {}
     try:
         protocol = psutil.Process(run)

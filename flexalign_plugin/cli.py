@@ -1,4 +1,4 @@
-"""The command `flexalign`: finds the subcommand and turns errors into one sentence and an exit status. No Scipion."""
+"""The command `flexalign`: runs the subcommand and turns errors into a message and an exit status. No Scipion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
 from .errors import CorrectionError, FlexAlignError, MovieError, SettingsError
 
 UNKNOWN = "unrecognized arguments: "
-NO_LIST = "the file given with @ is no text: write the names of movies into it, one a line"
+NO_LIST = "the file given with @ is not a text file: it must hold the names of movies, one per line"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -27,32 +27,32 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         return int(args.run(args))
     except (SettingsError, MovieError, CorrectionError) as error:
-        # One of many movies that fails never gets here: this is an option, or a file without which nothing can begin.
+        # Not a movie that failed among others: an option is wrong, or a file needed at the start can't be read.
         print(f"flexalign: {error}", file=sys.stderr)
         return USAGE
     except FlexAlignError as error:
         print(f"flexalign: {error}", file=sys.stderr)
         return SOME_FAILED
     except BrokenPipeError:
-        # As of `flexalign ... | head`. Python would complain again when it empties its buffer at the end.
+        # As with `flexalign ... | head`. Without this, Python reports the error again when it flushes its buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except KeyboardInterrupt:
-        print("flexalign: interrupted; what was finished before is complete.", file=sys.stderr)
+        print("flexalign: interrupted; results finished before are complete.", file=sys.stderr)
         return INTERRUPTED
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in a line, not after a page of all options, and what may have been meant."""
+    """Reports errors in one line, without listing all options, and suggests the option that was probably meant."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> List[str]:
-        """A name a line in the files that are given as @FILE; empty lines count for nothing."""
+        """Files given as @FILE hold one name per line; empty lines are ignored."""
         if "\0" in arg_line or "\udc80" <= max(arg_line, default="") <= "\udcff":
             self.error(NO_LIST)
         return [arg_line.strip()] if arg_line.strip() else []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """What is not known is told by the command itself, whose help knows the right options."""
+        """Unknown options are reported here by the subcommand's parser, which knows the options of the subcommand."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(UNKNOWN + " ".join(rest))
@@ -62,15 +62,15 @@ class Parser(argparse.ArgumentParser):
         cause = sys.exc_info()[1]
         if isinstance(cause, OSError):
             message = f"{cause.filename}: can't be read ({cause.strerror}): check the name after @"
-        wrong = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
-        close: List[str] = []
-        if wrong.startswith("--"):
+        unknown = message[len(UNKNOWN) :].split()[0] if message.startswith(UNKNOWN) else ""
+        similar: List[str] = []
+        if unknown.startswith("--"):
             options = list(self._option_string_actions)
-            # The beginning of an option is meant more often than a word that looks like it.
-            close = [option for option in options if option.startswith(wrong + "-")]
-            close = close or difflib.get_close_matches(wrong, options, 1)
-        meant = f" (did you mean {close[0]}?)" if close else ""
-        self.exit(USAGE, f"{self.prog}: {message}{meant}. See {self.prog} --help.\n")
+            # Users shorten options more often than they misspell them.
+            similar = [option for option in options if option.startswith(unknown + "-")]
+            similar = similar or difflib.get_close_matches(unknown, options, 1)
+        suggestion = f" (did you mean {similar[0]}?)" if similar else ""
+        self.exit(USAGE, f"{self.prog}: {message}{suggestion}. See {self.prog} --help.\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

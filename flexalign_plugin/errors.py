@@ -1,14 +1,14 @@
-"""Errors in the user's words: each message names the file, what is wrong and what to do."""
+"""Errors that are shown to the user: each message states the file, what is wrong and what to do."""
 
 from __future__ import annotations
 
 
 class FlexAlignError(Exception):
-    """Base of every error that the user can do something about; its text is shown as it is, without a traceback."""
+    """Base class of errors that the user can correct; the message is shown without a traceback."""
 
 
 class MovieError(FlexAlignError):
-    """A movie can't be read or aligned. The other movies go on."""
+    """A movie can't be read or aligned. The other movies are not affected."""
 
 
 class CorrectionError(FlexAlignError):
@@ -16,7 +16,7 @@ class CorrectionError(FlexAlignError):
 
 
 class SettingsError(FlexAlignError):
-    """A parameter has a value that makes no sense, alone or together with the movie."""
+    """A parameter has an invalid value, or one that does not fit the movie."""
 
 
 class OutputError(FlexAlignError):

@@ -1,7 +1,7 @@
-"""Writing files so that nobody ever sees half of one: temporary names first, renamed when all is well.
+"""Writes files atomically: under a temporary name first, renamed when they are complete.
 
 A movie's result is several files. `OutputFiles` gives them their final names together, after the last one is written;
-when anything fails (disk full, permissions, a crash of Python code) none of them appears.
+if anything fails (disk full, permissions, an exception) none of them appears.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .result_files import STARTS
 
 _TEMPORARY_ENDING = ".part"
 _ANOTHER_FOLDER = "choose another output folder"
-# What an operating system's error number means to the user, and what to do.
+# {error number of the operating system: (reason, what to do)}
 _REASONS = {
     errno.ENOSPC: ("the disk is full", f"free some space or {_ANOTHER_FOLDER}"),
     errno.EDQUOT: ("your disk quota is used up", f"free some space or {_ANOTHER_FOLDER}"),
     errno.EFBIG: ("the file is larger than the system allows", f"raise the limit or {_ANOTHER_FOLDER}"),
-    errno.EACCES: ("you may not write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
-    errno.EPERM: ("you may not write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
+    errno.EACCES: ("you have no permission to write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
+    errno.EPERM: ("you have no permission to write there", f"change the folder's permissions or {_ANOTHER_FOLDER}"),
     errno.EROFS: ("the disk is mounted read-only", _ANOTHER_FOLDER),
     errno.ENOENT: ("its folder does not exist", "create the folder or choose another one"),
     errno.ENOTDIR: ("a part of this path is a file, not a folder", _ANOTHER_FOLDER),
-    errno.EEXIST: ("a file of this name is in the way of the folder", f"remove the file or {_ANOTHER_FOLDER}"),
-    errno.EISDIR: ("a folder of this name is in the way", f"remove the folder or {_ANOTHER_FOLDER}"),
+    errno.EEXIST: ("there is a file with the name of the folder", f"remove the file or {_ANOTHER_FOLDER}"),
+    errno.EISDIR: ("there is a folder of this name", f"remove the folder or {_ANOTHER_FOLDER}"),
     errno.ERANGE: ("its values are too large for 16-bit floats", "write 32-bit floats"),
     errno.ENAMETOOLONG: ("the name is too long for this disk", "shorten the movie's name"),
 }
@@ -38,8 +38,8 @@ _REASONS = {
 
 def output_error(path: str, error: OSError) -> OutputError:
     """The failure to write `path` as one sentence for the user."""
-    reason, cure = _REASONS.get(error.errno or 0, (error.strerror or str(error), _ANOTHER_FOLDER))
-    return OutputError(f"{path}: can't be written because {reason}: {cure}.")
+    reason, remedy = _REASONS.get(error.errno or 0, (error.strerror or str(error), _ANOTHER_FOLDER))
+    return OutputError(f"{path}: can't be written because {reason}: {remedy}.")
 
 
 def prepare_folder(folder: str) -> None:
@@ -56,22 +56,22 @@ def prepare_folder(folder: str) -> None:
 
 def remove_leftovers(folder: str, root: str) -> List[str]:
     """Remove temporary files that a killed process left for the results `<root>_*`; returns their paths."""
-    found = []
+    leftovers = []
     for start in STARTS:
-        found += glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(root)}{start}*{_TEMPORARY_ENDING}"))
-    for path in found:
+        leftovers += glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(root)}{start}*{_TEMPORARY_ENDING}"))
+    for path in leftovers:
         _remove(path)
-    return found
+    return leftovers
 
 
 def remove_all_leftovers(folder: str) -> None:
-    """Remove every temporary file in a folder in which nothing is being written."""
+    """Remove every temporary file in `folder`; no process may be writing to it."""
     for path in glob.glob(os.path.join(glob.escape(folder), f".*{_TEMPORARY_ENDING}")):
         _remove(path)
 
 
 class OutputFiles:
-    """The files of one result, all or none.
+    """The files of one result, of which either all or none are written.
 
     with OutputFiles(folder) as out:
         with out.file("a.mrc") as temporary:
@@ -90,9 +90,10 @@ class OutputFiles:
 
     @contextmanager
     def file(self, name: str) -> Iterator[str]:
-        """Path to write to now; an OSError while writing becomes an OutputError that names the final path."""
+        """Temporary path to write to; an OSError while writing becomes an OutputError that names the final path."""
         final = os.path.join(self._folder, name)
-        # Random, not the process id: jobs on several nodes share a folder. Hidden, so that no pattern for results fits.
+        # Random, not the process id, because jobs on several nodes share a folder. Hidden (it begins with a dot), so
+        # that patterns for results don't match it.
         temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}{_TEMPORARY_ENDING}")
         self._temporary[final] = temporary
         try:
@@ -117,7 +118,7 @@ class OutputFiles:
 
 @contextmanager
 def atomic_path(path: str) -> Iterator[str]:
-    """Temporary path beside `path`; takes its name when the block succeeds, is removed when it fails."""
+    """Temporary path next to `path`: renamed to `path` when the block succeeds, removed when it fails."""
     folder, name = os.path.split(os.fspath(path))
     with OutputFiles(folder) as out, out.file(name) as temporary:
         yield temporary

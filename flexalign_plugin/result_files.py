@@ -1,4 +1,4 @@
-"""Names of the files of a result: `<root>` is the start that all files of one movie share."""
+"""Names of all result files. The files of one movie are named `<root>` followed by one of the endings below."""
 
 from __future__ import annotations
 
@@ -20,9 +20,20 @@ PLOT_LOCAL = "_plot_local.png"
 PLOT_SPECTRA = "_plot_psd.png"
 SHIFTS = "_shifts.star"
 MOTION = "_motion.json"
-# How each of the above goes on after the root, for looking for a movie's files: `<root>*` would take those of other
-# movies along (a_* those of the movie a_b).
+# What follows the root in the names above, to search for a movie's files: the pattern `<root>*` would also match files
+# of other movies (a_* matches those of the movie a_b).
 STARTS = ("_aligned_", "_PS.", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")
+
+# Stacks of a tilt series and their angles, after the name of the series.
+STACK = "_stack.mrc"
+STACK_WEIGHTED = "_stack_DW.mrc"
+STACK_EVEN = "_stack_EVN.mrc"
+STACK_ODD = "_stack_ODD.mrc"
+STACK_RAW_ANGLES = "_stack.rawtlt"
+STACK_ANGLES = "_stack.tlt"
+
+# Positions of particles in every frame, after the name of the file of coordinates.
+TRACKS = "_tracks.star"
 
 # Files about a whole folder of results.
 FAILED_MOVIES = "failed.tsv"
@@ -31,10 +42,10 @@ REPORT = "report.html"
 
 
 def unique_root(name: str, taken: Collection[str], number: int) -> str:
-    """Start of the output files of a movie, different from all others.
+    """Start of the names of a movie's output files, different from all those in `taken`.
 
-    Only the movie's own endings are cut off: `a_1.234.tif` and `a_1.235.tif` are two movies. Where two folders hold
-    movies of one name, the later gets its number.
+    Only the extension is removed: `a_1.234.tif` and `a_1.235.tif` are two movies. If the name is taken, because two
+    folders hold movies of the same name, `number` is appended.
     """
     root = os.path.basename(name)
     for ending in (".bz2", ".gz"):

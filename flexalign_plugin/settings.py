@@ -1,7 +1,7 @@
 """All settings of one alignment in one frozen dataclass: validated once, saved with every result.
 
 Field names are the form's parameter names in snake_case (`maxResForCorrelation` -> `max_res_for_correlation`,
-`--max-res-for-correlation` on the command line), so that form, command line and saved results say the same thing.
+`--max-res-for-correlation` on the command line), so that form, command line and saved results use the same names.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MAX_DISTORTION = 0.1
 
 
 class Bounds(NamedTuple):
-    """Numbers that make sense for a setting, and the sentence that says so.
+    """Allowed range of a numeric setting, and the error message for a value outside of it.
 
     Attributes
     ----------
-    low, high : the smallest and the largest value; no largest one when `high` is None.
-    above : whether `low` itself is too small.
-    unit : of the value. advice : what the user may want to know to choose another, without a full stop.
-    only_if : the setting counts only while this other setting is True ("!name": while it is False).
+    low, high : smallest and largest allowed value; `high` None means no upper bound.
+    above : whether values must be larger than `low`, not equal to it.
+    unit : of the value. advice : hint for choosing a valid value, without a full stop.
+    only_if : the bounds are checked only if this other setting is True ("!name": only if it is False).
     """
 
     low: float
@@ -63,13 +63,13 @@ def option(
     label: str = "",
     bounds: Optional[Bounds] = None,
 ) -> Any:
-    """A field of `Settings` that knows all that forms, command line and messages say about it.
+    """A field of `Settings` with the metadata that forms, command line and error messages use.
 
     Parameters
     ----------
-    help : what it does. choices : values to choose from. metavar : of the value in the command's help.
-    form : name of the parameter in Scipion's form; empty where the form has none.
-    label, bounds : of a number: what messages call it, and the values that make sense.
+    help : what it does. choices : allowed values. metavar : name of the value in the command's help.
+    form : name of the parameter in Scipion's form; empty if it is not in the form.
+    label, bounds : of a number: its name in error messages, and its allowed range.
     """
     about = {"help": help, "choices": choices, "metavar": metavar, "form": form, "label": label, "bounds": bounds}
     return field(default=default, metadata=about)
@@ -112,8 +112,8 @@ class Settings:
     dark: Optional[str] = option(None, "Dark reference, subtracted before the gain is applied.", metavar="FILE")
     gain_rot: str = option(
         "none",
-        "Rotate the gain counter-clockwise by this many degrees, seen with row 0 on top; RELION and MotionCor turn the "
-        "other way (their 90 is 270 here).",
+        "Rotate the gain counter-clockwise by this many degrees, seen with row 0 on top; RELION and MotionCor rotate "
+        "clockwise (their 90 is 270 here).",
         GAIN_ROTATIONS,
         form="gainRot",
     )
@@ -126,38 +126,39 @@ class Settings:
     )
     gain_row_order: str = option(
         "auto",
-        "Whether the gain's rows run in the movie's order; auto flips an MRC gain for TIFF and EER movies, "
-        "and a TIFF or dm4 gain for MRC movies.",
+        "Whether the gain's rows are stored in the same order as the movie's or flipped; auto flips an MRC gain for "
+        "TIFF and EER movies, and a TIFF or dm4 gain for MRC movies.",
         GAIN_ROW_ORDERS,
         form="gainRowOrder",
     )
     defect_file: Optional[str] = option(
         None,
-        "Text file of defects: one rectangle 'x y width height' a line, or SerialEM's list of camera defects.",
+        "Text file of defects: one rectangle 'x y width height' per line, or SerialEM's list of camera defects.",
         metavar="FILE",
         form="defectFile",
     )
     defect_map: Optional[str] = option(
-        None, "Image (MRC or TIFF) that is not zero at defect pixels.", metavar="FILE", form="defectMap"
+        None, "Image (MRC or TIFF) that is nonzero at defect pixels.", metavar="FILE", form="defectMap"
     )
     remove_hot_pixels: bool = option(
-        True, "Find hot and dead pixels in the movie itself and replace them.", form="removeHotPixels"
+        True, "Detect hot and dead pixels in each movie and replace them.", form="removeHotPixels"
     )
 
     n_frames: int = option(
         40,
-        "EER only: number of frames that the hardware frames are grouped into; the rest at the end is left out.",
+        "EER only: number of frames into which the hardware frames are grouped; remaining hardware frames at the end "
+        "are left out.",
         form="nFrames",
         label="Number of EER frames",
         bounds=Bounds(2, 100_000),
     )
     eer_sampling: int = option(
-        1, "EER only: render at the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS, form="eerSampling"
+        1, "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS, form="eerSampling"
     )
 
     flip_tiff: bool = option(
         False,
-        "Turn TIFF movies upside down when they are read, as RELION and IMOD do; for polishing in RELION.",
+        "Flip TIFF movies upside down when they are read, as RELION and IMOD do; needed for polishing in RELION.",
         form="flipTiff",
     )
 
@@ -178,29 +179,29 @@ class Settings:
     use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.", form="useAlignToSum")
     sum_frame0: int = option(
         1,
-        "First frame to sum, when it is not the range to align.",
+        "First frame to sum, if the ranges to sum and to align differ.",
         form="sumFrame0",
         label="First frame to sum",
         bounds=Bounds(1, advice="frames are counted from 1", only_if="!use_align_to_sum"),
     )
     sum_frame_n: int = option(
         0,
-        "Last frame to sum; 0 means the last one aligned.",
+        "Last frame to sum, if the ranges to sum and to align differ; 0 means the last aligned frame.",
         form="sumFrameN",
         label="Last frame to sum",
-        bounds=Bounds(0, advice="0 for the last one aligned", only_if="!use_align_to_sum"),
+        bounds=Bounds(0, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
     )
     bin_factor: float = option(
         1.0,
-        "Binning of the micrograph, by cropping its Fourier transform.",
+        "Binning factor of the micrograph; binning crops its Fourier transform.",
         form="binFactor",
         label="Binning factor",
         bounds=Bounds(1, MAX_BIN_FACTOR, advice="1 for no binning"),
     )
     fcrop_factor: float = option(
         1.0,
-        "The same as a fraction, as CryoSPARC names it: the part of the Fourier transform to keep on each axis, 0.5 is "
-        "binning by 2; both factors multiply.",
+        "Binning as in CryoSPARC: fraction of the Fourier transform to keep along each axis, 0.5 bins by 2; applied in "
+        "addition to the binning factor.",
         form="fcropFactor",
         label="F-crop factor",
         bounds=Bounds(0, 1, above=True, advice="1 for no cropping"),
@@ -236,7 +237,7 @@ class Settings:
 
     max_res_for_correlation: float = option(
         0.0,
-        "Resolution in Angstrom to which frames are compared; 0: automatic, mostly 20 to 30 A.",
+        "Resolution in Angstrom up to which frames are compared; 0: automatic, usually 20 to 30 A.",
         metavar="A",
         form="maxResForCorrelation",
         label="Maximum resolution for correlation",
@@ -244,7 +245,7 @@ class Settings:
     )
     max_shift: float = option(
         0.0,
-        "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A and more where frames need it.",
+        "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A, and more for movies that need it.",
         metavar="A",
         form="maxShift",
         label="Maximum shift",
@@ -252,11 +253,11 @@ class Settings:
     )
 
     do_mag_cor: bool = option(
-        False, "Correct magnification distortion, in the same resampling as the motion.", form="doMagCor"
+        False, "Correct magnification distortion in the same interpolation as the motion.", form="doMagCor"
     )
     scale_maj: float = option(
         1.0,
-        "Magnification distortion: stretch along the major axis.",
+        "Magnification distortion: scale along the major axis.",
         metavar="S",
         form="scaleMaj",
         label="Magnification distortion, major scale",
@@ -264,7 +265,7 @@ class Settings:
     )
     scale_min: float = option(
         1.0,
-        "Magnification distortion: stretch along the minor axis.",
+        "Magnification distortion: scale along the minor axis.",
         metavar="S",
         form="scaleMin",
         label="Magnification distortion, minor scale",
@@ -272,7 +273,7 @@ class Settings:
     )
     ang_dist: float = option(
         0.0,
-        "Magnification distortion: angle of the major axis in degrees, from the x axis to higher rows.",
+        "Magnification distortion: angle of the major axis in degrees, from the x axis towards higher rows.",
         metavar="DEG",
         form="angDist",
         label="Angle of the magnification distortion",
@@ -285,14 +286,14 @@ class Settings:
     auto_patches: bool = option(True, "Choose the number of patches from the patch size.", form="autoPatches")
     patches_x: int = option(
         7,
-        "Patches along X, when not automatic.",
+        "Patches along X, if not chosen automatically.",
         form="patchesX",
         label="Patches along X",
         bounds=Bounds(2, 1000, only_if="!auto_patches"),
     )
     patches_y: int = option(
         7,
-        "Patches along Y, when not automatic.",
+        "Patches along Y, if not chosen automatically.",
         form="patchesY",
         label="Patches along Y",
         bounds=Bounds(2, 1000, only_if="!auto_patches"),
@@ -307,33 +308,34 @@ class Settings:
     )
     group_n_frames: int = option(
         3,
-        "Frames averaged into one before patches are compared.",
+        "Number of consecutive frames averaged before patches are compared.",
         form="groupNFrames",
         label="Frames in a group",
         bounds=Bounds(1, 10_000),
     )
     auto_control_points: bool = option(
         True,
-        "Choose the spline's control points from the movie's size; the refinement takes more where that pays.",
+        "Choose the spline's control points from the size of the movie; the refinement adds more if the data support "
+        "them.",
         form="autoControlPoints",
     )
     control_point_x: int = option(
         6,
-        "Control points along X, when not automatic.",
+        "Control points along X, if not chosen automatically.",
         form="controlPointX",
         label="Control points along X",
         bounds=Bounds(MIN_CONTROL_POINTS, 100, only_if="!auto_control_points"),
     )
     control_point_y: int = option(
         6,
-        "Control points along Y, when not automatic.",
+        "Control points along Y, if not chosen automatically.",
         form="controlPointY",
         label="Control points along Y",
         bounds=Bounds(MIN_CONTROL_POINTS, 100, only_if="!auto_control_points"),
     )
     control_point_t: int = option(
         5,
-        "Control points in time, when not automatic.",
+        "Control points in time, if not chosen automatically.",
         form="controlPointT",
         label="Control points in time",
         bounds=Bounds(MIN_CONTROL_POINTS, 1000, only_if="!auto_control_points"),
@@ -341,19 +343,20 @@ class Settings:
 
     do_refinement: bool = option(
         True,
-        "Refine all patches and frames together after the published method; no gives FlexAlign as published.",
+        "Refine the motion of all patches and frames jointly, starting from the result of the published method; "
+        "without it, the motion is estimated as published.",
         form="doRefinement",
     )
 
     do_apply_dose_filter: bool = option(
-        True, "Write a dose-weighted micrograph too; only where the dose per frame is known.", form="doApplyDoseFilter"
+        True, "Also write a dose-weighted micrograph; needs the dose per frame.", form="doApplyDoseFilter"
     )
     do_save_unweighted_mic: bool = option(
-        True, "Write the unweighted micrograph beside the dose-weighted one.", form="doSaveUnweightedMic"
+        True, "Write the unweighted micrograph in addition to the dose-weighted one.", form="doSaveUnweightedMic"
     )
     split_even_odd: bool = option(
         False,
-        "Write the means of the even and of the odd frames too, dose-weighted when the micrograph is.",
+        "Also write micrographs of the even and of the odd frames, dose-weighted if the micrograph is.",
         form="splitEvenOdd",
     )
     do_save_ave_mic: bool = option(True, "Write the motion-corrected micrographs.", form="doSaveAveMic")
@@ -363,21 +366,21 @@ class Settings:
     )
     do_save_ps: bool = option(
         False,
-        "Write the amplitude spectrum for CTF programs, of sums of frames of 4 e/A^2 as in RELION.",
+        "Write the amplitude spectrum for CTF programs, from sums of frames of 4 e/A^2 each as in RELION.",
         form="doSavePs",
     )
     do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.", form="doComputePSD")
-    do_plots: bool = option(True, "Draw trajectory, local motion, power spectrum and thumbnail.")
+    do_plots: bool = option(True, "Write pictures: trajectory, local motion, power spectrum and thumbnail.")
 
     low_memory: bool = option(
         False,
-        "Use less memory and more time: read frames one at a time, make one image after the other.",
+        "Use less memory and more time: read frames one at a time and make the images one after another.",
         form="lowMemory",
     )
 
     @property
     def output_binning(self) -> float:
-        """How many times larger the pixels of the micrograph are than those of the movie."""
+        """Ratio of the micrograph's pixel size to the movie's pixel size."""
         return self.bin_factor / self.fcrop_factor
 
     @property
@@ -390,60 +393,60 @@ class Settings:
             raise SettingsError(" ".join(problems))
 
     def problems(self) -> List[str]:
-        """One sentence for each value that makes no sense, on its own or with another setting."""
+        """One sentence for each value that is out of bounds or contradicts another setting; empty if all are valid."""
         return self._out_of_bounds() or self._contradictions()
 
     def _out_of_bounds(self) -> List[str]:
-        """Values outside of what their `option` declares."""
-        found = []
+        """Values that are not among the choices or not within the bounds of their `option`."""
+        sentences = []
         for setting in dataclasses.fields(self):
             value, about = getattr(self, setting.name), setting.metadata
             bounds: Optional[Bounds] = about["bounds"]
             if about["choices"] is not None and value not in about["choices"]:
                 allowed = ", ".join(map(str, about["choices"]))
-                found.append(f"{setting.name} is {value!r}: choose one of {allowed}.")
+                sentences.append(f"{setting.name} is {value!r}: choose one of {allowed}.")
             if setting.type == "bool" and not isinstance(value, bool):
-                found.append(f"{setting.name} is {value!r}: say yes or no.")
+                sentences.append(f"{setting.name} is {value!r}: give yes or no.")
             if bounds is None or value is None or not self._counts(bounds):
                 continue
             whole = setting.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                found.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
+                sentences.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
             elif not bounds.allow(value):
-                found.append(bounds.sentence(about["label"], value))
-        return found
+                sentences.append(bounds.sentence(about["label"], value))
+        return sentences
 
     def _counts(self, bounds: Bounds) -> bool:
-        """Whether a setting with these bounds has any effect beside the others."""
+        """Whether a setting with these bounds has any effect, given the setting that it depends on."""
         if not bounds.only_if:
             return True
         return bool(getattr(self, bounds.only_if.lstrip("!"))) != bounds.only_if.startswith("!")
 
     def _contradictions(self) -> List[str]:
-        """What is wrong with two settings together, each of which could be right."""
-        found = []
+        """One sentence for each combination of settings that contradict each other."""
+        sentences = []
 
         def check(ok: bool, sentence: str) -> None:
             if not ok:
-                found.append(sentence)
+                sentences.append(sentence)
 
         check(
             not self.do_save_ps or bool(self.dose_per_frame),
-            "Amplitude spectra for CTF programs are sums over frames of 4 e/A^2, but the dose per frame is not known: "
-            "give it, or leave these spectra out.",
+            "Amplitude spectra for CTF programs are computed from sums of frames of 4 e/A^2, but the dose per frame is "
+            "not known: give the dose per frame, or don't write these spectra.",
         )
         ranges = [(self.align_frame0, self.align_frame_n, "align", 1)]
         if not self.use_align_to_sum:
             ranges.append((self.sum_frame0, self.sum_frame_n, "sum", 0))
-        for first, last, what, least in ranges:
+        for first, last, purpose, least in ranges:
             check(
                 last == 0 or last >= first + least,
-                f"Frames to {what} run from {first} to {last}: the last must come after the first.",
+                f"Frames to {purpose} run from {first} to {last}: the last must come after the first.",
             )
         check(
             self.output_binning <= MAX_BIN_FACTOR,
-            f"Binning factor {self.bin_factor:g} and F-crop factor {self.fcrop_factor:g} bin by "
-            f"{self.output_binning:g} together: at most {MAX_BIN_FACTOR:g} makes sense.",
+            f"Binning factor {self.bin_factor:g} and F-crop factor {self.fcrop_factor:g} together bin by "
+            f"{self.output_binning:g}: the largest allowed binning is {MAX_BIN_FACTOR:g}.",
         )
         check(
             self.max_res_for_correlation == 0 or self.max_res_for_correlation >= 2 * self.pixel_size,
@@ -464,7 +467,7 @@ class Settings:
                 f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but there are "
                 f"{self.patches_x} x {self.patches_y}: use more patches or fewer control points.",
             )
-        return found
+        return sentences
 
     def frame_ranges(self, n_frames: int, movie: str) -> Tuple[range, range]:
         """0-based frame ranges to align and to sum in a movie of `n_frames` frames, checked against it."""
@@ -476,8 +479,8 @@ class Settings:
             )
         if len(align) < 2:
             raise SettingsError(
-                f"{movie}: only {len(align)} frame in the range to align: at least 2 are needed (is it an image, or "
-                "a gain reference?)."
+                f"{movie}: only {len(align)} frame is in the range to align, but at least 2 are needed: check that the "
+                "file is a movie and not an image or a gain reference."
             )
         if self.use_align_to_sum:
             return align, align
@@ -488,7 +491,10 @@ class Settings:
                 f"{align.stop} are aligned: sum a part of the aligned range."
             )
         if self.split_even_odd and len(total) < 2:
-            raise SettingsError(f"{movie}: 1 frame is to be summed: it can't be split into even and odd frames.")
+            raise SettingsError(
+                f"{movie}: only 1 frame is to be summed, which can't be split into even and odd frames: sum more "
+                "frames or don't split them."
+            )
         return align, total
 
     def crop_window(self, ny: int, nx: int, movie: str) -> Tuple[slice, slice]:
@@ -508,7 +514,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Settings:
-        """Settings from a saved result or a worker's request; names that this version does not know are an error."""
+        """Settings from a saved result or a worker's request; SettingsError if a name is unknown to this version."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise SettingsError(f"Unknown settings: {', '.join(unknown)}.")

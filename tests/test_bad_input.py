@@ -1,5 +1,5 @@
-"""Bad input through `flexalign align`: one clear sentence that names the file, the other movies go on, nothing is
-half-written.
+"""Bad input for `flexalign align`: one clear sentence names the file, the other movies are aligned, and no incomplete
+result is written.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def nan_pixels(path):
 
 
 def unknown_compression(path):
-    """A valid TIFF whose compression tag, in every page, is one that nobody knows."""
+    """A valid TIFF with an unknown compression tag in every page."""
     write_tiff_movie(str(path), noise())
     with tifffile.TiffFile(str(path)) as tiff:
         at = [page.tags["Compression"].valueoffset for page in tiff.pages]
@@ -149,7 +149,7 @@ def truncated_bz2(path):
 ADVICE = re.compile(
     r"[:;,] (ask|check|choose|convert|copy|give|leave|remove|restore|save|sum|use|write)\b|at least 2 are needed"
 )
-# What makes the file, its ending, a word that the reason must hold.
+# Function that makes the file, ending of its name, a word in the reason.
 BAD = [
     (truncated_mrc, ".mrc", "truncated"),
     (header_only, ".mrcs", "truncated"),
@@ -173,7 +173,7 @@ BAD = [
 
 
 def assert_only_complete_results(folder, *roots) -> None:
-    """Every file belongs to one of these results, lists aside, and each result is whole."""
+    """Every file except for the lists belongs to one of these results, and each result is complete."""
     names = sorted(set(os.listdir(folder)) - {"failed.tsv", "corrected_micrographs.star", "report.html"})
     assert not [n for n in names if not n.startswith(tuple(f"{root}_" for root in roots))]
     for root in roots:
@@ -207,7 +207,7 @@ def test_bad_movies_are_named_and_the_good_ones_go_on(good, tmp_path):
 
 
 @pytest.mark.parametrize("make, ending, word", BAD[:4])
-def test_a_bad_movie_alone_fails_just_so(make, ending, word, tmp_path):
+def test_a_single_bad_movie_fails_in_the_same_way(make, ending, word, tmp_path):
     path = tmp_path / f"alone{ending}"
     make(path)
     done = align([path], tmp_path / "out", "--n-frames", N)
@@ -238,7 +238,7 @@ def test_a_gain_of_another_size_fails_every_movie_with_both_sizes(good, tmp_path
 def test_a_gain_that_is_missing_or_mostly_zero_is_named(good, tmp_path):
     done = align([good], tmp_path / "out", "--gain", tmp_path / "nowhere.mrc")
     assert done.returncode == 2 and "nowhere.mrc: no such file" in done.stderr
-    assert not (tmp_path / "out").exists()  # told before anything begins
+    assert not (tmp_path / "out").exists()  # reported before anything is written
     path = gain(tmp_path, np.s_[: NY // 2], 0)
     done = align([good], tmp_path / "out", "--gain", path)
     assert done.returncode == 1 and f"{path}: 50%" in done.stderr
@@ -282,7 +282,7 @@ def test_a_folder_without_permission_is_named_at_once(good, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 64 kB, room for less than one micrograph, where the system lets us make one."""
+    """A disk of 64 kB, less than one micrograph; skipped where the system does not allow making one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
@@ -317,8 +317,8 @@ def test_a_file_size_limit_leaves_nothing_of_the_result(good, tmp_path):
     assert os.listdir(tmp_path / "out") == ["failed.tsv"]
 
 
-def test_a_movie_that_is_replaced_by_a_shorter_one_while_read_costs_only_itself(good, tmp_path):
-    """Memory-mapped data that vanishes is a bus error: the process dies, the next movie goes on."""
+def test_only_a_movie_that_is_replaced_by_a_shorter_one_while_read_fails(good, tmp_path):
+    """Reading memory-mapped data that is gone is a bus error: the process dies, and the next movie is aligned."""
     from flexalign_plugin.execution.job import Job
     from flexalign_plugin.execution.worker import Worker
     from flexalign_plugin.settings import Settings

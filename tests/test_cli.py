@@ -1,4 +1,4 @@
-"""The command line from end to end on small phantom movies, as a user or a script calls it."""
+"""The whole command line on small phantom movies, as a user or a script calls it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import Truth, field_rms_error
 from flexalign_plugin.settings import Settings
 
+from .signals import default_signals
+
 PHANTOM = "phantom --size 448 384 --frames 8 --pixel-size 3 --dose 4 --drift 5 --local 2".split()
 WRITTEN = ["_aligned_mic.mrc", "_motion.json", "_shifts.star", "_psd.mrc", "_psd.png", "_plot_global.png"]
 
@@ -45,7 +47,7 @@ def parsed(*words) -> Settings:
 
 @pytest.fixture(scope="module")
 def movies(tmp_path_factory):
-    """A movie of each format, seen by an uneven detector; two of MRC."""
+    """A movie of each format from a detector with uneven gain; two MRC movies."""
     folder = tmp_path_factory.mktemp("movies")
     options = {"mrc": "--movies 2", "tiff": "--compression lzw", "eer": "--hardware-frames 3"}
     for name, more in options.items():
@@ -93,20 +95,20 @@ def test_every_setting_is_an_option_and_keeps_its_default():
 
 
 @pytest.mark.parametrize("command", ["align", "tilt-series"])
-def test_the_short_help_is_what_most_need_and_the_full_one_has_every_setting(command, capsys):
-    told = {}
+def test_the_short_help_has_common_settings_and_the_full_help_has_all(command, capsys):
+    helps = {}
     for flag in ("--help", "--help-all"):
         with pytest.raises(SystemExit) as end:
             cli.main([command, flag])
         assert end.value.code == 0
-        told[flag] = capsys.readouterr().out
-    options = {flag: set(re.findall(r"^ +(--[a-z0-9-]+)", text, re.MULTILINE)) for flag, text in told.items()}
+        helps[flag] = capsys.readouterr().out
+    options = {flag: set(re.findall(r"^ +(--[a-z0-9-]+)", text, re.MULTILINE)) for flag, text in helps.items()}
     every = {"--" + name.replace("_", "-") for name in Settings.__dataclass_fields__}
     assert every | {"--output", "--device", "--timeout", "--help-all"} <= options["--help-all"]
     assert {"--pixel-size", "--gain", "--dose-per-frame", "--output", "--help-all"} <= options["--help"]
     assert options["--help"] < options["--help-all"]
-    assert told["--help"].count("\n") < 90 < told["--help-all"].count("\n")
-    assert "local alignment:" in told["--help"] and "default: 300)" in told["--help"]
+    assert helps["--help"].count("\n") < 90 < helps["--help-all"].count("\n")
+    assert "local alignment:" in helps["--help"] and "default: 300)" in helps["--help"]
 
 
 @pytest.mark.parametrize(
@@ -126,20 +128,20 @@ def test_yes_and_no(words, value):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([], "pixel size is not known"),
+        ([], "pixel size is missing"),
         (["--pixel-size", "-1"], "of at least 0.01"),
         (["--pixel-size", "1", "--do-plots", "maybe"], "neither yes nor no"),
         (["--pixel-size", "1", "--max-res-for-correlation", "1"], "use a larger number"),
         (["--pixel-size", "1", "--device", "abacus"], "abacus"),
         (["--pixel-size", "1", "--threads", "0"], "not above 0"),
-        (["--pixel-size", "1", "--threads", "two"], "no whole number"),
-        (["--pixel-size", "1", "--timeout", "0"], "no number above 0"),
+        (["--pixel-size", "1", "--threads", "two"], "not a whole number"),
+        (["--pixel-size", "1", "--timeout", "0"], "not a number above 0"),
         (["--pixel", "1"], "unrecognized arguments"),
         (["--do-save-movi", "yes"], "(did you mean --do-save-movie?). See flexalign align --help."),
         (["--settings", "nowhere.json"], "nowhere.json: can't be read"),
     ],
 )
-def test_options_that_make_no_sense_end_with_status_2(words, sentence, tmp_path):
+def test_options_that_are_invalid_end_with_status_2(words, sentence, tmp_path):
     done = run("align", "m.mrc", "--output", "o", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr and "Traceback" not in done.stderr
@@ -154,7 +156,7 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     for text, sentence in (
         ('{"pixelSize": 1}', "pixelSize"),
         ("[1]", "no settings"),
-        ("{", "no JSON"),
+        ("{", "not a JSON"),
         ('{"pixel_size": "wide"}', "a_motion.json"),
     ):
         path.write_text(text)
@@ -162,7 +164,7 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
             parsed("--settings", str(path))
 
 
-def test_output_that_nobody_reads_on_ends_quietly():
+def test_a_closed_pipe_ends_the_command_quietly():
     command = f"{sys.executable} -m flexalign_plugin info | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=_child_environment(), timeout=60)
     assert (done.stdout, done.stderr) == ("1\n", "")
@@ -204,7 +206,7 @@ def test_several_movies_machine_readable_with_names_kept_apart(movies, tmp_path)
     written = [r["files"]["micrograph"] for r in results]
     assert len(set(written)) == 3 and all(os.path.exists(path) for path in written)
     assert not list(out.glob("*.png.part")) and not (out / "failed.tsv").exists()
-    # The one that is the same movie by another name gives the same bytes but for its name.
+    # The same movie under another name gives the same bytes, except for the name.
     assert len(results[0]["shifts_px"]) == 8 and results[1]["shifts_px"] == results[2]["shifts_px"]
 
 
@@ -218,7 +220,7 @@ def test_a_failed_movie_is_listed_and_the_list_goes_when_it_succeeds(movies, tmp
     assert lines[0].split("\t") == ["id", "movie", "reason"]
     assert lines[1].split("\t")[:2] == ["1", str(late)] and "no such file" in lines[1]
     assert (tmp_path / "out" / "mrc_0001_motion.json").exists()
-    # Another run into the same folder, as jobs of a queue do, leaves the line alone.
+    # Another run into the same folder, as with queue jobs, keeps the line.
     assert run("align", movies / "mrc_0002.mrc", *words[3:], cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "failed.tsv").read_text().splitlines() == lines
     late.symlink_to(movies / "mrc_0002.mrc")
@@ -226,7 +228,7 @@ def test_a_failed_movie_is_listed_and_the_list_goes_when_it_succeeds(movies, tmp
     assert not (tmp_path / "out" / "failed.tsv").exists()
 
 
-def test_a_movie_that_exceeds_its_time_is_given_up(movies, tmp_path):
+def test_a_movie_that_exceeds_the_time_limit_fails(movies, tmp_path):
     done = run("align", movies / "mrc_0001.mrc", "--output", "o", "--pixel-size", 3, "--timeout", 0.01, cwd=tmp_path)
     assert done.returncode == 1
     assert "mrc_0001.mrc: gave no result within 0.01 s" in done.stderr
@@ -263,6 +265,7 @@ def test_interrupting_leaves_nothing_behind(movies, tmp_path, n_movies, number):
         env=_child_environment(),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=default_signals,
     )
     assert wait_until(lambda: (tmp_path / "out").exists())
     time.sleep(1.0)
@@ -291,7 +294,7 @@ def test_no_scipion_is_loaded(movies, tmp_path):
 # -------------------------------------------------------------------------------------------------- phantom and info
 
 
-def test_phantom_command_writes_what_it_says(tmp_path, capsys):
+def test_phantom_command_writes_the_files_that_it_prints(tmp_path, capsys):
     words = "phantom --kind grid --doming 0.5 --size 128 96 --frames 4 --format tiff --gain mrc --seed 3".split()
     assert cli.main([*words, "--output", str(tmp_path), "--name", "g"]) == 0
     printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
@@ -308,24 +311,24 @@ def test_phantom_command_writes_what_it_says(tmp_path, capsys):
         ("--band-limit 1", 2, "change band limit"),
         ("--compression lzw", 2, "for TIFF only"),
         ("--size 32 32 --local 20", 2, "folds"),
-        ("--dose 0", 2, "no number above 0"),
+        ("--dose 0", 2, "not a number above 0"),
     ],
 )
-def test_phantoms_that_make_no_sense(words, status, sentence, tmp_path):
+def test_phantoms_that_are_invalid(words, status, sentence, tmp_path):
     done = run("phantom", "--size", 64, 64, "--frames", 2, "--output", tmp_path, *words.split())
     assert done.returncode == status
     assert sentence in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
 
 
-def test_info_says_what_will_be_used():
+def test_info_prints_which_device_will_be_used():
     done = run("info")
     assert done.returncode == 0, done.stderr
     assert np.__version__ in done.stdout and "will be used  cpu" in done.stdout
 
 
 def test_outputs_for_microscopists(tmp_path):
-    """Weighted, halves, 16 bits, F-crop and spectra from one movie; pairs for a denoiser from the first only."""
+    """Dose weighting, even and odd frames, 16-bit floats, F-crop and spectra; denoiser pairs of the first movie."""
     import mrcfile
 
     for name in "ab":
@@ -363,15 +366,15 @@ def test_outputs_for_microscopists(tmp_path):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--do-apply-dose-filter"], "Dose weighting needs the dose of a frame: give it with --dose-per-frame"),
+        (["--do-apply-dose-filter"], "Dose weighting needs the dose per frame: give it with --dose-per-frame"),
         (["--dose-per-frame", "-1"], "Dose per frame is -1"),
         (["--fcrop-factor", "1.5"], "F-crop factor is 1.5"),
         (["--fcrop-factor", "0"], "F-crop factor is 0"),
-        (["--fcrop-factor", "0.1", "--bin-factor", "2"], "bin by 20 together"),
+        (["--fcrop-factor", "0.1", "--bin-factor", "2"], "together bin by 20"),
         (["--do-save-ps"], "the dose per frame is not known"),
     ],
 )
-def test_output_options_that_make_no_sense(words, sentence, tmp_path):
+def test_output_options_that_are_invalid(words, sentence, tmp_path):
     done = run("align", "m.mrc", "--output", str(tmp_path), "--pixel-size", "1", *words)
     assert done.returncode == 2 and sentence in done.stderr
 

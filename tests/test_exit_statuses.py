@@ -1,4 +1,4 @@
-"""One table of exit statuses for all commands (docs/command_line.md), and a sentence for whatever goes wrong."""
+"""Exit statuses and error messages of all commands (docs/command_line.md)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory):
 
 
 ALIGN = "align m.mrc --output OUT --pixel-size 1 --no-do-local-alignment --no-do-plots "
-STATUSES = [  # of every command: right and wrong input, the status, and what is told
+STATUSES = [  # for every command: right and wrong input, the status, and a part of the output
     (ALIGN + "--gain gain.mrc", 0, "m.mrc: moved"),
     ("align nowhere.mrc --output OUT --pixel-size 1", 1, "nowhere.mrc: no such file: check"),
     ("align text --output OUT --pixel-size 1", 1, "text: its content is neither MRC"),
@@ -48,19 +48,19 @@ STATUSES = [  # of every command: right and wrong input, the status, and what is
     (ALIGN + "--dark empty", 2, "empty: is a folder: give a file inside it"),
     (ALIGN + "--defect-map nowhere.mrc", 2, "nowhere.mrc: no such file: check"),
     (ALIGN + "--defect-file gain.mrc", 2, "gain.mrc: is no text file: give lines"),
-    (ALIGN + "--settings text", 2, "text: is no JSON file"),
+    (ALIGN + "--settings text", 2, "text: is not a JSON file"),
     (ALIGN + "@nowhere.txt", 2, "nowhere.txt: can't be read (No such file or directory): check the name after @"),
-    (ALIGN + "@binary", 2, "the file given with @ is no text: write"),
+    (ALIGN + "@binary", 2, "the file given with @ is not a text file: it must"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1", 1, "nowhere.mrc: no such file: check"),
     ("tilt-series nowhere.mdoc --output OUT --pixel-size 1", 2, "nowhere.mdoc: can't be read (No such file"),
-    ("tilt-series text --output OUT --pixel-size 1", 2, "text: holds no section"),
+    ("tilt-series text --output OUT --pixel-size 1", 2, "text: contains no section"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1 --gain nowhere.mrc", 2, "nowhere.mrc: no such file: check"),
     ("tilt-series t.mdoc --output OUT --pixel-size 1 --device abacus", 2, "There is no device 'abacus': choose"),
     ("align m.mrc --pixel-size 1 --output=", 2, "--output: the name is empty: give a folder"),
     ("report . --output OUT/r.html", 0, "r.html: 1 movie, 0 failed"),
     ("report . --output text/r.html", 1, "text: can't be written because"),
     ("report nowhere", 2, "nowhere: can't be read (No such file or directory): give the folder"),
-    ("report empty", 2, "empty: holds no results: give the output folder"),
+    ("report empty", 2, "empty: contains no results: give the output folder"),
     ("trace a_motion.json --coords in.txt --output OUT/t.star", 0, "1 of 2 particles are outside"),
     ("trace a_motion.json --coords out.txt --output OUT/t.star", 1, "1 of 1 particles are outside"),
     ("trace a_motion.json --coords in.txt --output text/t.star", 1, "text: can't be written because"),
@@ -74,10 +74,10 @@ STATUSES = [  # of every command: right and wrong input, the status, and what is
     ("phantom --size 64 64 --frames 2 --output text", 1, "text: can't be written because"),
     ("phantom --size 1 1 --frames 2 --output OUT", 2, "--size 1 1: give at least"),
     ("phantom --size 64 64 --drift 1e9 --output OUT", 2, "the motion is larger than the frame"),
-    ("phantom --size 64 64 --local nan --output OUT", 2, "'nan' is no number"),
+    ("phantom --size 64 64 --local nan --output OUT", 2, "'nan' is not a number"),
     ("phantom --size 64 64 --dose 1e9 --output OUT", 2, "--dose 1e+09: give at most 200"),
     ("phantom --size 64 64 --seed 99999999999999999999 --output OUT", 2, "--seed 99999999999999999999: give"),
-    ("tune --device cpu --size 64 64 --frames 2", 2, "--device cpu: sizes are found on one GPU"),
+    ("tune --device cpu --size 64 64 --frames 2", 2, "--device cpu: sizes are measured on one GPU"),
     ("batch nowhere.json", 2, "nowhere.json: can't be read (No such file or directory)"),
     ("info --pixel-size 1", 2, "unrecognized arguments"),
 ]

@@ -1,4 +1,4 @@
-"""Promise: a final name is either absent, the old file, or the complete new one; failures are one clear sentence."""
+"""Atomic writing: a final name is missing, the old file, or the complete new one; errors are one clear sentence."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_missing_folders_are_created(tmp_path):
 
 def test_file_in_the_way_of_the_folder(tmp_path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(OutputError, match="/a: .*a file of this name is in the way"):
+    with pytest.raises(OutputError, match="/a: .*there is a file with the name of the folder"):
         prepare_folder(str(tmp_path / "a"))
     with pytest.raises(OutputError, match="/a/b: .*is a file, not a folder"):
         prepare_folder(str(tmp_path / "a" / "b"))
@@ -73,7 +73,7 @@ def test_file_in_the_way_of_the_folder(tmp_path):
 def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o555)
     try:
-        with pytest.raises(OutputError, match="you may not write there"):
+        with pytest.raises(OutputError, match="you have no permission to write there"):
             prepare_folder(str(tmp_path))
     finally:
         tmp_path.chmod(0o755)
@@ -82,7 +82,10 @@ def test_folder_without_permission(tmp_path):
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.EACCES, "x.mrc: can't be written because you may not write there: change the folder's permissions or "),
+        (
+            errno.EACCES,
+            "x.mrc: can't be written because you have no permission to write there: change the folder's permissions",
+        ),
         (errno.EROFS, "x.mrc: can't be written because the disk is mounted read-only: choose another output folder."),
         (errno.EIO, "x.mrc: can't be written because Input/output error: choose another output folder."),
     ],

@@ -11,7 +11,7 @@ from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 
 def test_a_name_in_the_form_is_the_field_in_camel_case():
-    """So that form, command line and saved results say the same thing; only an acronym keeps its capitals."""
+    """Form, command line and saved results use the same names; only acronyms keep their capitals."""
     for form, field in FIELDS_OF_FORM.items():
         assert form.lower() == field.replace("_", "").lower()
         assert form[0].islower()
@@ -55,7 +55,7 @@ def test_unknown_names_are_refused():
         ({"auto_control_points": False, "auto_patches": False, "patches_x": 3}, "more patches or fewer control points"),
     ],
 )
-def test_values_that_make_no_sense(values, words):
+def test_invalid_values_are_refused(values, words):
     with pytest.raises(SettingsError, match=words):
         Settings(**values)
 
@@ -64,21 +64,21 @@ NUMBERS = [field for field in dataclasses.fields(Settings) if field.metadata["bo
 
 
 def counting(name):
-    """Other settings with which this one counts."""
+    """Values of other settings with which this setting has an effect."""
     only_if = Settings.__dataclass_fields__[name].metadata["bounds"].only_if
     return {only_if.lstrip("!"): not only_if.startswith("!")} if only_if else {}
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "7", True, [1]])
-def test_what_is_no_finite_number_is_refused(field, value):
+def test_values_that_are_not_finite_numbers_are_refused(field, value):
     with pytest.raises(SettingsError, match=f"^{re.escape(field.metadata['label'])} is "):
         Settings(**{**counting(field.name), field.name: value})
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_declared_bounds_hold_at_both_ends(field):
-    """The bounds themselves are allowed, the next number is not; what two settings forbid together is another test."""
+    """The bounds themselves are allowed, the next number is not. Contradicting settings are in another test."""
     bounds = field.metadata["bounds"]
     step = 1 if field.type == "int" else 1e-6
     inside, outside = (
@@ -94,13 +94,13 @@ def test_declared_bounds_hold_at_both_ends(field):
             Settings(**{**counting(field.name), field.name: type(step)(value)})
 
 
-def test_a_value_that_does_not_count_is_not_looked_at():
+def test_a_value_without_effect_is_not_checked():
     assert Settings(scale_maj=102.0).scale_maj == 102.0
     assert Settings(sum_frame0=0).sum_frame0 == 0
     assert Settings(patches_x=0, control_point_t=1).patches_x == 0
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(SettingsError, match="Pixel size.*Maximum shift"):
         Settings(pixel_size=-1, max_shift=-1)
 

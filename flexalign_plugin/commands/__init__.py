@@ -1,6 +1,6 @@
-"""The commands of `flexalign`, one module each: `add(commands)` gives it its parser and the function that runs it.
+"""The subcommands of `flexalign`, one module each: `add(commands)` adds its parser and the function that runs it.
 
-Nothing heavy is imported before it is known what to do, so that `--help` answers at once.
+Large modules are imported only when a command runs, so that `--help` is fast.
 """
 
 from . import align, batch, gain, info, phantom, report, tilt_series, trace, tune

@@ -1,4 +1,4 @@
-"""`flexalign align`: the options, which are the fields of `Settings`, and what they become."""
+"""`flexalign align`: its options, one for each field of `Settings`, and running the alignment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
+from ..result_files import MOTION
 from ..settings import Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
 
-# Headings in `flexalign align --help`: each stands before the setting named and those that follow it.
+# Headings in `flexalign align --help`: {first setting below the heading: heading}.
 HEADINGS = {
     "pixel_size": "microscope",
     "gain": "gain, dark and defects",
@@ -24,10 +25,10 @@ HEADINGS = {
     "max_res_for_correlation": "alignment",
     "do_mag_cor": "magnification distortion",
     "do_local_alignment": "local alignment",
-    "do_apply_dose_filter": "what is written",
-    "low_memory": "how it is computed",
+    "do_apply_dose_filter": "output",
+    "low_memory": "computation",
 }
-# Settings in the short help: what most people need. All others are in `--help-all`.
+# Settings in the short help: those that most users need. `--help-all` lists all.
 COMMON_SETTINGS = (
     ("help", "pixel_size", "voltage", "dose_per_frame")
     + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_sampling")
@@ -36,10 +37,12 @@ COMMON_SETTINGS = (
 )
 COMMON_OPTIONS = ("output", "settings", "device", "threads", "only_process", "json", "quiet")
 DEVICE_HELP = (
-    "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the cpu until the GPU "
-    "part has been tried on hardware (default: auto)"
+    "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
+    "part has been tested on hardware (default: auto)"
 )
-FAILURE_HELP = "what a movie does that no GPU can align: fail (error) or go to the cpu (default: error)"
+FAILURE_HELP = "movies that no GPU can align fail (error) or are aligned on the CPU (cpu) (default: error)"
+SETTINGS_HELP = "take the settings of an earlier result (_motion.json); options on the command line have precedence"
+QUIET_HELP = "print only failures"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
 DENOISER_PAIRS = 200
@@ -50,24 +53,36 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "align",
         help="align movies and write motion-corrected micrographs",
-        description="Align movies (MRC, MRC.BZ2, MRC.GZ, TIFF, EER) and write the results directly into one folder.",
+        description="Align movies (MRC, MRC.BZ2, MRC.GZ, TIFF, EER) and write the results into one folder.",
         usage="%(prog)s MOVIE [MOVIE ...] --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every movie succeeded, 1 some failed (see failed.tsv in the output folder), "
-        "2 wrong options, or gain, dark or defects can't be read; 130 interrupted.",
+        "2 invalid options, or gain, dark or defects can't be read; 130 interrupted.",
         fromfile_prefix_chars="@",
-        allow_abbrev=False,  # a script must not change its meaning when an option is added
+        allow_abbrev=False,  # an abbreviation in a script could become ambiguous when an option is added
     )
     option = parser.add_argument
-    option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one a line")
-    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
-    option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
+    option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one per line")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder for the results, created if missing")
+    option("--settings", metavar="FILE", help=SETTINGS_HELP)
     add_computing(parser)
-    option("--spherical-aberration", type=float, default=2.7, metavar="MM", help="for RELION's list (default: 2.7)")
-    option("--amplitude-contrast", type=float, default=0.1, metavar="W", help="for RELION's list (default: 0.1)")
+    option(
+        "--spherical-aberration",
+        type=float,
+        default=2.7,
+        metavar="MM",
+        help="spherical aberration in mm, written to corrected_micrographs.star (default: 2.7)",
+    )
+    option(
+        "--amplitude-contrast",
+        type=float,
+        default=0.1,
+        metavar="W",
+        help="amplitude contrast, written to corrected_micrographs.star (default: 0.1)",
+    )
     option(
         "--no-corrected-star",
         action="store_true",
-        help="don't write RELION's list corrected_micrographs.star at the end, which holds all results in the folder",
+        help="don't write corrected_micrographs.star, RELION's list of all micrographs in the folder, at the end",
     )
     option("--only-process", type=count, metavar="N", help="align only the first N movies")
     option(
@@ -77,29 +92,30 @@ def add(commands: Any) -> None:
         const=DENOISER_PAIRS,
         default=0,
         metavar="N",
-        help=f"split even and odd frames of the first N movies only, to train a denoiser (N: {DENOISER_PAIRS})",
+        help="also write micrographs of the even and of the odd frames for the first N movies, to train a denoiser "
+        f"(default of N: {DENOISER_PAIRS})",
     )
-    option("--json", action="store_true", help="one JSON line a movie on standard output, nothing else there")
-    option("--no-report", action="store_true", help="write no report.html (written after more than one movie)")
-    option("--quiet", action="store_true", help="say only what failed")
+    option("--json", action="store_true", help="print only one line of JSON per movie to standard output")
+    option("--no-report", action="store_true", help="don't write report.html (written after more than one movie)")
+    option("--quiet", action="store_true", help=QUIET_HELP)
     add_settings(parser)
     shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
     parser.set_defaults(run=_align)
 
 
 def add_computing(parser: Any) -> None:
-    """Options that say what computes; `compute_of` reads them."""
+    """Add the options for devices, threads and time limit; `compute_of` reads them."""
     option = parser.add_argument
     option("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
-    option("--gpu-memory", type=positive, metavar="GB", help="most memory of each GPU that may be used (default: all)")
-    option("--no-fft-tuning", action="store_true", help="do not search for the fastest FFT sizes of a GPU")
-    option("--threads", type=count, metavar="N", help="CPU threads (default: all that may be used)")
-    option("--timeout", type=positive, metavar="S", help="give a movie up after so many seconds (default: never)")
+    option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
+    option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
+    option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
+    option("--timeout", type=positive, metavar="S", help="time limit per movie in seconds (default: none)")
 
 
 def compute_of(args: argparse.Namespace) -> Compute:
-    """What computes; SettingsError where a name is no device's."""
+    """Devices, threads and memory from the options; SettingsError if a name is not that of a device."""
     from ..execution.devices import Compute, device_names
 
     return Compute(
@@ -112,7 +128,7 @@ def compute_of(args: argparse.Namespace) -> Compute:
 
 
 def add_settings(parser: Any) -> None:
-    """An option for each field of `Settings`; `settings_of` reads them."""
+    """Add an option for each field of `Settings`; `settings_of` reads them."""
     group: Any = parser
     for name, setting in Settings.__dataclass_fields__.items():
         if name in HEADINGS:
@@ -121,45 +137,48 @@ def add_settings(parser: Any) -> None:
 
 
 def _add_setting(group: Any, name: str, setting: Any) -> None:
-    """Option of one field of `Settings`. Not given, it leaves no trace: a settings file may have the value."""
+    """Add the option of one field of `Settings`; if it is not given, the value may come from the settings file."""
     flag = "--" + name.replace("_", "-")
     kind = str(setting.type).replace("Optional[", "").rstrip("]")
-    what, choices = setting.metadata["help"].rstrip("."), setting.metadata["choices"]
+    help_text, choices = setting.metadata["help"].rstrip("."), setting.metadata["choices"]
     metavar = None if choices else setting.metadata["metavar"] or METAVARS[kind]
     common = {"dest": name, "default": argparse.SUPPRESS}
     if kind == "bool":
-        default = f"yes; {flag.replace('--', '--no-', 1)} for no" if setting.default else "no"
-        what = f"{what} (default: {default})".replace("%", "%%")
-        group.add_argument(flag, nargs="?", const=True, type=_yes_or_no, metavar=metavar, help=what, **common)
+        default = f"yes; off with {flag.replace('--', '--no-', 1)}" if setting.default else "no"
+        help_text = f"{help_text} (default: {default})".replace("%", "%%")
+        group.add_argument(flag, nargs="?", const=True, type=_yes_or_no, metavar=metavar, help=help_text, **common)
         negation = flag.replace("--", "--no-", 1)
         group.add_argument(negation, action="store_const", const=False, help=argparse.SUPPRESS, **common)
         return
     if name == "pixel_size":
-        what += " (required)"
+        help_text += " (required)"
     elif setting.default is not None:
-        what += f" (default: {setting.default:g})" if kind == "float" else f" (default: {setting.default})"
-    group.add_argument(flag, type=KINDS[kind], choices=choices, metavar=metavar, help=what.replace("%", "%%"), **common)
+        help_text += f" (default: {setting.default:g})" if kind == "float" else f" (default: {setting.default})"
+    help_text = help_text.replace("%", "%%")
+    group.add_argument(flag, type=KINDS[kind], choices=choices, metavar=metavar, help=help_text, **common)
 
 
 def _yes_or_no(text: str) -> bool:
     if text.lower() not in YES:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no; names of movies go before such options")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither yes nor no: give yes or no, and write the names of the movies before this option"
+        )
     return YES[text.lower()]
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Defaults, overruled by the settings file, overruled by the options that were given."""
+    """Settings from the options; those not given are taken from the settings file, else they have their defaults."""
     values = _settings_file(args.settings) if args.settings else {}
     given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
     for name in ("gain", "dark", "defect_file", "defect_map"):
-        if given.get(name):  # so that the result's settings serve from any folder
+        if given.get(name):  # so that the saved settings can be used from any folder
             given[name] = os.path.abspath(given[name])
     values.update(given)
     if "pixel_size" not in values:
-        raise SettingsError("The pixel size is not known: give it with --pixel-size, in Angstrom.")
+        raise SettingsError("The pixel size is missing: give it with --pixel-size, in Angstrom.")
     settings = Settings.from_dict(values)
     if given.get("do_apply_dose_filter") and not settings.is_dose_weighted:
-        raise SettingsError("Dose weighting needs the dose of a frame: give it with --dose-per-frame, in e/A^2.")
+        raise SettingsError("Dose weighting needs the dose per frame: give it with --dose-per-frame, in e/A^2.")
     return settings
 
 
@@ -170,19 +189,19 @@ def _settings_file(path: str) -> Dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:
-        raise SettingsError(f"{path}: is no JSON file ({error}): give the _motion.json of a result.") from error
+        raise SettingsError(f"{path}: is not a JSON file ({error}): give the {MOTION} of a result.") from error
     values = values.get("settings", values) if isinstance(values, dict) else None
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: holds no settings: give the _motion.json of a result.")
+        raise SettingsError(f"{path}: contains no settings: give the {MOTION} of a result.")
     try:
         return Settings.from_dict(values).to_dict()
     except SettingsError as error:
-        raise SettingsError(f"{path}: {error} Give the _motion.json of a result.") from error
+        raise SettingsError(f"{path}: {error} Give the {MOTION} of a result.") from error
 
 
 def _align(args: argparse.Namespace) -> int:
     settings = settings_of(args)
-    # The aligner has threads of its own; must be set before NumPy is loaded.
+    # The aligner uses its own threads, so BLAS must use one only. Must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ..movies.corrections import check_files
     from ..runs.console import Report
@@ -190,7 +209,7 @@ def _align(args: argparse.Namespace) -> int:
 
     check_files(settings)
 
-    # A queue ends jobs with this signal: clean up as after Ctrl-C.
+    # Queues end jobs with SIGTERM: clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = Report(json_lines=args.json, quiet=args.quiet)
     movies = args.movies[: args.only_process]

@@ -1,4 +1,4 @@
-"""`flexalign batch`: the movies of one job of a queue."""
+"""`flexalign batch`: aligns the movies of one queue job."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .values import SOME_FAILED, SUCCESS
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "batch",
-        help="align the movies of a request file, as a job of a queue (written by the Scipion protocol)",
-        description="Align the movies of a request file and write next to it what became of each. The Scipion protocol "
-        "writes such files when its steps go to a queue; nobody needs to run this by hand.",
+        help="align the movies of one queue job (called by the Scipion protocol)",
+        description="Align the movies of a request file and write their results to a file next to it. The Scipion "
+        "protocol writes the request and runs this command when its steps go to a queue; users do not need it.",
         epilog="Exit status: 0 every movie succeeded, 1 some failed, 2 the request can't be read, 130 ended by the "
         "queue.",
         allow_abbrev=False,
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def _batch(args: argparse.Namespace) -> int:
     # Must be set before NumPy is loaded, see `align`.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # A queue ends jobs with this signal: say so, and clean up.
+    # Queues end jobs with SIGTERM: clean up as after Ctrl-C, and note it in the answer.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from ..execution.queue_job import run_request
 

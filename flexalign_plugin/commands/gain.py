@@ -1,4 +1,4 @@
-"""`flexalign gain`: which way round a gain reference fits movies."""
+"""`flexalign gain`: determines the orientation of a gain reference."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .values import SOME_FAILED, SUCCESS, count
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "gain",
-        help="find the orientation of a gain reference",
-        description="Rank all rotations and flips of a gain reference, and whether it multiplies or divides, by how "
-        "well it explains the sum of the raw frames. Give movies that are not gain-corrected.",
-        epilog="Exit status: 0 one way is clearly best, 1 it can't be told, 2 wrong options or files.",
+        help="determine the orientation of a gain reference",
+        description="Rank all rotations and flips of a gain reference, each multiplying or dividing, by how well it "
+        "explains the sum of the raw frames. The movies must not be gain-corrected.",
+        epilog="Exit status: 0 one orientation is clearly the best, 1 none is, 2 invalid options or files.",
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("movies", nargs="+", metavar="MOVIE", help="raw movie; several of the same camera tell more than one")
+    option("movies", nargs="+", metavar="MOVIE", help="raw movie; several movies of one camera give a clearer result")
     option("--gain", required=True, metavar="FILE", help="gain reference (MRC, TIFF, EER .gain or dm4)")
     option("--gain-row-order", choices=("auto", "same", "flipped"), default="auto", help="as for align")
-    option("--n-frames", type=count, metavar="N", default=10, help="EER movies: frames to group into (default: 10)")
-    option("--eer-sampling", type=int, choices=(1, 2, 4), default=1, help="EER movies: rendering (default: 1)")
+    option("--n-frames", type=count, metavar="N", default=10, help="EER only: as for align (default: 10)")
+    option("--eer-sampling", type=int, choices=(1, 2, 4), default=1, help="EER only: as for align (default: 1)")
     parser.set_defaults(run=_gain)
 
 
@@ -43,7 +43,9 @@ def _gain(args: argparse.Namespace) -> int:
     for path in args.movies[1:]:
         with open_movie(path, settings) as movie:
             if movie.shape[1:] != total.shape:
-                raise CorrectionError(f"{path}: its frames have another size than those of {args.movies[0]}: omit it.")
+                raise CorrectionError(
+                    f"{path}: its frames are not of the same size as those of {args.movies[0]}: leave this movie out."
+                )
             total += raw_sum(movie)
     with open_movie(args.movies[0], settings) as movie:
         verdict = find_orientation(movie, total, settings)

@@ -1,4 +1,4 @@
-"""`flexalign info`: versions, processor and devices, and what will be used."""
+"""`flexalign info`: prints versions, processor and devices, and which device will be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .values import SUCCESS
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("info", help="versions, processor and devices, and what will be used")
+    parser = commands.add_parser("info", help="print versions, processor and devices, and which is used")
     parser.set_defaults(run=_info)
 
 
@@ -36,6 +36,6 @@ def _info(args: argparse.Namespace) -> int:
     backend: Any = select_backend("auto")
     print(
         f"will be used  {backend.name}, {backend.threads} threads, unless --device names a GPU: the GPU part has not "
-        "been tried on hardware yet"
+        "been tested on hardware yet"
     )
     return SUCCESS

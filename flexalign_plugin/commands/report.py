@@ -1,4 +1,4 @@
-"""`flexalign report`: a folder of results as one HTML file."""
+"""`flexalign report`: writes an HTML report of a folder of results."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .values import SUCCESS, whole
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
-        help="show a folder of results as one HTML file",
-        description="Write what a folder of results holds (of flexalign align, or a protocol's extra folder) as one "
-        "HTML file that any browser or phone shows and that needs no network.",
-        epilog="Exit status: 0 the report is written, 1 it can't be written, 2 the folder holds no results.",
+        help="write an HTML report of a folder of results",
+        description="Write a report of a folder of results (of flexalign align, or a protocol's extra folder) as one "
+        "HTML file that opens in any browser and needs no network.",
+        epilog="Exit status: 0 the report is written, 1 it can't be written, 2 the folder contains no results.",
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("results", metavar="RESULTS_DIR", help="folder of the results")
-    option("--output", metavar="FILE", help="the report (default: report.html in the folder)")
+    option("--output", metavar="FILE", help="file to write (default: report.html in RESULTS_DIR)")
     option(
         "--pictures",
         type=whole,
         default=40,
         metavar="N",
-        help="movies whose pictures are inside the file, the newest and those that most need a look, about 50 kB each; "
-        "the others are linked (default: 40)",
+        help="number of movies whose pictures are stored in the report, about 50 kB each: the newest and those with "
+        "the most warnings; pictures of the others are linked (default: 40)",
     )
     parser.set_defaults(run=_report)
 
@@ -39,7 +39,7 @@ def _report(args: argparse.Namespace) -> int:
 
     path = args.output or os.path.join(args.results, REPORT)
     if not holds_results(args.results):
-        raise SettingsError(f"{args.results}: holds no results: give the output folder of flexalign align.")
+        raise SettingsError(f"{args.results}: contains no results: give the output folder of flexalign align.")
     run = write_report(args.results, path, detailed=args.pictures)
     for sentence in run.unreadable:
         print(f"left out: {sentence}")

@@ -1,4 +1,4 @@
-"""`flexalign tilt-series`: the movies of a tilt series, and their stacks."""
+"""`flexalign tilt-series`: aligns the movies of a tilt series and makes stacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any
 
-from .align import COMMON_SETTINGS, add_computing, add_settings, compute_of, settings_of
+from .align import COMMON_SETTINGS, QUIET_HELP, SETTINGS_HELP, add_computing, add_settings, compute_of, settings_of
 from .values import SOME_FAILED, SUCCESS, folder, shorten_help
 
 
@@ -15,23 +15,26 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "tilt-series",
         help="align the movies of a tilt series and make stacks",
-        description="Align the movie of every tilt that SerialEM's .mdoc names, with its dose, and put the micrographs "
-        "into stacks with their angles. A tilt that fails is listed and left out.",
+        description="Align the movie of every tilt in SerialEM's .mdoc, with the dose stated there, and write the "
+        "micrographs as stacks with their tilt angles. Tilts that fail are listed and left out of the stacks.",
         usage="%(prog)s MDOC --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every tilt succeeded, 1 some failed (see <series>_failed.tsv in the output folder), "
-        "2 wrong options, or the .mdoc, gain, dark or defects can't be read; 130 interrupted.",
+        "2 invalid options, or the .mdoc, gain, dark or defects can't be read; 130 interrupted.",
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("mdoc", metavar="MDOC", help="the tilt series' .mdoc")
-    option("--movies", metavar="DIR", help="folder of the movies (default: that of the .mdoc)")
-    option("--output", required=True, type=folder, metavar="DIR", help="folder of the results, made if it is missing")
+    option("mdoc", metavar="MDOC", help=".mdoc file of the tilt series")
+    option("--movies", metavar="DIR", help="folder of the movies (default: the folder of MDOC)")
+    option("--output", required=True, type=folder, metavar="DIR", help="folder for the results, created if missing")
     option(
-        "--order", choices=("tilt", "mdoc"), default="tilt", help="order of the stacks: by angle (default) or MDOC's"
+        "--order",
+        choices=("tilt", "mdoc"),
+        default="tilt",
+        help="order of the images in the stacks: by tilt angle (tilt) or as in MDOC (mdoc) (default: tilt)",
     )
-    option("--settings", metavar="FILE", help="settings of an earlier result (_motion.json); options given here win")
+    option("--settings", metavar="FILE", help=SETTINGS_HELP)
     add_computing(parser)
-    option("--quiet", action="store_true", help="say only what failed")
+    option("--quiet", action="store_true", help=QUIET_HELP)
     add_settings(parser)
     shorten_help(parser, ("movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
     parser.set_defaults(run=_tilt_series)
@@ -58,6 +61,6 @@ def _tilt_series(args: argparse.Namespace) -> int:
         args.timeout,
     )
     if not args.quiet:
-        for what, path in files.items():
-            print(f"{what}: {path}")
+        for kind, path in files.items():
+            print(f"{kind}: {path}")
     return SOME_FAILED if failed else SUCCESS

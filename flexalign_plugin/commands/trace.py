@@ -1,4 +1,4 @@
-"""`flexalign trace`: where particles of a micrograph are in every raw frame."""
+"""`flexalign trace`: writes the positions of a micrograph's particles in every raw frame."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import os
 import sys
 from typing import Any
 
+from ..result_files import TRACKS
 from .values import SOME_FAILED, SUCCESS
 
-N_NAMED = 3  # particles outside of the micrograph
+N_NAMED = 3  # how many particles outside of the micrograph the message lists
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "trace",
-        help="positions of particles in every raw frame",
-        description="Write where particles picked in a micrograph are in every aligned frame of its movie, in unbinned "
-        "pixels from 0. Particles outside of the micrograph are left out and named.",
-        epilog="Exit status: 0 at least one particle was traced, 1 none was, or the output can't be written; 2 wrong "
+        help="write the positions of particles in every raw frame",
+        description="Write the positions, in unbinned pixels from 0, of particles picked in a micrograph in every "
+        "aligned frame of its movie. Particles outside of the micrograph are left out with a warning.",
+        epilog="Exit status: 0 at least one particle was traced, 1 none was, or the output can't be written; 2 invalid "
         "options or files.",
         allow_abbrev=False,
     )
@@ -28,10 +29,14 @@ def add(commands: Any) -> None:
         "--coords",
         required=True,
         metavar="FILE",
-        help="particles in pixels of the micrograph as it was written: a STAR file with rlnCoordinateX and Y, or lines "
-        "of 'x y'",
+        help="particle positions in pixels of the written micrograph: a STAR file with rlnCoordinateX and "
+        "rlnCoordinateY, or a text file with lines 'x y'",
     )
-    option("--output", metavar="FILE", help="STAR file, or CSV by its name (default: <name of FILE>_tracks.star)")
+    option(
+        "--output",
+        metavar="FILE",
+        help="file to write: CSV if its name ends with .csv, else STAR (default: <name of --coords>_tracks.star)",
+    )
     parser.set_defaults(run=_trace)
 
 
@@ -50,13 +55,13 @@ def _trace(args: argparse.Namespace) -> int:
         print(
             f"flexalign: {args.coords}: {len(out)} of {len(y)} particles are outside the micrograph of {nx} x {ny} "
             f"pixels and left out (particle {'; '.join(named)}{'; ...' if len(out) > N_NAMED else ''}): give "
-            "coordinates in pixels of the micrograph as it was written.",
+            "coordinates in pixels of the written micrograph.",
             file=sys.stderr,
         )
         if len(out) == len(y):
             return SOME_FAILED
     positions = frame_positions(motion.model, motion.settings, y[is_inside], x[is_inside])
-    output = args.output or os.path.splitext(args.coords)[0] + "_tracks.star"
+    output = args.output or os.path.splitext(args.coords)[0] + TRACKS
     write_tracks(output, positions, motion.model.aligned_frames, np.flatnonzero(is_inside).tolist())
     print(f"{len(positions)} particles in {motion.model.n_aligned} frames: {output}")
     return SUCCESS

@@ -1,4 +1,4 @@
-"""What the options of several commands are made of: exit statuses, numbers checked while they are read, short help."""
+"""Shared by the commands: exit statuses, types of option values, and the short help."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import math
 from typing import Any, Collection, List, Tuple
 
-# For all commands; docs/command_line.md says what each means.
+# Exit statuses of all commands, explained in docs/command_line.md.
 SUCCESS, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def whole(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -28,7 +28,7 @@ def positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
@@ -38,18 +38,18 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
 
 
 def folder(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("the name is empty: give a folder, or . for this one")
+        raise argparse.ArgumentTypeError("the name is empty: give a folder, or . for the current one")
     return text
 
 
 def shorten_help(parser: argparse.ArgumentParser, shown: Collection[str]) -> None:
-    """`--help` shows the options whose names (`dest`) are in `shown`, the new option `--help-all` shows all."""
+    """Limit `--help` to the options whose names (`dest`) are in `shown`, and add `--help-all`, which shows all."""
     hidden = [
         (action, str(action.help))
         for action in parser._actions
@@ -61,7 +61,7 @@ def shorten_help(parser: argparse.ArgumentParser, shown: Collection[str]) -> Non
 
 
 class _HelpAll(argparse.Action):
-    """The help with what was hidden from it."""
+    """Prints the help including the hidden options."""
 
     def __init__(self, option_strings: List[str], dest: str, hidden: List[Tuple[argparse.Action, str]], help: str):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)

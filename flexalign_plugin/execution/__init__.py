@@ -1,1 +1,1 @@
-"""Where and how one movie is aligned: in this process, in a worker process for each device, or as a job of a queue."""
+"""Runs the alignment of single movies: in this process, in one worker process per device, or in queue jobs."""

@@ -1,4 +1,4 @@
-"""What computes, and how: choices of a run that are no `Settings`, because they do not belong to its results."""
+"""Devices, threads and memory of a run. They are not part of `Settings`, because results do not depend on them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..kernels import check_device, check_usable
 
 @dataclass(frozen=True)
 class Compute:
-    """Devices of a run and what may be done with them.
+    """Devices of a run and their limits.
 
     Attributes
     ----------
-    devices : "auto", "cpu", or GPUs as "cuda:0"; each works on movies of its own.
-    threads : CPU threads of all devices together; all that this process may use when None.
-    gpu_memory_gb : most memory of each GPU that may be used; all of it when None.
-    tune_fft : whether fast sizes of Fourier transforms may be searched for.
-    cpu_instead : movies that a GPU can't align go to the CPU, with a warning; else they fail.
+    devices : "auto", "cpu", or GPUs as "cuda:0"; several devices align different movies at the same time.
+    threads : CPU threads of all devices together; None: all that this process may use.
+    gpu_memory_gb : maximum memory to use on each GPU; None: all of it.
+    tune_fft : whether to search for fast FFT sizes.
+    cpu_instead : whether movies that no GPU can align are aligned on the CPU, with a warning; else they fail.
     """
 
     devices: Tuple[str, ...] = ("auto",)
@@ -33,7 +33,7 @@ class Compute:
         return any(is_gpu(device) for device in self.devices)
 
     def check(self) -> None:
-        """SettingsError unless every device can be used here; says which part is missing and how to get it."""
+        """Raise SettingsError, which states what is missing and how to install it, unless every device is usable."""
         for device in self.devices:
             check_usable(device)
 
@@ -43,21 +43,21 @@ def is_gpu(device: str) -> bool:
 
 
 def device_names(text: str) -> Tuple[str, ...]:
-    """Devices as named on the command line: "auto", "cpu", "cuda", "cuda:0,cuda:1", or "all" (visible GPUs).
+    """Devices from the command line: "auto", "cpu", "cuda", "cuda:0,cuda:1", or "all" (visible GPUs).
 
     Raises
     ------
-    SettingsError : a name is no device's.
+    SettingsError : a name is not that of a device.
     """
     if text == "all":
         from ..kernels.cuda_installation import visible_gpus
 
-        # Without any, the check of the first one says what is missing.
+        # If there is none, the check of cuda:0 reports what is missing.
         return tuple(f"cuda:{gpu.index}" for gpu in visible_gpus()) or ("cuda:0",)
     names = [name.strip() for name in text.split(",")]
     for name in names:
         check_device(name)
     distinct = tuple(dict.fromkeys("cuda:0" if name == "cuda" else name for name in names))
     if len(distinct) > 1 and not all(map(is_gpu, distinct)):
-        raise SettingsError(f"Devices {text}: several devices must all be GPUs, as cuda:0,cuda:1.")
+        raise SettingsError(f"Devices {text}: several devices must all be GPUs, e.g. cuda:0,cuda:1.")
     return distinct

@@ -1,4 +1,4 @@
-"""What aligns movies, whoever asks: the interface that the worker pool and the queue implement, and their movies."""
+"""The interface of everything that aligns movies, implemented by the worker pool and by the queue."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .job import Job, JobResult, Progress, given_up
 
 
 class Engine(Protocol):
-    """Aligns movies, several at once where it can. Thread-safe."""
+    """Aligns movies, several at the same time if possible. Thread-safe."""
 
     @property
     def capacity(self) -> int:
-        """Movies that it works on at once: with fewer submitted, something has nothing to do."""
+        """Number of movies processed at the same time; with fewer submitted, some devices are idle."""
 
     def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
-        """Queue a movie. Its failure of whatever kind is a `JobResult` with ok=False, never an exception.
+        """Queue a movie. Any failure becomes a `JobResult` with ok=False, never an exception.
 
-        progress : called from a thread of the engine with the name of each stage and the fraction done, where the
-            engine knows it.
+        progress : called from a thread of the engine with the name of each stage and the fraction done, if the engine
+            knows them.
         """
 
     def close(self) -> None:
@@ -29,21 +29,21 @@ class Engine(Protocol):
 
 @dataclass(eq=False)
 class PendingMovie:
-    """A movie on its way through an engine; engines add what they keep of it."""
+    """A movie that was submitted to an engine; engines derive from this class to store more about it."""
 
     job: Job
     progress: Optional[Progress] = None
     future: Future[JobResult] = field(default_factory=Future)
 
     def begin(self) -> bool:
-        """Whether the movie is still wanted; from now on it can't be cancelled."""
+        """Mark the movie as running, so that it can't be cancelled any more; False if it was cancelled before."""
         return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def fail(self, error: str, seconds: float = 0.0) -> None:
-        """Give it a result that says why it could not be aligned; `error` does not name the movie."""
+        """Set the result of a movie that could not be aligned; `error` states the reason, without the movie's name."""
         self.future.set_result(JobResult(self.job.movie, ok=False, error=error, seconds=seconds))
 
     def give_up(self) -> None:
-        """Give it the result of a movie that nobody will align."""
+        """Set the result of a movie that is not aligned because the run was stopped."""
         if self.begin():
             self.future.set_result(given_up(self.job))

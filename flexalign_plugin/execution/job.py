@@ -1,11 +1,11 @@
-"""What is done with one movie, in whatever process: open, correct, align, write; every failure becomes a result."""
+"""Aligns one movie: open, correct, align, write. Every failure becomes a `JobResult`."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, TypedDict
 
 from ..errors import FlexAlignError
 from ..settings import Settings
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..movies.corrections_cache import CorrectionsCache
 
 Progress = Callable[[str, float], None]
-DEVICE_FAILED = "device failed"  # the process that used it must not go on
-DEVICE_TOO_SMALL = "device too small"  # for this movie
+DEVICE_FAILED = "device failed"  # the process must end, because its device can't be used any more
+DEVICE_TOO_SMALL = "device too small"  # the movie does not fit into the device's memory
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,17 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of one movie.
+    """Result of one movie.
 
     Attributes
     ----------
-    ok : the results are there.
-    error : otherwise why not and what to do, in one sentence that does not name the movie again; see `message`.
-    files : {what: path}, see `output.write_result`.
-    first_frame : 0-based first aligned frame; shifts_px : its and the following frames' global [sy, sx].
-    device_fault : why the GPU could not, when the movie is not to blame: DEVICE_FAILED, DEVICE_TOO_SMALL or "".
+    ok : whether the movie was aligned and its results were written.
+    error : if not, the reason and what to do, without the name of the movie; see `message`.
+    files : {kind of file: path}, see `output.write_result`.
+    quality : `quality.figures.Figures` as a dictionary.
+    seconds : wall time.
+    first_frame : 0-based first aligned frame; shifts_px : global shift [sy, sx] of each aligned frame.
+    device_fault : DEVICE_FAILED or DEVICE_TOO_SMALL if the movie failed because of the device, else "".
     """
 
     movie: str
@@ -49,7 +51,7 @@ class JobResult:
     files: Dict[str, str] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
-    quality: Dict[str, Any] = field(default_factory=dict)
+    quality: Dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     first_frame: int = 0
     shifts_px: List[List[float]] = field(default_factory=list)
@@ -57,8 +59,23 @@ class JobResult:
 
     @property
     def message(self) -> str:
-        """The error with the movie that it concerns."""
+        """The error, preceded by the name of the movie."""
         return f"{self.movie}: {self.error}"
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, object]) -> JobResult:
+        """The result from `dataclasses.asdict`, as sent between processes."""
+        return cls(**values)  # type: ignore[arg-type]
+
+
+class Message(TypedDict, total=False):
+    """A JSON line of a worker process about the movie `number`: `taken`, or `stage` and `fraction`, or `result`."""
+
+    number: int
+    taken: bool
+    stage: str
+    fraction: float
+    result: Dict[str, object]
 
 
 def run_job(
@@ -68,25 +85,25 @@ def run_job(
     movie: Optional[Movie] = None,
     cache: Optional[CorrectionsCache] = None,
 ) -> JobResult:
-    """Align one movie and write its results, in this process; every failure becomes a JobResult.
+    """Align one movie and write its results in this process; every failure becomes a JobResult.
 
     Parameters
     ----------
     backend : from `kernels.select_backend`.
-    progress : called with the name of the stage and the fraction of the whole that is done.
-    movie : the job's movie if it is open already; it is closed at the end.
+    progress : called with the name of the stage and the fraction done, from 0 to 1.
+    movie : the job's movie if it is already open; it is closed at the end.
     cache : keeps gain and dark between movies.
     """
     started = time.monotonic()
     try:
-        # Only now: who merely sends jobs elsewhere need not load the numerics.
+        # Imported here, because processes that only send jobs elsewhere don't need the numerical modules.
         from ..aligner import align
         from ..files import prepare_folder
         from ..movies import open_movie
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
 
-        prepare_folder(job.output_dir)  # say so before the work, not after it
+        prepare_folder(job.output_dir)  # first, so that an error is reported before the alignment
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
                 opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
@@ -111,14 +128,14 @@ def run_job(
 
 
 def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
-    """The result of a movie that could not be aligned; what the user can't understand is printed with its traceback."""
+    """The result of a movie that could not be aligned; the traceback of an unexpected error is printed."""
     if isinstance(error, FlexAlignError):
         text = str(error)
         movie = f"{job.movie}: "
         # Most errors of a movie begin with its path.
         text = text[len(movie) :] if text.startswith(movie) else text
     elif isinstance(error, MemoryError):
-        text = "there is not enough memory to align it: use fewer workers at once or a larger machine."
+        text = "there is not enough memory to align it: use fewer worker processes or a machine with more memory."
     else:
         traceback.print_exception(type(error), error, error.__traceback__)
         text = f"unexpected {type(error).__name__}: {error}. Please report it together with the log."
@@ -126,7 +143,7 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
 
 
 def given_up(job: Job) -> JobResult:
-    """The result of a movie that was left over when the run was stopped."""
+    """The result of a movie that was not finished when the run was stopped."""
     return JobResult(job.movie, ok=False, error="was not aligned, because the run was stopped.")
 
 

@@ -1,8 +1,8 @@
-"""Movies as one job of a queue: a request file names them, and next to it the answer grows while they are aligned.
+"""One queue job: aligns the movies listed in a request file and appends events and results to an answer file.
 
-The two files are all that the one who asks and the job on some other machine share. The answer is one JSON line an
-event, so that a job that is killed leaves what it had finished, and one that the queue starts again goes on from there.
-A job whose request has been taken away ends after the movies it works on.
+These two files are the only communication between the run and its queue jobs on other machines. The answer has one JSON
+line per event, so the results of a job that is killed are kept, and a job that the queue restarts continues after them.
+If the request file is deleted, the job ends after the movies that it is processing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypedDict
 
 from ..errors import FlexAlignError, SettingsError
 from ..files import atomic_path, output_error
@@ -29,16 +29,16 @@ REQUEST_ENDING, ANSWER_ENDING = ".json", ".answer"
 
 @dataclass
 class Answer:
-    """What a job has said so far.
+    """What a queue job has reported so far.
 
     Attributes
     ----------
-    results : of the movies by their place in the request.
-    begun : whether the command was started; `machine` and `gpus` say where the last time.
-    taken : movies that were begun then, or read ahead.
-    ended : why it stopped before the last movie, if it was asked to.
-    unfit : why this machine can't compute, if it can't.
-    said : number of its lines.
+    results : {index of the movie in the request: its result}.
+    begun : whether the command was started; `machine` and `gpus` : where it was started last.
+    taken : indices of the movies that were started there, or read ahead.
+    ended : if the job was stopped before the last movie, the reason.
+    unfit : if the machine can't be used, the reason.
+    n_events : number of events.
     """
 
     results: Dict[int, JobResult] = field(default_factory=dict)
@@ -48,7 +48,24 @@ class Answer:
     gpus: str = ""
     ended: str = ""
     unfit: str = ""
-    said: int = 0
+    n_events: int = 0
+
+
+class _Start(TypedDict):
+    machine: str
+    gpus: str
+
+
+class _Event(TypedDict, total=False):
+    """One line of the answer: begun, taken, unfit and ended as in `Answer`, or an index `movie` with its `result`."""
+
+    begun: _Start
+    taken: int
+    unfit: str
+    ended: str
+    movie: int
+    result: Dict[str, object]
+    time: float
 
 
 def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute) -> None:
@@ -57,13 +74,13 @@ def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute)
     Parameters
     ----------
     path : ends with REQUEST_ENDING.
-    device : as on the command line; where the request is written, the other machine's GPUs are not known.
-    compute : everything else about what computes.
+    device : as on the command line; the job resolves it, because its machine's GPUs are not known here.
+    compute : threads, memory and so on; its `devices` are not used.
     """
     request = {"device": device, "compute": asdict(compute), "jobs": [asdict(job) for job in jobs]}
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(request, file)
-    # There before the job is: on shared disks a name that was looked for in vain may stay unseen for a minute.
+    # Created before the job starts, because shared disks may hide a new file for a minute after a failed look-up.
     with open(answer_path(path), "w", encoding="utf-8"):
         pass
 
@@ -73,7 +90,7 @@ def answer_path(request_path: str) -> str:
 
 
 def read_answer(request_path: str) -> Answer:
-    """What is there so far. A line that is not whole yet is left for the next time."""
+    """The events written so far. A line that is not complete yet is skipped."""
     answer = Answer()
     try:
         with open(answer_path(request_path), encoding="utf-8") as file:
@@ -81,8 +98,8 @@ def read_answer(request_path: str) -> Answer:
     except FileNotFoundError:
         return answer
     for line in lines:
-        event = _whole(line)
-        answer.said += bool(event)
+        event = _event(line)
+        answer.n_events += bool(event)
         if "begun" in event:
             answer.begun, answer.ended, answer.unfit, answer.taken = True, "", "", set()
             answer.machine, answer.gpus = event["begun"]["machine"], event["begun"]["gpus"]
@@ -93,45 +110,49 @@ def read_answer(request_path: str) -> Answer:
         elif "ended" in event:
             answer.ended = event["ended"]
         elif "movie" in event:
-            answer.results[event["movie"]] = JobResult(**event["result"])
+            answer.results[event["movie"]] = JobResult.from_dict(event["result"])
     return answer
 
 
-def _whole(line: str) -> Dict[str, Any]:
+def _event(line: str) -> _Event:
     try:
-        event = json.loads(line)
+        event: _Event = json.loads(line)
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
 
 
 def run_request(path: str, log: Callable[[str], None], runner: Optional[str] = None) -> List[JobResult]:
-    """Align the movies of a request that have no result yet; returns the results of all.
+    """Align the movies of a request that have no result yet; returns the results of all its movies.
 
-    KeyboardInterrupt (Ctrl-C, or the queue's SIGTERM) is noted in the answer and passed on.
+    KeyboardInterrupt (Ctrl-C, or the queue's SIGTERM) is noted in the answer and raised again.
+
+    Parameters
+    ----------
+    log : called with lines for the log. runner : for tests, see `worker.Worker`.
 
     Raises
     ------
-    SettingsError : the request can't be read, or this machine can't compute as asked.
+    SettingsError : the request can't be read, or the requested device can't be used on this machine.
     OutputError : the answer can't be written.
     """
     jobs, device, compute = _read_request(path)
-    # A result that tells of a failure stays, too: trying again is for the one who asked.
+    # Failed movies have a result too and are not tried again here: the run decides about that.
     answer = read_answer(path)
     todo = [i for i in range(len(jobs)) if i not in answer.results]
     try:
-        _say(path, begun={"machine": _machine(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")})
+        append_event(path, {"begun": {"machine": _machine(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")}})
         try:
             compute = replace(compute, devices=device_names(device))
             compute.check()
         except FlexAlignError as error:
-            _say(path, unfit=str(error))
+            append_event(path, {"unfit": str(error)})
             raise
         else:
             _align(path, jobs, todo, compute, log, runner)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # queues say it twice
-        _say(path, ended="the queue or a user ended it")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # queues send it twice
+        append_event(path, {"ended": "the queue or a user ended it"})
         raise
     results = read_answer(path).results
     return [results[i] for i in sorted(results)]
@@ -146,15 +167,15 @@ def _align(
         while waiting or running:
             while waiting and len(running) < pool.capacity:
                 if not os.path.exists(path):
-                    log(f"{path} was taken away: {len(waiting)} movies are not begun any more.")
+                    log(f"{path} was deleted: the remaining {len(waiting)} movies are not aligned.")
                     waiting.clear()
                     break
                 i = waiting.popleft()
-                _say(path, taken=i)
+                append_event(path, {"taken": i})
                 running[pool.submit(jobs[i])] = i
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                _say_result(path, running.pop(future), future.result())
+                append_result(path, running.pop(future), future.result())
 
 
 def _read_request(path: str) -> Tuple[List[Job], str, Compute]:
@@ -165,22 +186,27 @@ def _read_request(path: str) -> Tuple[List[Job], str, Compute]:
         return jobs, request["device"], Compute(**{**request["compute"], "devices": tuple()})
     except OSError as error:
         raise SettingsError(
-            f"{path}: can't be read ({error.strerror}): is this folder there on this machine?"
+            f"{path}: can't be read ({error.strerror}): check that its folder exists on this machine."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path}: is no request of this version: let the run that wrote it continue.") from error
+        raise SettingsError(
+            f"{path}: is not a request of this version of FlexAlign: continue the run that wrote it."
+        ) from error
 
 
 def _machine() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def _say_result(path: str, i: int, result: JobResult) -> None:
-    _say(path, movie=i, result=asdict(result))
+def append_result(path: str, i: int, result: JobResult) -> None:
+    """Append the result of movie `i` of the request `path` to its answer."""
+    append_event(path, {"movie": i, "result": asdict(result)})
 
 
-def _say(path: str, **event: Any) -> None:
-    # A line that was cut off by a kill must not spoil the next one. Figures of the fit may be numpy's own numbers.
+def append_event(path: str, event: _Event) -> None:
+    """Append an event and its time to the answer of the request `path`; OutputError if it can't be written."""
+    # The newline in front separates the event from a line that was cut off by a kill. Quality figures may be NumPy
+    # scalars.
     line = "\n" + json.dumps({**event, "time": time.time()}, default=lambda value: value.item()) + "\n"
     try:
         with open(answer_path(path), "a", encoding="utf-8") as file:

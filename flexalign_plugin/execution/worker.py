@@ -1,9 +1,9 @@
-"""One movie in, one result out, in a process of its own.
+"""The parent's side of a worker process, which aligns one movie after another.
 
-A crash in native code, a kill for lack of memory or a read that hangs costs one movie, not the run. `Worker` keeps one
-warm child process (`worker_process`) and talks to it in JSON lines; while one movie is aligned the next one is read.
-When the child dies with two movies in its hands, both are tried again, each alone in a fresh child, so that the right
-one is blamed.
+If native code crashes, the process is killed for lack of memory, or a read hangs, one movie fails and the run goes on.
+`Worker` keeps one child process (`worker_process`) and exchanges JSON lines with it. While one movie is aligned, the
+next one is read. If the child dies while it has two movies, each is retried alone in a new child, to determine which
+one caused it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Deque, Dict, List, Optional, TextIO, Tuple
+from typing import Callable, Deque, Dict, List, Optional, TextIO, Union
 
 from ..files import remove_leftovers
 from .engine import PendingMovie
-from .job import DEVICE_FAILED, Job, JobResult, Progress
+from .job import DEVICE_FAILED, Job, JobResult, Message, Progress
 
-IN_FLIGHT = 2  # one movie is aligned, the next is read
-CLOSE_SECONDS = 5.0  # time that a child gets to clean up before it is killed
+IN_FLIGHT = 2  # one movie is aligned while the next is read
+CLOSE_SECONDS = 5.0  # time for a child to clean up before it is killed
 KEPT_LOG_LINES = 20
 
 
 @dataclass(eq=False)
 class _Task(PendingMovie):
     number: int = 0
-    alone: bool = False  # was in a child that died: may not share the next one
+    alone: bool = False  # was in a child that died: must not share the next child with another movie
     times_sent: int = 0
-    taken: bool = False  # the child has said that it has it
+    taken: bool = False  # the child has confirmed that it received it
 
 
 @dataclass(eq=False)
@@ -45,11 +45,34 @@ class _Child:
     log_thread: threading.Thread
 
 
-class Worker:
-    """A warm child process that aligns one movie after the other, started when needed and again when it dies.
+@dataclass(eq=False)
+class _Submitted:
+    task: _Task
 
-    Thread-safe. A movie's failure of whatever kind (error, crash, kill, timeout) is a `JobResult` with ok=False, never
-    an exception. Relative paths are relative to the working folder at the time when the Worker is made.
+
+@dataclass(eq=False)
+class _Received:
+    child: _Child
+    message: Message
+
+
+@dataclass(eq=False)
+class _Died:
+    child: _Child
+
+
+class _Close:
+    pass
+
+
+_Event = Union[_Submitted, _Received, _Died, _Close]
+
+
+class Worker:
+    """A child process that aligns one movie after another; started when needed, and restarted when it dies.
+
+    Thread-safe. Any failure of a movie (error, crash, kill, timeout) is a `JobResult` with ok=False, never an
+    exception. Relative paths are relative to the working folder at the time when the Worker is created.
     """
 
     def __init__(
@@ -66,10 +89,10 @@ class Worker:
         Parameters
         ----------
         device, threads, gpu_memory_gb, tune : as for `kernels.select_backend`.
-        timeout_s : a movie that takes longer is given up; None waits for ever.
+        timeout_s : time limit per movie in seconds; None: no limit.
         log : called, from threads, with each line that the child writes to its standard error.
-        runner : "module:function" that is called in the child with (job, progress) and returns a JobResult, in place of
-            `run_job`. For tests of crashes and timeouts.
+        runner : "module:function" that is called in the child with (job, progress) instead of `run_job` and returns a
+            JobResult. For tests of crashes and timeouts.
         """
         self._command = [sys.executable, "-m", "flexalign_plugin.execution.worker_process", "--device", device]
         self._command += ["--threads", str(threads)] if threads else []
@@ -85,8 +108,10 @@ class Worker:
         self._head_since = 0.0
         self._submitted = 0
         self._closed = False
-        self._lock = threading.Lock()  # of _closed, _submitted; the rest belongs to the managing thread
-        self._events: queue.Queue[Tuple[str, Any, Any]] = queue.Queue()
+        self._lock = (
+            threading.Lock()
+        )  # guards _closed and _submitted; only the managing thread uses the other attributes
+        self._events: queue.Queue[_Event] = queue.Queue()
         self._thread = threading.Thread(target=self._manage, name="flexalign-worker", daemon=True)
         self._thread.start()
 
@@ -98,12 +123,12 @@ class Worker:
             if self._closed:
                 task.give_up()
             else:
-                self._events.put(("submit", task, None))
+                self._events.put(_Submitted(task))
         return task.future
 
     def close(self, wait: bool = True) -> None:
         """Stop the child; movies that are not finished fail. May be called more than once."""
-        self._events.put(("close", None, None))
+        self._events.put(_Close())
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -114,24 +139,24 @@ class Worker:
         self.close()
 
     def _manage(self) -> None:
-        """All state changes happen here, one event after the other."""
+        """Handles one event after another. All state changes happen in this thread."""
         try:
             while True:
                 self._send()
                 try:
-                    kind, subject, message = self._events.get(timeout=self._seconds_left())
+                    event = self._events.get(timeout=self._seconds_left())
                 except queue.Empty:
-                    self._give_up_head()
+                    self._handle_timeout()
                     continue
-                if kind == "close":
+                if isinstance(event, _Close):
                     return
-                if kind == "submit":
-                    self._waiting.append(subject)
-                elif subject is self._child:  # else: news of a child that was given up
-                    if kind == "message":
-                        self._received(message)
+                if isinstance(event, _Submitted):
+                    self._waiting.append(event.task)
+                elif event.child is self._child:  # else: from a child that was stopped
+                    if isinstance(event, _Received):
+                        self._received(event.message)
                     else:
-                        self._bury()
+                        self._handle_death()
         finally:
             self._end()
 
@@ -152,9 +177,9 @@ class Worker:
                 task.times_sent, task.taken = task.times_sent + 1, False
                 self._write(task)
             except BrokenPipeError:
-                return  # it died just now: the event that says so is on its way
+                return  # the child has just died; its event follows
             except OSError as error:
-                task.fail(f"no process could be started: {error}.")
+                task.fail(f"the worker process could not be started: {error}.")
 
     def _write(self, task: _Task) -> None:
         assert self._child is not None and self._child.process.stdin is not None
@@ -184,9 +209,9 @@ class Worker:
     def _follow(self, child: _Child) -> None:
         assert child.process.stdout is not None
         for line in child.process.stdout:
-            if line.endswith("\n"):  # a process that is killed may leave half a line
-                self._events.put(("message", child, json.loads(line)))
-        self._events.put(("died", child, None))
+            if line.endswith("\n"):  # a process that is killed may leave an incomplete line
+                self._events.put(_Received(child, json.loads(line)))
+        self._events.put(_Died(child))
 
     def _follow_log(self, stream: TextIO, last_lines: Deque[str]) -> None:
         for line in stream:
@@ -194,12 +219,12 @@ class Worker:
             if self._log is not None:
                 self._log(line.rstrip())
 
-    def _received(self, message: Dict[str, Any]) -> None:
+    def _received(self, message: Message) -> None:
         task = next(task for task in self._flight if task.number == message["number"])
         if "result" in message:
             self._flight.remove(task)
             self._head_since = time.monotonic()
-            result = JobResult(**message["result"])
+            result = JobResult.from_dict(message["result"])
             if result.device_fault == DEVICE_FAILED:
                 self._replace_child()
             task.future.set_result(result)
@@ -214,13 +239,13 @@ class Worker:
         return max(self._head_since + self._timeout_s - time.monotonic(), 0.0)
 
     def _replace_child(self) -> None:
-        """The child ends by itself, because its device failed; what it was reading goes to a fresh one."""
+        """The child ends by itself because its device failed; the movie that it was reading goes to a new child."""
         self._waiting.extendleft(reversed(self._flight))
         self._flight = []
         self._stop_child(CLOSE_SECONDS)
 
-    def _give_up_head(self) -> None:
-        """The first movie takes too long: stop the child, the other movie goes to a fresh one."""
+    def _handle_timeout(self) -> None:
+        """The first movie exceeds the time limit: stop the child; the other movie goes to a new child."""
         assert self._timeout_s is not None
         head, others = self._flight[0], self._flight[1:]
         self._flight = []
@@ -228,16 +253,16 @@ class Worker:
         self._stop_child(grace_s=0.0)
         _remove_leftovers([head, *others])
         head.fail(
-            f"gave no result within {self._timeout_s:g} s and was given up: check that its disk answers, or allow more "
+            f"gave no result within {self._timeout_s:g} s and was stopped: check that its disk responds, or allow more "
             "time.",
             seconds=self._timeout_s,
         )
 
-    def _bury(self) -> None:
-        """The child has died by itself. One movie in its hands: that one is to blame. Two: try each alone.
+    def _handle_death(self) -> None:
+        """The child has died by itself. If it had one movie, this movie fails; if it had two, each is retried alone.
 
-        A movie that was sent to a child which was already dying is not to blame; yet when it is never taken, no child
-        can start at all, and that has to be said.
+        A movie that the child had not confirmed was sent to a dying child and is retried. If the next child does not
+        confirm it either, no child can start, and the movie fails with the reason.
         """
         assert self._child is not None
         dead, self._child = self._child, None
@@ -270,32 +295,32 @@ class Worker:
         self._stop_child(grace_s=CLOSE_SECONDS)
         with self._lock:  # nothing can be submitted after this
             self._closed = True
-        left = [*self._flight, *self._waiting]
+        unfinished = [*self._flight, *self._waiting]
         _remove_leftovers(self._flight)
         while not self._events.empty():
-            kind, subject, _ = self._events.get()
-            left += [subject] if kind == "submit" else []
-        for task in left:
+            event = self._events.get()
+            unfinished += [event.task] if isinstance(event, _Submitted) else []
+        for task in unfinished:
             task.give_up()
 
 
 def _child_environment() -> Dict[str, str]:
-    """The environment in which the child finds this very package, also when it runs from a checkout."""
+    """Environment in which the child imports the same package as this process, also from a checkout."""
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
-    # The aligner's own threads share the work; a library's threads beside them only wait in circles.
+    # The aligner uses its own threads; additional threads of a library would only slow them down.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    # site-packages is found anyway, and named here it would hide modules of the standard library.
+    # site-packages is on the path anyway; in PYTHONPATH it would hide modules of the standard library.
     if os.path.basename(root) not in ("site-packages", "dist-packages"):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return environment
 
 
 def _reap(child: _Child) -> int:
-    """Exit status of a child that has ended or was killed, once its last words are read."""
+    """Exit status of a child that has ended or was killed, after its log was read to the end."""
     try:
         child.process.wait(CLOSE_SECONDS)
-    except subprocess.TimeoutExpired:  # closed its output, yet lives
+    except subprocess.TimeoutExpired:  # it closed its output but is still running
         child.process.kill()
     child.log_thread.join(1.0)
     return child.process.wait()
@@ -303,8 +328,8 @@ def _reap(child: _Child) -> int:
 
 def _cause_of_death(status: int, last_lines: Deque[str]) -> str:
     if status >= 0:
-        last = last_lines[-1] if last_lines else "nothing"
-        return f"the process that aligned it ended with status {status}; its last line was: {last}. See the log."
+        last = last_lines[-1] if last_lines else "(none)"
+        return f"the process that aligned it ended with status {status}. Its last line was: {last}. See the log."
     try:
         name = signal.Signals(-status).name
     except ValueError:
@@ -312,11 +337,11 @@ def _cause_of_death(status: int, last_lines: Deque[str]) -> str:
     if -status == signal.SIGKILL:
         return (
             f"the process that aligned it was killed ({name}), most often for lack of memory: "
-            "use fewer workers at once or ask for more memory."
+            "use fewer worker processes or request more memory."
         )
     return (
-        f"the process that aligned it crashed ({name}): check that the file is complete, copy it again if not; "
-        "otherwise please report it together with the log."
+        f"the process that aligned it crashed ({name}): check that the file is complete, and copy it again if not; "
+        "otherwise please report this together with the log."
     )
 
 

@@ -1,8 +1,8 @@
-"""Movies over several devices: a `Worker` for each, and one queue from which whoever has room takes the next movie.
+"""Distributes movies over several devices: one `Worker` for each, and one queue from which they take movies.
 
-Here is decided what happens when a GPU fails. A movie whose GPU failed is tried once more, on another GPU if there is
-one, else by a fresh process. A GPU that fails twice in a row rests for ten minutes. What no GPU can align fails or goes
-to the CPU, as the user chose. A movie that is too large for a GPU's memory goes that way at once.
+If a GPU fails, its movie is tried once more, on another GPU if there is one, else in a new process. A GPU that fails
+twice in a row is not used for ten minutes. Movies that no GPU can align fail or are aligned on the CPU, as the user
+chose; so do movies that are too large for a GPU's memory, without a second attempt.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from .engine import PendingMovie
 from .job import DEVICE_FAILED, Job, JobResult, Progress
 from .worker import IN_FLIGHT, Worker
 
-FAILURES = 2  # in a row, of a movie or of a GPU
-REST_SECONDS = 600.0
+FAILURES = 2  # attempts of a movie on GPUs; failures in a row after which a GPU is not used for a while
+PAUSE_SECONDS = 600.0  # how long such a GPU is not used
 
 
 @dataclass(eq=False)
 class _Lane:
-    """A device, its worker, and how many more movies it takes."""
+    """A device, its worker, and how many more movies it can take (`room`)."""
 
     device: str
     worker: Worker
     room: int = IN_FLIGHT
     failures: int = 0
-    rests_until: float = 0.0
-    reason: str = ""
+    paused_until: float = 0.0
+    reason: str = ""  # of the last failure
 
 
 @dataclass(eq=False)
 class _Movie(PendingMovie):
     failures: int = 0
     failed_on: Optional[_Lane] = None
-    reason: str = ""  # why the CPU has it
+    reason: str = ""  # why it is aligned on the CPU
 
 
 class WorkerPool:
-    """As `worker.Worker`, over all devices of `compute`. The results do not depend on how many there are.
+    """An `Engine` over all devices of `compute`. The results do not depend on the number of devices.
 
-    Thread-safe. A movie's failure of whatever kind is a `JobResult` with ok=False, never an exception.
+    Thread-safe. Any failure of a movie is a `JobResult` with ok=False, never an exception.
     """
 
     def __init__(
@@ -59,11 +59,10 @@ class WorkerPool:
         """
         Parameters
         ----------
-        timeout_s, log, runner : as for `Worker`; log is also told of GPUs that fail.
+        timeout_s, log, runner : as for `Worker`; failures of GPUs are logged too.
         """
         self._compute = compute
-        self._log = log
-        self._worker_options = {"timeout_s": timeout_s, "log": log, "runner": runner}
+        self._timeout_s, self._log, self._runner = timeout_s, log, runner
         n = len(compute.devices)
         share = compute.threads if n == 1 else max((compute.threads or usable_cores()) // n, 1)
         self._lanes = [self._lane(device, share) for device in compute.devices]
@@ -71,11 +70,11 @@ class WorkerPool:
         self._queue: Deque[_Movie] = deque()
         self._for_cpu: Deque[_Movie] = deque()
         self._closed = False
-        self._lock = threading.Lock()  # of everything above; futures get their results outside of it
+        self._lock = threading.Lock()  # guards the attributes above; results are set without holding it
 
     @property
     def capacity(self) -> int:
-        """Movies that are worked on at once: with fewer submitted, a device or a disk has nothing to do."""
+        """Number of movies processed at the same time; with fewer submitted, a device or a disk is idle."""
         return IN_FLIGHT * len(self._lanes)
 
     def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
@@ -95,11 +94,11 @@ class WorkerPool:
         """Stop all processes; movies that are not finished fail. May be called more than once."""
         with self._lock:
             self._closed = True
-            left = [*self._queue, *self._for_cpu]
+            unfinished = [*self._queue, *self._for_cpu]
             self._queue.clear()
             self._for_cpu.clear()
             lanes = self._lanes + ([self._cpu] if self._cpu is not None else [])
-        for movie in left:
+        for movie in unfinished:
             movie.give_up()
         for lane in lanes:
             lane.worker.close(wait=False)
@@ -113,18 +112,18 @@ class WorkerPool:
         self.close()
 
     def _lane(self, device: str, threads: Optional[int]) -> _Lane:
-        gpu = {"gpu_memory_gb": self._compute.gpu_memory_gb, "tune": self._compute.tune_fft} if is_gpu(device) else {}
-        return _Lane(device, Worker(device, threads, **self._worker_options, **gpu))  # type: ignore[arg-type]
+        memory_gb, tune = (self._compute.gpu_memory_gb, self._compute.tune_fft) if is_gpu(device) else (None, True)
+        return _Lane(device, Worker(device, threads, self._timeout_s, self._log, self._runner, memory_gb, tune))
 
     def _dispatch(self) -> None:
-        """Movies to the workers that have room; when all GPUs rest, the way that the user chose."""
+        """Send movies to the workers that have room; if no GPU may be used, they fail or go to the CPU."""
         refused: List[Tuple[_Movie, JobResult]] = []
         with self._lock:
             now = time.monotonic()
-            usable = [lane for lane in self._lanes if lane.rests_until <= now]
+            usable = [lane for lane in self._lanes if lane.paused_until <= now]
             while self._queue and not usable:
                 movie = self._queue.popleft()
-                result = self._without_gpu(movie, self._resting(movie.job))
+                result = self._without_gpu(movie, self._all_paused(movie.job))
                 refused += [(movie, result)] if result is not None else []
             following = self._next(usable)
             while following is not None:
@@ -142,7 +141,7 @@ class WorkerPool:
                 movie.future.set_result(result)
 
     def _next(self, usable: List[_Lane]) -> Optional[Tuple[_Movie, _Lane]]:
-        """The first movie that a device with room may take: not the one that it failed on, if there is another."""
+        """The first movie that a device with room may take; a movie that it failed on only if no other device can."""
         for lane in sorted(usable, key=lambda lane: -lane.room):
             for movie in self._queue if lane.room else ():
                 if movie.failed_on is not lane or len(usable) == 1:
@@ -156,18 +155,18 @@ class WorkerPool:
             done.add_done_callback(lambda done: self._finished(movie, lane, done.result()))
 
     def _finished(self, movie: _Movie, lane: _Lane, result: JobResult) -> None:
-        """News of a lane, in its worker's thread."""
+        """Called in the worker's thread when a movie has a result."""
         with self._lock:
             lane.room += 1
-            final = self._judge(movie, lane, result)
+            final = self._final_result(movie, lane, result)
         if final is not None:
             movie.future.set_result(final)
         self._dispatch()
 
-    def _judge(self, movie: _Movie, lane: _Lane, result: JobResult) -> Optional[JobResult]:
-        """The movie's result, or None when it is tried again."""
+    def _final_result(self, movie: _Movie, lane: _Lane, result: JobResult) -> Optional[JobResult]:
+        """The movie's result, or None if it is tried again."""
         if movie.reason:
-            warning = f"Computed on the CPU, because the GPU could not: {movie.reason}"
+            warning = f"Aligned on the CPU, because the GPU could not: {movie.reason}"
             return replace(result, warnings=[warning, *result.warnings])
         if result.ok:
             lane.failures = 0
@@ -183,25 +182,25 @@ class WorkerPool:
 
     def _note_failure(self, lane: _Lane, reason: str) -> None:
         lane.failures, lane.reason = lane.failures + 1, reason
-        then = "it is started anew"
+        consequence = "it is restarted"
         if lane.failures >= FAILURES:
-            lane.rests_until = time.monotonic() + REST_SECONDS
-            then = f"that was {lane.failures} times in a row, it gets no movies for {REST_SECONDS / 60:.0f} minutes"
+            lane.paused_until = time.monotonic() + PAUSE_SECONDS
+            consequence = f"{lane.failures} times in a row; it is not used for {PAUSE_SECONDS / 60:.0f} minutes"
         if self._log is not None:
-            self._log(f"{lane.device} failed: {reason} ({then})")
+            self._log(f"{lane.device} failed: {reason} ({consequence})")
 
     def _without_gpu(self, movie: _Movie, result: JobResult) -> Optional[JobResult]:
-        """What the user chose for a movie that no GPU aligns: this result, or None when it goes to the CPU."""
+        """For a movie that no GPU aligns: None if it goes to the CPU, as the user may choose, else this result."""
         if not self._compute.cpu_instead:
             return result
         movie.reason = result.error
         self._for_cpu.append(movie)
         return None
 
-    def _resting(self, job: Job) -> JobResult:
-        last = max(self._lanes, key=lambda lane: lane.rests_until)
+    def _all_paused(self, job: Job) -> JobResult:
+        last = max(self._lanes, key=lambda lane: lane.paused_until)
         text = (
-            f"{last.device} failed {FAILURES} times in a row and is left alone for a while: see whether "
-            f"nvidia-smi shows it in order. The last time: {last.reason}"
+            f"{last.device} failed {FAILURES} times in a row and is not used for {PAUSE_SECONDS / 60:.0f} minutes: "
+            f"check its state with nvidia-smi. The last failure: {last.reason}"
         )
         return JobResult(job.movie, ok=False, error=text, device_fault=DEVICE_FAILED)

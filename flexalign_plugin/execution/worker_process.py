@@ -1,6 +1,6 @@
-"""The child's side of `worker.Worker`: reads jobs as JSON lines, answers with progress and results.
+"""The child's side of `worker.Worker`: reads jobs as JSON lines, and writes progress and results as JSON lines.
 
-The main thread aligns, one thread reads requests, one opens and decodes the next movie meanwhile.
+The main thread aligns, one thread reads requests, and one opens and decodes the next movie at the same time.
 """
 
 from __future__ import annotations
@@ -18,19 +18,26 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, replace
-from typing import Any, Callable, List, Optional, TextIO, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, TextIO, Tuple
 
 from ..errors import FlexAlignError
 from ..movies.corrections_cache import CorrectionsCache
 from ..settings import Settings
-from .job import DEVICE_FAILED, Job, JobResult, Progress, failure, run_job
+from .job import DEVICE_FAILED, Job, JobResult, Message, Progress, failure, run_job
 
-CLEAN_UP_SECONDS = 5.0
+if TYPE_CHECKING:
+    from ..backend import Backend
+    from ..movies import Movie
+
+
+CLEAN_UP_SECONDS = 5.0  # time to clean up before the process ends in any case
 PARENT_CHECK_SECONDS = 2.0
-PROGRESS_SECONDS = 0.1  # least time between two reports of the same stage
+PROGRESS_SECONDS = 0.1  # shortest time between two progress messages of the same stage
 
 
-class _Service:
+class _Aligner:
+    """Aligns the movies that are requested on standard input; writes messages to `output`."""
+
     def __init__(self, output: TextIO, options: argparse.Namespace) -> None:
         self._output, self._output_lock = output, threading.Lock()
         self._options = options
@@ -39,8 +46,8 @@ class _Service:
             module, _, function = options.runner.partition(":")
             self._runner = getattr(importlib.import_module(module), function)
         self._requests: queue.Queue[Tuple[int, Job]] = queue.Queue()
-        self._opened: queue.Queue[Tuple[int, Job, Any]] = queue.Queue(maxsize=1)
-        self._backend: Any = None
+        self._opened: queue.Queue[Tuple[int, Job, Optional[Movie]]] = queue.Queue(maxsize=1)
+        self._backend: Optional[Backend] = None
         self._cache = CorrectionsCache()
 
     def run(self) -> None:
@@ -49,19 +56,19 @@ class _Service:
         while True:
             number, job, movie = self._opened.get()
             result = self._align(number, job, movie)
-            self._say(number=number, result=asdict(result))
+            self._send({"number": number, "result": asdict(result)})
             if result.device_fault == DEVICE_FAILED:
-                return  # nothing that was on the device can be trusted any more: the parent starts a fresh process
+                return  # data on the device can't be trusted any more: the parent starts a new process
 
-    def _align(self, number: int, job: Job, movie: Any) -> JobResult:
-        said: Tuple[float, str] = (0.0, "")
+    def _align(self, number: int, job: Job, movie: Optional[Movie]) -> JobResult:
+        sent_at, sent_stage = 0.0, ""
 
         def progress(stage: str, fraction: float) -> None:
-            nonlocal said
+            nonlocal sent_at, sent_stage
             now = time.monotonic()
-            if stage != said[1] or now - said[0] > PROGRESS_SECONDS:
-                said = (now, stage)
-                self._say(number=number, stage=stage, fraction=float(fraction))
+            if stage != sent_stage or now - sent_at > PROGRESS_SECONDS:
+                sent_at, sent_stage = now, stage
+                self._send({"number": number, "stage": stage, "fraction": float(fraction)})
 
         if self._runner is not None:
             return self._runner(job, progress)
@@ -77,8 +84,8 @@ class _Service:
             return failure(job, error)
         return run_job(job, self._backend, progress, movie, self._cache)
 
-    def _say(self, **message: Any) -> None:
-        # Figures of the fit may be numpy's own numbers.
+    def _send(self, message: Message) -> None:
+        # Quality figures may be NumPy scalars.
         line = json.dumps(message, default=lambda value: value.item()) + "\n"
         with self._output_lock:
             self._output.write(line)
@@ -88,7 +95,7 @@ class _Service:
         for line in sys.stdin:
             request = json.loads(line)
             number, settings = request.pop("number"), Settings.from_dict(request.pop("settings"))
-            self._say(number=number, taken=True)
+            self._send({"number": number, "taken": True})
             self._requests.put((number, Job(**request, settings=settings)))
         _leave()
 
@@ -100,15 +107,15 @@ class _Service:
             self._opened.put((number, job, movie))
 
     def _leave_with_parent(self) -> None:
-        """For the case that another process inherited the parent's end of the pipe and holds it open."""
+        """End if the parent has ended but the pipe stays open, because another process inherited its end."""
         parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(PARENT_CHECK_SECONDS)
         _leave()
 
 
-def _read_ahead(job: Job, threads: Optional[int]) -> Any:
-    """The movie, open and decoded if it fits; or None, so that `run_job` opens it again and reports the error."""
+def _read_ahead(job: Job, threads: Optional[int]) -> Optional[Movie]:
+    """The open movie, decoded if it fits into memory; None on an error, which `run_job` reports when it opens it."""
     from ..movies import open_movie
 
     movie = None
@@ -123,7 +130,7 @@ def _read_ahead(job: Job, threads: Optional[int]) -> Any:
 
 
 def _leave() -> None:
-    """End this process: the main thread cleans up what it was writing; if native code keeps it, don't wait for ever."""
+    """End this process: the main thread cleans up; if native code blocks it, the process ends after a while anyway."""
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     time.sleep(CLEAN_UP_SECONDS)
     os._exit(1)
@@ -134,32 +141,32 @@ def _stop(*_: object) -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """Serve requests from standard input until it closes or the device fails; never returns."""
-    # The protocol keeps the real standard output for itself: a library's print must not get between.
+    """Process requests from standard input until it is closed or the device fails; never returns."""
+    # Messages use the original standard output; what libraries print goes to standard error.
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
     logger = logging.getLogger("flexalign_plugin")
-    logger.addHandler(logging.StreamHandler())  # what the search for FFT sizes found, for the parent's log
+    logger.addHandler(logging.StreamHandler())  # e.g. the FFT sizes that were chosen, for the parent's log
     logger.setLevel(logging.INFO)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process
     signal.signal(signal.SIGTERM, _stop)
     parser = argparse.ArgumentParser(prog="python -m flexalign_plugin.execution.worker_process", description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--gpu-memory", type=float)
     parser.add_argument("--no-fft-tuning", dest="tune", action="store_false")
-    parser.add_argument("--runner", help="module:function called in place of the aligner; for tests")
+    parser.add_argument("--runner", help="module:function called instead of the aligner; for tests")
     args = parser.parse_args(argv)
     status = 0
     try:
-        _Service(output, args).run()
+        _Aligner(output, args).run()
     except SystemExit:
         status = 0
     except BaseException:
         traceback.print_exc()
         status = 1
-    # Not sys.exit: it would wait for threads that read and decode.
+    # Not sys.exit, which would wait for the threads that read and decode.
     sys.stderr.flush()
     os._exit(status)
 

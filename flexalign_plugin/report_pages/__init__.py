@@ -1,7 +1,7 @@
-"""The report of a run as one HTML file that needs nothing else: for people who look from a phone or another desk.
+"""The report of a run: one HTML file that opens in any browser and loads nothing else.
 
-`collect` reads a folder of results, `details` what is shown of one movie, `page` writes the file, `live` keeps it up to
-date during a run. The page itself is `page.html`, `style.css`, `charts.js` and `report.js`.
+`collect` reads a folder of results, `details` collects what is drawn for one movie, `page` writes the file, and `live`
+updates it during a run. The page itself is `page.html`, `style.css`, `charts.js` and `report.js`.
 """
 
 from .collect import Run, collect_run, holds_results

@@ -1,9 +1,9 @@
 "use strict";
-// Drawing: elements made from text nodes only (no name can become markup), charts as SVG, the motion on a canvas.
+// Drawing: charts as SVG, the motion on a canvas. Texts become text nodes, so that no name is interpreted as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#0b6e4f", "#2b6cb0", "#b7791f"], ALARM = "#c62828";
-const MANY_REJECTED = 0.5; // of the pairs of a frame or patch: drawn all red
+const MANY_REJECTED = 0.5; // fraction of rejected pairs of a frame or patch that is drawn fully red
 
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -25,16 +25,16 @@ function s(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Round numbers that divide the range from low to high into at most n parts.
+// Round numbers that divide the range from low to high into at most n intervals.
 function ticks(low, high, n) {
   const raw = (high - low) / n || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((v) => v >= raw * 0.999) || 10 * power;
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(+(i * step).toPrecision(10));
-  return found;
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) values.push(+(i * step).toPrecision(10));
+  return values;
 }
 
-// Redraws when the element's width changes, as a turned phone's does.
+// A chart that is redrawn when its width changes, e.g. when a phone is rotated.
 function chart(height, draw) {
   const box = h("div", { class: "chart" });
   let drawn = 0;
@@ -69,7 +69,7 @@ function axes(width, height, x, y, square = false) {
   return { svg, px, py };
 }
 
-// From blue to red as the share goes from 0 to 1.
+// Colour from blue to red for a fraction from 0 to 1.
 function blend(share) {
   const t = Math.min(share || 0, 1), mixed = [[43, 198], [108, 40], [176, 40]].map(([a, b]) => Math.round(a + t * (b - a)));
   return `rgb(${mixed.join(", ")})`;
@@ -77,13 +77,13 @@ function blend(share) {
 
 const plain = (low, high, n) => ticks(low, high, n).map((v) => [v, String(v)]);
 
-// Values of the movies in their order. series: [{label, values}]; marked: for each movie true if it is an outlier.
+// Chart of one value per movie. series: [{label, values}]; marked: true for each movie to highlight.
 function ordered(series, names, marked, unit, onPick) {
   const count = names.length, known = series.flatMap((one) => one.values).filter((v) => v != null);
   const high = Math.max(...known, 1e-9) * 1.06, low = Math.min(0, ...known);
   return chart((width) => (width < 500 ? 220 : 250), (width, height) => {
-    const at = plain(1, Math.max(count, 2), width / 80).filter(([v]) => v >= 1 && v === Math.round(v));
-    const { svg, px, py } = axes(width, height, { low: 0.5, high: Math.max(count, 2) + 0.5, label: "movie, in order of acquisition", ticks: at },
+    const labels = plain(1, Math.max(count, 2), width / 80).filter(([v]) => v >= 1 && v === Math.round(v));
+    const { svg, px, py } = axes(width, height, { low: 0.5, high: Math.max(count, 2) + 0.5, label: "movie, in order of acquisition", ticks: labels },
       { low, high, label: unit, ticks: plain(low, high, 5) });
     const radius = count > 400 ? 2 : count > 60 ? 3 : 4.5;
     series.forEach((one, k) => one.values.forEach((value, i) => {
@@ -97,7 +97,7 @@ function ordered(series, names, marked, unit, onPick) {
   });
 }
 
-// A curve over time: movies done so far.
+// Number of finished movies over time.
 function progress(times) {
   const first = times[0], last = Math.max(times[times.length - 1], first + 60);
   const days = last - first > 36 * 3600;
@@ -105,8 +105,8 @@ function progress(times) {
   const text = (t) => new Date(t * 1000).toLocaleString([], days ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit", ...seconds });
   return chart(200, (width, height) => {
     const n = Math.max(2, Math.floor(width / (days ? 130 : 110)));
-    const at = Array.from({ length: n }, (_, i) => first + ((last - first) * (i + 0.5)) / n).map((t) => [t, text(t)]);
-    const { svg, px, py } = axes(width, height, { low: first, high: last, label: "time", ticks: at },
+    const labels = Array.from({ length: n }, (_, i) => first + ((last - first) * (i + 0.5)) / n).map((t) => [t, text(t)]);
+    const { svg, px, py } = axes(width, height, { low: first, high: last, label: "time", ticks: labels },
       { low: 0, high: times.length * 1.05, label: "movies done", ticks: plain(0, times.length * 1.05, 4).filter(([v]) => v === Math.round(v)) });
     let path = `M${px(first)} ${py(0)}`;
     times.forEach((t, i) => { path += `V${py(i + 1).toFixed(1)}H${px(times[i + 1] ?? last).toFixed(1)}`; });
@@ -115,14 +115,14 @@ function progress(times) {
   });
 }
 
-// Dark to bright, as in the plots beside the results.
+// Colour of a point in time, from dark (first frame) to bright (last), as in the PNG plots.
 function timeColour(fraction) {
   const stops = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [220, 220, 40]];
   const at = Math.min(Math.max(fraction, 0), 1) * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2);
   return `rgb(${stops[i].map((v, k) => Math.round(v + (stops[i + 1][k] - v) * (at - i))).join(",")})`;
 }
 
-// Path of the whole frame; y grows downwards as in the image.
+// Trajectory of the global shifts; y grows downwards as in the image.
 function trajectory(shifts, firstFrame, pixelA) {
   const xs = shifts.map((v) => v[1] * pixelA), ys = shifts.map((v) => v[0] * pixelA);
   const half = Math.max(0.58 * Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys)), 0.5);
@@ -142,15 +142,16 @@ function trajectory(shifts, firstFrame, pixelA) {
   });
 }
 
-// Curves over frequency up to Nyquist, labelled in Angstrom. curves: [[colour, [[frequency, value], ...]], ...].
+// Curves over frequency up to Nyquist, labelled in Angstrom. curves: [[colour, [[frequency, value], ...]], ...];
+// levels: values of dashed horizontal lines.
 function overFrequency(curves, nyquistA, label, low, high, levels = []) {
   const frequency = 1 / nyquistA;
   return chart(190, (width, height) => {
-    const at = [];
+    const labels = [];
     for (const a of [50, 20, 10, 7, 5, 4, 3, 2.5, 2, 1.7, 1.5, 1.2, 1, 0.8, 0.6]) {
-      if (1 / a <= frequency * 1.001 && (!at.length || (1 / a - at[at.length - 1][0]) * (width - 68) > 34 * frequency)) at.push([1 / a, String(a)]);
+      if (1 / a <= frequency * 1.001 && (!labels.length || (1 / a - labels[labels.length - 1][0]) * (width - 68) > 34 * frequency)) labels.push([1 / a, String(a)]);
     }
-    const { svg, px, py } = axes(width, height, { low: 0, high: frequency, label: "resolution (Å)", ticks: at }, { low, high, label, ticks: plain(low, high, 3) });
+    const { svg, px, py } = axes(width, height, { low: 0, high: frequency, label: "resolution (Å)", ticks: labels }, { low, high, label, ticks: plain(low, high, 3) });
     for (const level of levels) svg.append(s("line", { x1: px(0), x2: px(frequency), y1: py(level), y2: py(level), stroke: ALARM, "stroke-dasharray": "4 4" }));
     for (const [colour, points] of curves) {
       const text = points.filter(([, v]) => v != null).map(([f, v]) => `${px(f).toFixed(1)},${py(v).toFixed(1)}`).join(" ");
@@ -160,17 +161,18 @@ function overFrequency(curves, nyquistA, label, low, high, levels = []) {
   });
 }
 
-// Radial averages of the power spectra; the lowest frequencies, where they are steep, are left out.
+// Radial averages of the power spectra, without the steep part at the lowest frequencies.
 function radial(profile) {
   const count = profile.corrected.length, first = Math.max(3, Math.floor(count / 32));
   const points = (values) => values.map((v, i) => [i / (count * profile.nyquist_A), v]).slice(first);
   const curves = [["#b0413e", points(profile.uncorrected)], [COLOURS[0], points(profile.corrected)]];
-  const known = curves.flatMap(([, some]) => some.map(([, v]) => v)).filter((v) => v != null);
+  const known = curves.flatMap(([, values]) => values.map(([, v]) => v)).filter((v) => v != null);
   const low = Math.min(...known), high = Math.max(...known);
   return overFrequency(curves, profile.nyquist_A, "log power", low, high + 0.05 * (high - low));
 }
 
-// Local motion: the mesh bends and the paths grow frame by frame. Returns the canvas and draw(i).
+// Animation of the local motion: a mesh that deforms, and the paths of its points. Returns the canvas, draw(i), which
+// draws frame i, the magnification of the motion (`times`) and the largest motion in pixels.
 function motionCanvas(d, width) {
   const field = d.field, [ny, nx] = d.shape, nY = field.y.length, nX = field.x.length;
   const spacing = Math.max(ny, nx) / Math.max(nY, nX);

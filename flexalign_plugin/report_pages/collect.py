@@ -1,7 +1,7 @@
-"""What a folder of results holds: one small row for each movie, and the movies that failed.
+"""Reads a folder of results: one small row for each movie, and the movies that failed.
 
-A row is read from `<root>_motion.json` once; given again as `known`, it is used as long as that file has the same time
-and size. So an update during a run reads the new movies only.
+A row is read from `<root>_motion.json`. Rows of an earlier call, given as `known`, are reused if this file still has
+the same time and size, so that an update during a run reads the new movies only.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Run:
 
     Attributes
     ----------
-    rows : of the movies that are done, in order of acquisition; plain values only, as they stand in the page.
-        Keys: root, movie, stamp, acquired and finished (seconds since 1970; acquired may be None), values, warnings,
+    rows : of the aligned movies, in order of acquisition, as values for JSON. Keys: root, movie, stamp (time and size
+        of `<root>_motion.json`), acquired and finished (seconds since 1970; acquired may be None), values, warnings,
         notes, concerns, settings (key of `settings`), frames, micrograph, files ([ending, quoted name]).
-    failed : [movie, reason] of those that are not.
-    order : "acquired" when the rows stand by the time of the movie files, "finished" when it is not known of all.
-    settings : {number: settings}, each distinct set once.
+    failed : [movie, reason] of the movies that failed.
+    order : "acquired" if the rows are sorted by the time of the movie files, "finished" if that is unknown for any.
+    settings : {number: settings}, each distinct set of settings once.
     unreadable : sentences about results that can't be read.
     """
 
@@ -85,14 +85,14 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
 def load_result(folder: str, root: str) -> Dict[str, Any]:
     """Content of a movie's `_motion.json`."""
     with open(os.path.join(folder, root + MOTION), encoding="utf-8") as f:
-        content = json.load(f, parse_constant=lambda _: None)  # what is no number is not known
+        content = json.load(f, parse_constant=lambda _: None)  # NaN and Infinity become None
     if not isinstance(content, dict) or "quality" not in content:
-        raise ValueError("it holds no result of an alignment")
+        raise ValueError("it contains no result of an alignment")
     return content
 
 
 def holds_results(folder: str) -> bool:
-    """Whether there is a result or a list of failures; SettingsError if the folder can't be read."""
+    """Whether the folder has a result or a list of failures; SettingsError if the folder can't be read."""
     stamps, _ = _listed(folder)
     return bool(stamps) or os.path.exists(os.path.join(folder, FAILED_MOVIES))
 
@@ -113,7 +113,7 @@ def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]
         if ending == MOTION:
             try:
                 status = entry.stat()
-            except FileNotFoundError:  # just being replaced: there again at the next update
+            except FileNotFoundError:  # being replaced at this moment: the next update reads it
                 continue
             stamps[root] = [status.st_mtime_ns, status.st_size]
         files.setdefault(root, []).append([ending, quote(os.fsencode(entry.name))])

@@ -1,4 +1,4 @@
-"""What the page shows of one movie beyond its figures: motion on a coarse mesh, residuals, small pictures."""
+"""What the page draws for one movie: motion on a coarse mesh, residuals, and small pictures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MESH_POINTS = 8  # along the longer side of the frame
 MAX_FRAMES = 30  # of the animation
 PICTURE_SIZE = 240
 _JPEG_QUALITY = 60
-_STEP_PX = 0.01  # the mesh's shifts are written as whole numbers of it
+_STEP_PX = 0.01  # unit of the mesh's shifts, which are written as integers
 
 
 def details(folder: str, root: str) -> Dict[str, Any]:
-    """All that the page draws of a movie, as plain values.
+    """Everything that the page draws for a movie, as values for JSON.
 
     Returns
     -------
-    Keys, each only where it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
+    Keys, each only if it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
     pixel_size_A, field (see `_field`), patches (see `_patches`), frame_rejected (fraction of each aligned frame's pairs
     that were rejected), window ([x0, y0, x1, y1] of the micrograph in the frame, px), frc ({"curve":
     [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected", "uncorrected", "nyquist_A"}), thumbnail, psd and
@@ -37,13 +37,13 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     """
     content = load_result(folder, root)
     figures = Figures.from_dict(content["quality"])
-    found: Dict[str, Any] = {}
+    drawn: Dict[str, Any] = {}
     if content.get("model"):
         model = MotionModel.from_dict(content["model"])
         if not np.isfinite(model.global_shifts_px).all():
-            raise ValueError("its shifts are no numbers")
+            raise ValueError("its shifts are not finite numbers")
         ny, nx = model.frame_shape
-        found.update(
+        drawn.update(
             shifts=np.round(model.global_shifts_px, 3).tolist(),
             first_frame=model.first_frame + 1,
             pixel_size_A=model.pixel_size_A,
@@ -51,30 +51,30 @@ def details(folder: str, root: str) -> Dict[str, Any]:
             window=_window(content.get("settings", {}), ny, nx),
         )
         if model.is_local:
-            found["field"] = _field(model)
+            drawn["field"] = _field(model)
         patches = _patches(model, figures)
         if patches is not None:
-            found["patches"] = patches
+            drawn["patches"] = patches
         rejected = figures.frame_pairs_rejected
         if rejected and len(rejected) == model.n_aligned:
-            found["frame_rejected"] = rejected
+            drawn["frame_rejected"] = rejected
         profile = figures.psd_profile
         if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
-            found["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
+            drawn["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
         frequency, frc = figures.frc_frequency_per_A, figures.frc
         if frequency and frc:
-            found["frc"] = {
+            drawn["frc"] = {
                 "curve": [list(point) for point in zip(frequency, frc) if None not in point],
                 "nyquist_A": 1 / max(frequency),
             }
     pictures = {"thumbnail": THUMBNAIL, "psd": POWER_SPECTRUM_PICTURE}
-    if "profile" not in found:
-        pictures["plot_psd"] = PLOT_SPECTRA  # which has the radial averages too
+    if "profile" not in drawn:
+        pictures["plot_psd"] = PLOT_SPECTRA  # it shows the radial averages too
     for name, ending in pictures.items():
         picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
         if picture is not None:
-            found[name] = picture
-    return found
+            drawn[name] = picture
+    return drawn
 
 
 def _field(model: MotionModel) -> Dict[str, Any]:
@@ -82,8 +82,8 @@ def _field(model: MotionModel) -> Dict[str, Any]:
 
     Returns
     -------
-    y, x : px, of the mesh; frames : from 1; step_px : unit of `motion`; motion : for each frame the whole numbers
-    [y, x, y, x, ...] of the mesh's points, x running fastest.
+    y, x : coordinates of the mesh in pixels; frames : numbers from 1; step_px : unit of `motion`; motion : for each
+    frame the integers [y, x, y, x, ...] of the mesh's points, x running fastest.
     """
     ny, nx = model.frame_shape
     spacing = max(ny, nx) / MESH_POINTS
@@ -101,8 +101,8 @@ def _field(model: MotionModel) -> Dict[str, Any]:
 
 
 def _patches(model: MotionModel, figures: Figures) -> Optional[List[List[Optional[float]]]]:
-    """[y, x, rms over frames of (measured less smooth shift), rejected] of each patch: pixels, and the fraction of its
-    frame pairs that were rejected, None in results that don't have it."""
+    """[y, x, RMS over frames of (measured minus fitted shift), rejected] of each patch, in pixels; rejected is the
+    fraction of its frame pairs that were rejected, None in results without it."""
     centres, measured = (np.array(a or (), float) for a in (figures.patch_centres_px, figures.patch_shifts_px))
     if centres.ndim != 2 or measured.shape != (len(centres), model.n_aligned, 2):
         return None
@@ -127,7 +127,7 @@ def _picture(path: str, size: int) -> Optional[str]:
         with Image.open(path) as picture:
             small = picture.convert("L" if picture.mode in ("1", "L", "I", "F") else "RGB")
             small.thumbnail((size, size), Image.Resampling.BOX)
-    except OSError:  # not asked for
+    except OSError:  # the picture was not written
         return None
     data = io.BytesIO()
     small.save(data, "JPEG", quality=_JPEG_QUALITY, optimize=True)

@@ -1,4 +1,4 @@
-"""Keeps the report of a run up to date while it goes on, without ever being in its way."""
+"""Updates the report during a run, without delaying the run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ INTERVAL_S = 30.0
 
 
 class LiveReport:
-    """The report of a folder, written again at most every `interval_s` seconds, in a thread of its own.
+    """The report of a folder, written at most every `interval_s` seconds in a thread of its own.
 
-    A report that can't be written is told to `log` and costs nothing else.
+    If the report can't be written, the error is passed to `log`, and the run goes on.
     """
 
     def __init__(
@@ -26,16 +26,16 @@ class LiveReport:
         self._last = -float("inf")
 
     def update(self, expected: Optional[int] = None) -> None:
-        """Write it, if that is due; returns at once."""
+        """Start writing the report if the interval has passed; returns at once. expected : movies of the whole run."""
         if time.monotonic() - self._last < self._interval_s or (self._thread is not None and self._thread.is_alive()):
             return
         self._last = time.monotonic()
-        # A daemon: it must not keep a process alive that is done.
+        # A daemon thread does not keep the process alive after the run.
         self._thread = threading.Thread(target=self._write, args=(True, expected), daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Write it for the last time; returns when that is done."""
+        """Write the final report; returns when it is written."""
         if self._thread is not None:
             self._thread.join()
         self._write(False, None)
@@ -43,5 +43,5 @@ class LiveReport:
     def _write(self, running: bool, expected: Optional[int]) -> None:
         try:
             write_report(self._folder, state=self._state, title=self._title, running=running, expected=expected)
-        except Exception as error:  # whatever it is, the run is worth more than its report
+        except Exception as error:  # no error of the report may stop the run
             self._log(f"The report could not be written: {error}")

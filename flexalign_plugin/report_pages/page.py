@@ -1,6 +1,6 @@
-"""Writes the report: the page's own parts and, as JSON that no file name can break out of, what it shows.
+"""Writes the report: the page's own parts, and its data as JSON.
 
-The file is its own cache: the next `write_report` takes from it what has not changed.
+The file is also a cache: the next `write_report` reuses the data of results that have not changed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .collect import Row, Run, collect_run
 from .concerns import described, shown_order
 from .details import details
 
-DETAILED = 40  # movies with pictures in the page: about 50 kB each
-_NEWEST_SHARE = 0.6  # of them; the others are those that most need a look
+DETAILED = 40  # number of movies with pictures in the page, about 50 kB each
+_NEWEST_SHARE = 0.6  # fraction of them that are the newest; the others are those with the most warnings
 _HERE = Path(__file__).parent
 _FORMAT = f"flexalign-report-1 {__version__}"
 _DATA_START, _DATA_END = '<script type="application/json" id="data">', "</script>"
 
 
 class State:
-    """What was read for the last report of a folder: the rows, and the details of the movies that had them."""
+    """Data of the last report of a folder: the rows, and the details of the movies that have pictures."""
 
     def __init__(self) -> None:
         self.run: Optional[Run] = None
@@ -46,15 +46,15 @@ def write_report(
     running: bool = False,
     expected: Optional[int] = None,
 ) -> Run:
-    """Write the report of a folder of results as one HTML file, all at once.
+    """Write the report of a folder of results as one HTML file.
 
     Parameters
     ----------
-    path : of the report; `report.html` in the folder.
-    state : kept by the caller between updates; without it, it is taken from an earlier report at `path`.
-    detailed : number of movies whose pictures are in the page; the others are linked.
-    running : more movies are to come: the page says so and loads itself again every minute.
-    expected : movies of the whole run, if that is known.
+    path : of the report; default: `report.html` in the folder.
+    state : kept by the caller between updates; without it, the data of an earlier report at `path` are reused.
+    detailed : number of movies whose pictures are in the page; those of the others are linked.
+    running : whether the run goes on: the page states that and reloads every minute.
+    expected : number of movies of the whole run, if known.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def write_report(
 
 
 def _chosen(run: Run, detailed: int) -> Dict[str, bool]:
-    """The newest movies and those that most need a look."""
+    """Roots of the newest movies and of those with the most warnings."""
     newest = sorted(run.rows, key=lambda row: row["finished"], reverse=True)
     n_newest = round(_NEWEST_SHARE * detailed)
     worst = sorted(newest[n_newest:], key=_need, reverse=True)
@@ -137,7 +137,7 @@ def _page(content: Dict[str, Any]) -> str:
     page = (_HERE / "page.html").read_text(encoding="utf-8")
     for name, text in parts.items():
         page = page.replace(f"@{name}@", text)
-    # ASCII and without <, > and &, so that no name ends the script element or starts anything.
+    # ASCII, with <, > and & escaped, so that no name ends the script element or starts another element.
     data = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
@@ -145,7 +145,7 @@ def _page(content: Dict[str, Any]) -> str:
 
 
 def _earlier(path: str, folder: str) -> State:
-    """What an earlier report at `path` says about the folder, or nothing."""
+    """Data of the folder from an earlier report at `path`; empty if there is none."""
     state = State()
     try:
         with open(path, encoding="utf-8") as f:
@@ -156,6 +156,6 @@ def _earlier(path: str, folder: str) -> State:
         rows = content["movies"]
         state.details = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
         state.run = Run(folder, rows, settings=content["settings"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or somebody else's
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or a file of another program
         return State()
     return state

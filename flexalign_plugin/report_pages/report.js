@@ -1,8 +1,8 @@
-// The pages: the run, and one movie (address #m=ROOT). Every text goes in as a text node.
+// The pages: the run, and one movie (address #m=NUMBER). Texts become text nodes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const movies = data.movies, page = document.getElementById("page");
-// Names of the quality figures that the page draws by itself; all others are in the list that the reader chooses from.
+// Quality figures with charts of their own; the others can be chosen from a list.
 const [TOTAL, EARLY, LATE] = data.charts.motion, [LOCAL] = data.charts["local motion"], [REJECTED] = data.charts.pairs;
 const position = new Map(movies.map((movie, i) => [movie.root, i]));
 const view = { search: "", sort: "newest", shown: 50, figure: null };
@@ -28,7 +28,7 @@ const card = (title, ...content) => h("section", { class: "card" }, h("h2", {}, 
 const wide = (element) => { element.classList.add("wide"); return element; };
 const legend = (...entries) => h("div", { class: "legend" }, entries.map(([text, colour]) => h("span", {}, h("i", { style: `background:${colour}` }), text)));
 
-// Movies per hour, over all and over the last twenty.
+// Movies per hour: of all movies, and of the last twenty.
 function pace(times) {
   if (times.length < 2) return [null, null];
   const rate = (part) => (part[part.length - 1] > part[0] ? (3600 * (part.length - 1)) / (part[part.length - 1] - part[0]) : null);
@@ -52,13 +52,13 @@ function runPage() {
   const grid = h("div", { class: "grid" });
   page.replaceChildren(
     h("header", {}, h("h1", {}, `FlexAlign: ${data.title}`),
-      h("p", { class: "soft" }, `${data.running ? "Running" : "Results"} as of ${when(data.written)}${data.running ? "; this page loads itself again every minute" : ""}. ${data.folder}`),
+      h("p", { class: "soft" }, `${data.running ? "Running" : "Results"} as of ${when(data.written)}${data.running ? "; this page reloads every minute" : ""}. ${data.folder}`),
       data.expected ? h("div", { class: "bar" }, h("i", { style: `width:${(100 * movies.length) / data.expected}%` }), h("i", { style: `width:${(100 * data.failed.length) / data.expected}%` })) : null),
     tiles, grid);
   if (data.failed.length) grid.append(wide(failedCard()));
   if (data.unreadable.length) grid.append(wide(card("Could not be read", h("ul", {}, data.unreadable.map((text) => h("li", {}, text))))));
   if (!movies.length) {
-    grid.append(wide(card("No movie is finished yet", h("p", {}, "Results appear here as they come."))));
+    grid.append(wide(card("No movie is finished yet", h("p", {}, "Results appear here when movies are finished."))));
     return;
   }
   if (doubtful.length) grid.append(wide(doubtfulCard(doubtful)));
@@ -69,25 +69,25 @@ function runPage() {
   const motion = card("Motion of each movie", legend(...series.map((one, k) => [one.label, COLOURS[k]]), ["needs a look", ALARM]),
     ordered(series, names, farOff(TOTAL), "Å", open),
     h("p", { class: "soft" }, data.order === "acquired" ? "Ordered by the time of the movie files. Select a point to open its movie." :
-      "Ordered by when the results were written: the movie files are not there to tell when they were recorded. Select a point to open its movie."));
+      "Ordered by the time of the results, because the movie files are not available. Select a point to open its movie."));
   grid.append(wide(motion), figureCard(names));
   grid.append(card("Throughput", progress(finished), h("p", { class: "soft" },
-    overall ? `${nice(overall)} movies per hour in all, ${nice(lately)} over the last ${Math.min(20, movies.length - 1)}; ` : "",
-    `${inWords("seconds", median(column("seconds")))} for a movie (median).`)));
+    overall ? `${nice(overall)} movies per hour overall, ${nice(lately)} for the last ${Math.min(20, movies.length - 1)}; ` : "",
+    `${inWords("seconds", median(column("seconds")))} per movie (median).`)));
   grid.append(wide(listCard()));
   page.append(footer());
 }
 
-// The movies in which this figure is far from the others' or above its limit.
+// For each movie, whether this figure is an outlier or above its limit.
 const farOff = (name) => movies.map((movie) => movie.concerns.some((text) => text.startsWith(data.figures[name].label)));
 
 function failedCard() {
   return card(`${counted(data.failed.length, "movie")} failed`, h("div", { class: "scroll" }, h("table", {},
-    h("tr", {}, h("th", {}, "Movie"), h("th", {}, "Why, and what to do")),
+    h("tr", {}, h("th", {}, "Movie"), h("th", {}, "Reason, and what to do")),
     data.failed.map(([movie, reason]) => h("tr", {}, h("td", { class: "name" }, movie), h("td", { class: "reason" }, withoutFolder(reason, movie)))))));
 }
 
-// Reasons begin with the movie's whole path, which stands beside them already.
+// Remove the movie's path from the start of a reason, because the table shows the movie's name already.
 function withoutFolder(reason, movie) {
   const end = reason.indexOf(movie + ": ");
   return end >= 0 && !reason.slice(0, end).includes(": ") ? reason.slice(end + movie.length + 2) : reason;
@@ -121,16 +121,16 @@ function listCard() {
     name: (a, b) => a.movie.localeCompare(b.movie, undefined, { numeric: true }) };
   const hasEarly = column(EARLY).some((v) => v != null);
   function fill() {
-    const found = movies.filter((movie) => movie.movie.toLowerCase().includes(view.search.toLowerCase())).sort(orders[view.sort]);
-    body.replaceChildren(...found.slice(0, view.shown).map((movie) => h("tr", { class: doubts(movie).length ? "flagged" : "" },
+    const shown = movies.filter((movie) => movie.movie.toLowerCase().includes(view.search.toLowerCase())).sort(orders[view.sort]);
+    body.replaceChildren(...shown.slice(0, view.shown).map((movie) => h("tr", { class: doubts(movie).length ? "flagged" : "" },
       h("td", {}, movie.details && movie.details.thumbnail ? h("img", { src: movie.details.thumbnail, alt: "" }) : ""),
       h("td", { class: "name" }, h("a", { href: address(movie) }, movie.movie), doubts(movie).length ? h("small", {}, doubts(movie)[0]) : null),
       h("td", { class: "number" }, inWords(TOTAL, movie.values[TOTAL])),
       hasEarly ? h("td", { class: "number desk" }, inWords(EARLY, movie.values[EARLY])) : null,
       h("td", { class: "number desk" }, inWords(LOCAL, movie.values[LOCAL])))));
-    more.hidden = found.length <= view.shown;
-    more.textContent = `Show more (${found.length - view.shown} left)`;
-    count.textContent = found.length ? "" : "No movie has this in its name.";
+    more.hidden = shown.length <= view.shown;
+    more.textContent = `Show more (${shown.length - view.shown} not shown)`;
+    count.textContent = shown.length ? "" : "No movie's name contains this text.";
   }
   const search = h("input", { type: "search", placeholder: "Part of the name", "aria-label": "search", oninput: () => { view.search = search.value; view.shown = 50; fill(); } });
   search.value = view.search;
@@ -140,8 +140,8 @@ function listCard() {
   fill();
   const pictured = movies.filter((movie) => movie.details).length;
   return card(counted(movies.length, "movie"),
-    pictured < movies.length ? h("p", { class: "soft" }, `Pictures of ${pictured} of them are inside this page: the newest and those that most need a look. ` +
-      "The others have their figures here, and links to their pictures, which work where this file lies beside the results.") : null,
+    pictured < movies.length ? h("p", { class: "soft" }, `This page contains the pictures of ${pictured} of them: the newest and those with the most warnings. ` +
+      "For the others it has the quality figures and links to the pictures; the links work if this file is in the folder of the results.") : null,
     h("div", { class: "tools" }, search, sort),
     h("table", {}, h("thead", {}, h("tr", {}, h("th"), h("th", {}, "Movie"), h("th", { class: "number" }, "Total motion"),
       hasEarly ? h("th", { class: "number desk" }, "Early") : null, h("th", { class: "number desk" }, "Local"))), body), count, more);
@@ -158,25 +158,25 @@ function moviePage(movie) {
     ...doubts(movie).map((text) => h("div", { class: "box" }, text)), ...movie.notes.map((text) => h("div", { class: "box note" }, text)), grid);
   if (d) {
     if (d.thumbnail) grid.append(card("Micrograph", h("img", { class: "picture", src: d.thumbnail, alt: "the corrected micrograph" })));
-    if (d.shifts) grid.append(card("Motion of the whole frame", trajectory(d.shifts, d.first_frame, d.pixel_size_A),
-      h("p", { class: "soft" }, "Dark is early, bright is late; the red ring is the first aligned frame. What is added to a frame to bring it into place: the specimen moved the opposite way.")));
+    if (d.shifts) grid.append(card("Global motion", trajectory(d.shifts, d.first_frame, d.pixel_size_A),
+      h("p", { class: "soft" }, "Shifts added to the frames to align them; the specimen moved in the opposite direction. Early frames are dark, late ones bright; the red ring marks the first aligned frame.")));
     if (d.field) grid.append(fieldCard(d));
     if (d.psd || d.plot_psd) grid.append(spectrumCard(d));
   } else {
-    grid.append(card("Pictures", h("p", {}, "The pictures of this movie are not inside this page, to keep it small. Where this file lies beside the results, these open them:"), fileList(movie, /\.png$/)));
+    grid.append(card("Pictures", h("p", {}, "To keep this page small, it does not contain the pictures of this movie. These links work if this file is in the folder of the results:"), fileList(movie, /\.png$/)));
   }
-  grid.append(h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, d && d.frame_rejected ? framesCard(d, movie) : null, d && d.frc ? halvesCard(d.frc) : null, settingsCard(movie)),
+  grid.append(h("div", { class: "stack" }, d && d.patches ? patchesCard(d) : null, d && d.frame_rejected ? framesCard(d, movie) : null, d && d.frc ? frcCard(d.frc) : null, settingsCard(movie)),
     figuresCard(movie), card("Files", fileList(movie, /./)));
   page.append(footer());
   window.scrollTo(0, 0);
 }
 
 function facts(movie) {
-  const f = movie.frames, m = movie.micrograph, found = [];
-  if (f.in_movie) found.push(`${f.in_movie} frames, ${f.first_aligned} to ${f.last_aligned} aligned${f.first_summed !== f.first_aligned || f.last_summed !== f.last_aligned ? `, ${f.first_summed} to ${f.last_summed} summed` : ""}`);
-  if (m.size_x) found.push(`micrograph ${m.size_x} × ${m.size_y} px at ${nice(m.pixel_size_A)} Å`);
-  if (movie.acquired != null) found.push(`file of ${when(movie.acquired)}`);
-  return found.join("; ") + `; aligned ${when(movie.finished)}.`;
+  const f = movie.frames, m = movie.micrograph, parts = [];
+  if (f.in_movie) parts.push(`${f.in_movie} frames, ${f.first_aligned} to ${f.last_aligned} aligned${f.first_summed !== f.first_aligned || f.last_summed !== f.last_aligned ? `, ${f.first_summed} to ${f.last_summed} summed` : ""}`);
+  if (m.size_x) parts.push(`micrograph ${m.size_x} × ${m.size_y} px at ${nice(m.pixel_size_A)} Å`);
+  if (movie.acquired != null) parts.push(`file of ${when(movie.acquired)}`);
+  return parts.join("; ") + `; aligned ${when(movie.finished)}.`;
 }
 
 function fieldCard(d) {
@@ -198,7 +198,7 @@ function fieldCard(d) {
   });
   place.append(chart(0, (width) => {
     drawn = motionCanvas(d, Math.min(width, 460));
-    caption.textContent = `Relative to frame ${d.first_frame}, drawn ${nice(drawn.times)} times larger; at most ${nice(drawn.largest)} px = ${nice(drawn.largest * d.pixel_size_A)} Å on this mesh. Neighbours that point different ways: the patches hold too little signal.`;
+    caption.textContent = `Relative to frame ${d.first_frame}, magnified ${nice(drawn.times)} times; at most ${nice(drawn.largest)} px = ${nice(drawn.largest * d.pixel_size_A)} Å on this mesh. If neighbouring points move in different directions, the patches contain too little signal.`;
     show();
     return drawn.canvas;
   }));
@@ -210,16 +210,16 @@ function spectrumCard(d) {
     h("div", { class: "halves" }, h("span", { style: "color:#0b6e4f" }, "corrected"), h("span", { style: "color:#b0413e" }, "uncorrected")),
     h("img", { class: "picture", src: d.psd, alt: "power spectrum, left corrected, right uncorrected" }),
     d.profile ? radial(d.profile) : null];
-  return card("Power spectrum before and after", ...parts, h("p", { class: "soft" }, "Left corrected, right uncorrected. Rings should go on from right to left and reach further on the left."));
+  return card("Power spectrum before and after", ...parts, h("p", { class: "soft" }, "Left corrected, right uncorrected. Thon rings should be continuous across the halves and extend to higher resolution on the left."));
 }
 
-function halvesCard(frc) {
+function frcCard(frc) {
   const low = Math.min(0, ...frc.curve.map(([, value]) => value));
-  return card("Even against odd frames", overFrequency([[COLOURS[0], frc.curve]], frc.nyquist_A, "correlation", low, 1, [0.143, 0.5]),
-    h("p", { class: "soft" }, "Fourier ring correlation of the micrographs of the even and of the odd frames; dashed: 0.5 and 0.143."));
+  return card("Even and odd frames", overFrequency([[COLOURS[0], frc.curve]], frc.nyquist_A, "correlation", low, 1, [0.143, 0.5]),
+    h("p", { class: "soft" }, "Fourier ring correlation between the micrographs of the even and of the odd frames. Dashed lines: 0.5 and 0.143."));
 }
 
-// Where the patches lie and how far each one's own measurement is from the smooth field.
+// Positions of the patches, and the residuals between their measured shifts and the fitted local motion.
 function patchesCard(d) {
   const [ny, nx] = d.shape, largest = Math.max(...d.patches.map((p) => p[2]), 1e-6);
   return card("Residuals of the patches", chart((width) => Math.round((Math.min(width, 460) * ny) / nx), (width, height) => {
@@ -235,10 +235,10 @@ function patchesCard(d) {
       if (share) svg.append(s("text", { x: x * k, y: y * k + 11, "text-anchor": "middle" }, share));
     }
     return svg;
-  }), h("p", { class: "soft" }, `Distance between the shifts that each of ${d.patches.length} patches showed alone and the smooth field, in pixels (rms over the frames); larger circles fit worse. ${d.patches[0][3] == null ? "" : "Below it, and redder: the part of its frame pairs that was rejected. "}One patch far above the others: something moves there by itself, or it holds no signal.`));
+  }), h("p", { class: "soft" }, `Difference between the shifts measured in each of ${d.patches.length} patches and the fitted local motion, in pixels (RMS over the frames); larger circles mean larger residuals. ${d.patches[0][3] == null ? "" : "Below it: percentage of the patch's frame pairs that were rejected; more is redder. "}If one patch has a much larger residual than the others, something there moves independently, or the patch contains no signal.`));
 }
 
-// Which frames contradict the others: an empty frame, or one that moves while it is exposed.
+// Rejected pairs of each frame: high for an empty frame, or one in which the specimen jumped.
 function framesCard(d, movie) {
   const shares = d.frame_rejected.map((v) => 100 * v), last = d.first_frame + shares.length - 1, high = Math.max(10, ...shares);
   return card("Rejected pairs of each frame", chart(150, (width, height) => {
@@ -247,7 +247,7 @@ function framesCard(d, movie) {
     shares.forEach((v, i) => svg.append(s("rect", { x: px(d.first_frame + i - 0.42), width: px(0.84) - px(0), y: py(v), height: py(0) - py(v), fill: blend(v / 100 / MANY_REJECTED) },
       s("title", {}, `frame ${d.first_frame + i}: ${nice(v)} %`))));
     return svg;
-  }), h("p", { class: "soft" }, `${inWords(REJECTED, movie.values[REJECTED])} of all pairs contradict the motion of the whole frame and were left out. A frame far above the others shows little, or jumped.`));
+  }), h("p", { class: "soft" }, `${inWords(REJECTED, movie.values[REJECTED])} of all frame pairs are inconsistent with the global motion and were rejected. A frame with many more than the others contains little signal, or the specimen jumped.`));
 }
 
 function figuresCard(movie) {
@@ -262,14 +262,14 @@ function figuresCard(movie) {
 function settingsCard(movie) {
   const settings = data.settings[movie.settings] || {}, text = (v) => (v === null ? "none" : v === true ? "yes" : v === false ? "no" : String(v));
   const names = Object.keys(settings), changed = names.filter((name) => settings[name] !== data.defaults[name]);
-  const table = (some) => h("table", {}, some.map((name) => h("tr", {}, h("td", {}, name.replaceAll("_", " ")), h("td", { class: "reason" }, text(settings[name])))));
-  return card("Settings", changed.length ? table(changed) : h("p", {}, "All as by default."),
-    h("details", {}, h("summary", {}, "All others, as by default"), table(names.filter((name) => !changed.includes(name)))));
+  const table = (rows) => h("table", {}, rows.map((name) => h("tr", {}, h("td", {}, name.replaceAll("_", " ")), h("td", { class: "reason" }, text(settings[name])))));
+  return card("Settings", changed.length ? table(changed) : h("p", {}, "All settings have their defaults."),
+    h("details", {}, h("summary", {}, "Settings with default values"), table(names.filter((name) => !changed.includes(name)))));
 }
 
 const fileList = (movie, pattern) => h("ul", {}, movie.files.filter(([ending]) => pattern.test(ending)).map(([ending, name]) =>
   h("li", {}, h("a", { href: data.base + name, target: "_blank", rel: "noopener" }, ending.replace(/^_/, "")))));
-const footer = () => h("footer", { class: "soft" }, `Written by FlexAlign ${data.version}. This file loads nothing from any network.`);
+const footer = () => h("footer", { class: "soft" }, `Written by FlexAlign ${data.version}. This file loads nothing from the network.`);
 
 function show() {
   stopPlaying();
@@ -282,6 +282,6 @@ window.addEventListener("keydown", (event) => {
   const wanted = /^#m=(\d+)$/.exec(location.hash), to = wanted && { ArrowLeft: +wanted[1] - 2, ArrowRight: +wanted[1] }[event.key];
   if (to != null && movies[to] && event.target === document.body) open(to);
 });
-// Not while somebody looks at a movie.
+// Reload, but not while the page of a movie is open.
 if (data.running) setInterval(() => { if (location.hash.length < 2) location.reload(); }, 60000);
 show();

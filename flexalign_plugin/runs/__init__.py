@@ -1,1 +1,1 @@
-"""From a list of movies, or a tilt series, to a folder of results."""
+"""Aligns a list of movies, or a tilt series, and writes the results to a folder."""

@@ -1,4 +1,4 @@
-"""Progress and results on the console: a bar for people at a terminal, lines for logs, JSON lines for machines."""
+"""Progress and results on the console: a progress bar at a terminal, else lines of text, or JSON lines."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import os
 import re
 import sys
 import time
-from typing import Any, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Dict, List, Optional, Set, TextIO
 
 from ..execution.job import JobResult
 from ..quality.figures import Figures
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 
 class Report:
-    """Told of every stage and result; writes results to standard output, and what failed to standard error."""
+    """Writes results to standard output, and failures and progress to standard error."""
 
     def __init__(self, json_lines: bool = False, quiet: bool = False) -> None:
         self._json, self._quiet = json_lines, quiet
-        self._bar: Optional[Any] = None
-        self._begun: Dict[str, float] = {}  # fraction done of each movie without a result
+        self._bar: Optional[tqdm] = None
+        self._fractions: Dict[str, float] = {}  # fraction done of each movie that is being aligned
         self._total = self._done = 0
-        self._noted: Set[str] = set()
+        self._printed_notes: Set[str] = set()  # without their numbers
         self._started = time.monotonic()
 
     def start(self, n_movies: int) -> None:
@@ -40,15 +43,15 @@ class Report:
     def stage(self, movie: str, stage: str, fraction: float) -> None:
         """`fraction` of the movie is done and `stage` begins."""
         if self._bar is not None:
-            self._begun[movie] = fraction
-            self._bar.n = self._done + sum(list(self._begun.values()))
+            self._fractions[movie] = fraction
+            self._bar.n = self._done + sum(list(self._fractions.values()))
             self._bar.set_description_str(f"{self._done + 1}/{self._total} {os.path.basename(movie)}: {stage}")
 
     def result(self, result: JobResult) -> None:
         self._done += 1
-        self._begun.pop(result.movie, None)
+        self._fractions.pop(result.movie, None)
         if self._bar is not None:
-            self._bar.n = self._done + sum(list(self._begun.values()))
+            self._bar.n = self._done + sum(list(self._fractions.values()))
             self._bar.refresh()
         if self._json:
             self._write(json_line(result))
@@ -59,14 +62,14 @@ class Report:
             for warning in result.warnings:
                 self._write(f"    warning: {warning}")
             for note in result.notes:
-                # What is done with every movie is told once, whatever its numbers are this time.
-                kind = re.sub(r"\d+", "", note)
-                if kind not in self._noted:
-                    self._noted.add(kind)
+                # Notes that differ in their numbers only are printed once per run.
+                without_numbers = re.sub(r"\d+", "", note)
+                if without_numbers not in self._printed_notes:
+                    self._printed_notes.add(without_numbers)
                     self._write(f"    note: {note}")
 
     def log(self, line: str) -> None:
-        """A line of the process that aligns: a library's warning, or where it crashed."""
+        """Print a log line of a worker process, e.g. a library's warning or the traceback of a crash."""
         if not self._quiet:
             self._write(line, sys.stderr)
 
@@ -87,7 +90,7 @@ class Report:
     def _counter(self) -> str:
         return f"[{self._done}/{self._total}]"
 
-    def _write(self, line: str, file: Any = None) -> None:
+    def _write(self, line: str, file: Optional[TextIO] = None) -> None:
         file = file or sys.stdout
         if self._bar is not None:
             self._bar.write(line, file=file)
@@ -97,7 +100,7 @@ class Report:
 
 
 def json_line(result: JobResult) -> str:
-    """The result in one line; numbers that are not finite are null."""
+    """The result as one line of JSON; numbers that are not finite become null."""
     from ..output.motion_json import json_text
 
     return json.dumps(
@@ -106,8 +109,8 @@ def json_line(result: JobResult) -> str:
 
 
 def _summary(result: JobResult) -> str:
-    moved = Figures.from_dict(result.quality).accumulated_motion_total_A or 0.0
-    micrographs = [path for what, path in result.files.items() if what.startswith("micrograph")]
+    motion_A = Figures.from_dict(result.quality).accumulated_motion_total_A or 0.0
+    micrographs = [path for kind, path in result.files.items() if kind.startswith("micrograph")]
     written = micrographs[0] if micrographs else result.files["motion"]
-    more = ", ".join(os.path.splitext(path)[0].rsplit("_", 1)[-1] for path in micrographs[1:])
-    return f"moved {moved:.1f} A, {result.seconds:.1f} s, {written}" + (f" (and {more})" if more else "")
+    others = ", ".join(os.path.splitext(path)[0].rsplit("_", 1)[-1] for path in micrographs[1:])
+    return f"moved {motion_A:.1f} A, {result.seconds:.1f} s, {written}" + (f" (and {others})" if others else "")

@@ -1,7 +1,7 @@
-"""SerialEM's `.mdoc`: what was recorded at each tilt. Lines are kept as they are, so that a part can be written again.
+"""Reads and writes SerialEM's `.mdoc`, which describes the tilts of a series. Lines that are not used are kept as they
+are.
 
-A parser of its own because the format is a dozen lines of grammar, while the one package for it brings pandas and
-pydantic along.
+The format is simple enough for a parser of our own; the existing package would add pandas and pydantic as dependencies.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Tilt:
 
     Attributes
     ----------
-    z : number of the section. angle : in degrees.
+    z : number of the section. angle : tilt angle in degrees.
     movie : name of the movie's file without its folder; empty if there is none.
-    dose : e/A^2 that this tilt received; None if it is not known. prior_dose : what the specimen had before it.
+    dose : of this tilt in e/A^2; None if unknown. prior_dose : dose of the specimen before this tilt in e/A^2.
     time : of the recording. lines : of the section, without its heading.
     """
 
@@ -52,7 +52,7 @@ def read_mdoc(path: str) -> Mdoc:
 
     Raises
     ------
-    MovieError : it can't be read, or is none of a tilt series.
+    MovieError : it can't be read, or does not describe a tilt series.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -61,7 +61,7 @@ def read_mdoc(path: str) -> Mdoc:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name.") from error
     starts = [i for i, line in enumerate(lines) if SECTION.match(line.strip())]
     if not starts:
-        raise MovieError(f"{path}: holds no section [ZValue = ...]: give the .mdoc of a tilt series.")
+        raise MovieError(f"{path}: contains no section [ZValue = ...]: give the .mdoc of a tilt series.")
     ends = starts[1:] + [len(lines)]
     return Mdoc(lines[: starts[0]], [_tilt(path, lines[start:end]) for start, end in zip(starts, ends)])
 
@@ -79,7 +79,7 @@ def _tilt(path: str, lines: List[str]) -> Tilt:
         z=int(match[1]),
         angle=angle,
         movie=re.split(r"[/\\]", values.get("subframepath", ""))[-1],
-        dose=dose if dose is not None and dose > 0 else None,  # 0: SerialEM's dose is not calibrated
+        dose=dose if dose is not None and dose > 0 else None,  # 0 if the dose is not calibrated in SerialEM
         prior_dose=_number(values.get("priorrecorddose")),
         time=_time(values.get("datetime", "")),
         lines=lines[1:],
@@ -103,10 +103,10 @@ def _time(text: str) -> Optional[datetime]:
 
 
 def prior_doses(tilts: Sequence[Tilt]) -> List[Optional[float]]:
-    """Dose in e/A^2 that the specimen had received before each tilt; None where it is not known.
+    """Dose in e/A^2 that the specimen had received before each tilt; None where it is unknown.
 
-    As the file says or, if it doesn't for every tilt, the sum over the tilts recorded before: by their time or, where
-    one has none, in the order of the file.
+    It is taken from the file if stated there for every tilt, else it is the sum over the tilts recorded before: ordered
+    by time or, if the time of any tilt is unknown, as in the file.
     """
     if all(tilt.prior_dose is not None for tilt in tilts):
         return [tilt.prior_dose for tilt in tilts]
@@ -125,7 +125,12 @@ def prior_doses(tilts: Sequence[Tilt]) -> List[Optional[float]]:
 
 
 def mdoc_text(mdoc: Mdoc, tilts: Sequence[Tilt], image: str, pixel_size_A: float, size: Sequence[int]) -> str:
-    """The `.mdoc` of a stack of some of the tilts in this order, (nx, ny) pixels each; everything else as it was."""
+    """The `.mdoc` of a stack of these tilts.
+
+    Parameters
+    ----------
+    tilts : in the order of the stack. image : path of the stack. size : (nx, ny) of an image in pixels.
+    """
     spacing = {"pixelspacing": f"PixelSpacing = {pixel_size_A:g}"}
     whole = {**spacing, "imagefile": f"ImageFile = {os.path.basename(image)}"}
     whole["imagesize"] = f"ImageSize = {size[0]} {size[1]}"

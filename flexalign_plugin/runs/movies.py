@@ -1,4 +1,4 @@
-"""All movies into one folder of results; what fails is listed there and the others go on (`flexalign align`)."""
+"""Aligns a list of movies (`flexalign align`). Movies that fail are listed in the output folder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,18 @@ def align_movies(
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
 
-    denoiser_pairs : of so many movies even and odd frames are summed apart, whatever the settings say.
+    Parameters
+    ----------
+    timeout_s : time limit per movie in seconds; None: no limit.
+    denoiser_pairs : number of movies, from the first, whose even and odd frames are also summed separately, regardless
+        of the settings.
     optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
         is written at the end; None: no list.
 
     Raises
     ------
     SettingsError : a device can't be used.
-    OutputError : the folder can't be made or written to.
+    OutputError : the folder can't be created or written to.
     """
     compute.check()
     prepare_folder(output_dir)
@@ -64,9 +68,9 @@ def align_movies(
 
 
 def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, str]]) -> None:
-    """Write the table, with what it says of movies that are not this run's; without any failure there is none."""
-    ours = {os.path.abspath(job.movie) for job in jobs}
-    others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in ours]
+    """Write the failures of this run, and keep those of other movies; without failures the file is removed."""
+    of_this_run = {os.path.abspath(job.movie) for job in jobs}
+    others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in of_this_run]
     if others or failures:
         write_failures(path, [*others, *failures])
     elif os.path.exists(path):
@@ -74,7 +78,7 @@ def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, st
 
 
 def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:
-    """A job for each movie; one that is named twice is aligned once."""
+    """A job for each movie; movies that are listed twice are aligned once."""
     jobs = []
     taken: Set[str] = set()
     distinct: Dict[str, str] = {}

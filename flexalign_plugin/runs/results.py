@@ -1,4 +1,4 @@
-"""The results of many jobs, in the order of the jobs, as they come."""
+"""Runs many jobs and yields their results in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Results = Generator[JobResult, None, None]
 
 
 def results_of(jobs: List[Job], report: Report, compute: Compute, timeout_s: Optional[float] = None) -> Results:
-    """Align the movies of all jobs; closing the generator stops what is not finished.
+    """Align the movies of all jobs; closing the generator stops the movies that are not finished.
 
-    One movie is aligned in this very process, which saves starting another. Several, and whatever goes to a GPU or has
-    a time limit, go through a `WorkerPool`: a crash costs one movie only, and the next movie is read while this one is
-    aligned.
+    A single movie is aligned in this process, which saves the time to start a worker process. Several movies, and
+    movies on a GPU or with a time limit, go through a `WorkerPool`: if a worker process crashes only one movie fails,
+    and the next movie is read while one is aligned.
     """
     if len(jobs) > 1 or timeout_s is not None or compute.on_gpus:
         return _in_workers(jobs, report, compute, timeout_s)

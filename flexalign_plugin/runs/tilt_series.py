@@ -1,6 +1,6 @@
-"""The movies of a tilt series: each tilt aligned with its own dose, the micrographs put into stacks.
+"""Aligns the movies of a tilt series, each with its own dose, and writes the micrographs as stacks.
 
-A tilt that fails is listed and left out; stacks, angles and `.mdoc` hold the others, all in one order.
+Tilts that fail are listed and left out. Stacks, angles and `.mdoc` contain the other tilts in the same order.
 """
 
 from __future__ import annotations
@@ -21,18 +21,27 @@ from ..files import OutputFiles, prepare_folder
 from ..movies import open_movie
 from ..output.failures import write_failures
 from ..output.mrc import write_mrc
-from ..result_files import FAILED_MOVIES, unique_root
+from ..result_files import (
+    FAILED_MOVIES,
+    STACK,
+    STACK_ANGLES,
+    STACK_EVEN,
+    STACK_ODD,
+    STACK_RAW_ANGLES,
+    STACK_WEIGHTED,
+    unique_root,
+)
 from ..settings import Settings
 from .console import Report
 from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
 from .results import results_of
 
-# Key of a micrograph in a result's files: ending of the stack.
+# {key of a micrograph in `JobResult.files`: ending of the stack's name}
 STACKS = {
-    "micrograph": "_stack.mrc",
-    "micrograph_dw": "_stack_DW.mrc",
-    "micrograph_even": "_stack_EVN.mrc",
-    "micrograph_odd": "_stack_ODD.mrc",
+    "micrograph": STACK,
+    "micrograph_dw": STACK_WEIGHTED,
+    "micrograph_even": STACK_EVEN,
+    "micrograph_odd": STACK_ODD,
 }
 ORDERS = ("tilt", "mdoc")
 Aligned = List[Tuple[Tilt, JobResult]]
@@ -53,18 +62,23 @@ def align_tilt_series(
 
     Parameters
     ----------
-    movies : folder of the movies that the `.mdoc` names.
-    compute : devices, which share the tilts, and what happens when one fails.
-    settings : for all tilts. Dose per frame and pre-exposure come from the `.mdoc`, unless a dose per frame is given.
+    movies : folder of the movies that are named in the `.mdoc`.
+    settings : for all tilts. The dose per frame is taken from the `.mdoc` unless it is given here; the dose before each
+        tilt is added to the pre-exposure.
+    compute : devices that align the tilts.
     order : of the stacks: "tilt" by angle, "mdoc" as in the file.
+    timeout_s : time limit per movie in seconds; None: no limit.
 
     Returns
     -------
-    (files, failed) : {what: path} of stacks, angles and `.mdoc`, empty if no tilt succeeded; the tilts that failed.
+    (files, failed) : {kind of file: path} of stacks, angles and `.mdoc`, empty if no tilt succeeded; and the results of
+        the tilts that failed.
 
     Raises
     ------
-    MovieError : the `.mdoc` can't be used. OutputError : something can't be written. SettingsError : no such device.
+    MovieError : the `.mdoc` can't be read, or does not describe a tilt series.
+    OutputError : a result can't be written.
+    SettingsError : a device can't be used.
     """
     compute.check()
     mdoc = read_mdoc(mdoc_path)
@@ -72,7 +86,7 @@ def align_tilt_series(
     series = re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(mdoc_path), flags=re.IGNORECASE)
     failures_path = os.path.join(output_dir, f"{series}_{FAILED_MOVIES}")
     if os.path.exists(failures_path):
-        os.remove(failures_path)  # an earlier run's
+        os.remove(failures_path)  # of an earlier run
     report.start(len(mdoc.tilts))
     entries = list(_jobs(mdoc, movies, output_dir, series, settings))
     results: Aligned = []
@@ -99,9 +113,9 @@ def align_tilt_series(
 
 
 def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Union[Job, JobResult]]:
-    """A Job for each tilt, or the JobResult of one that can't even begin."""
+    """A Job for each tilt, or a failed JobResult if its movie can't be opened."""
     taken: Set[str] = set()
-    given = settings.dose_per_frame is not None
+    dose_is_given = settings.dose_per_frame is not None
     for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
         path = os.path.join(movies, tilt.movie)
         root = unique_root(tilt.movie or f"{series}_{tilt.z}", taken, number)
@@ -109,14 +123,16 @@ def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Setti
         job = Job(path, output_dir, root, settings)
         try:
             if not tilt.movie:
-                raise MovieError(f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc names no movie (SubFramePath).")
+                raise MovieError(
+                    f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc has no SubFramePath with the name of a movie."
+                )
             with open_movie(path, settings) as movie:
                 n_frames = movie.n_frames
         except MovieError as error:
             yield failure(job, error)
             continue
         changed: Dict[str, Any] = {}
-        if not given and tilt.dose is not None:
+        if not dose_is_given and tilt.dose is not None:
             changed["dose_per_frame"] = tilt.dose / n_frames
         if prior is not None:
             changed["pre_exposure"] = settings.pre_exposure + prior
@@ -124,34 +140,35 @@ def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Setti
 
 
 def of_one_size(results: List[Tuple[AnyTilt, JobResult]]) -> List[Tuple[AnyTilt, JobResult]]:
-    """Tilts of another size than most can't be in the same stack: they fail."""
-    sizes = {i: _size(result) for i, (_, result) in enumerate(results) if result.ok and _stacked(result)}
+    """The results, in which tilts whose micrographs differ in size from most others are failures: a stack has one
+    size."""
+    sizes = {i: _size(result) for i, (_, result) in enumerate(results) if result.ok and _stack_keys(result)}
     if len(set(sizes.values())) < 2:
         return results
     usual = max(set(sizes.values()), key=list(sizes.values()).count)
-    checked = list(results)  # the tilt's own files stay
+    checked = list(results)
     for i, size in sizes.items():
         tilt, result = results[i]
         if size != usual:
             text = (
-                f"its micrograph is {size[0]} x {size[1]} pixels, those of the other tilts are "
-                f"{usual[0]} x {usual[1]}: it can't be in their stack."
+                f"its micrograph of {size[0]} x {size[1]} pixels was left out of the stack, because those of the other "
+                f"tilts have {usual[0]} x {usual[1]} pixels: check that its movie belongs to this series."
             )
             checked[i] = (tilt, dataclasses.replace(result, ok=False, error=text))
     return checked
 
 
-def _stacked(result: JobResult) -> List[str]:
+def _stack_keys(result: JobResult) -> List[str]:
     return [key for key in STACKS if key in result.files]
 
 
 def _size(result: JobResult) -> Tuple[int, int]:
-    with open_movie(result.files[_stacked(result)[0]], Settings()) as image:
+    with open_movie(result.files[_stack_keys(result)[0]], Settings()) as image:
         return image.shape[2], image.shape[1]
 
 
 class _Images:
-    """Micrographs in files as a stack (n, ny, nx) of which one image at a time is in memory."""
+    """Micrograph files as a stack (n, ny, nx), of which one image at a time is in memory."""
 
     ndim = 3
 
@@ -170,29 +187,29 @@ class _Images:
 
 
 def stacks_of(results: Sequence[JobResult]) -> List[str]:
-    """Keys of the stacks that these tilts can make: of the micrographs that every tilt has."""
+    """Keys of the stacks to write: of the kinds of micrographs that every tilt has."""
     return [key for key in STACKS if all(key in result.files for result in results)]
 
 
 def write_stack(path: str, images: Sequence[str], settings: Settings, label: str) -> Tuple[int, int]:
-    """Write the micrographs in the files `images`, all of one size, as a stack; returns (nx, ny) of an image."""
+    """Write the micrograph files `images`, all of the same size, as a stack; returns (nx, ny) of an image in pixels."""
     data = _Images(images)
     dtype = np.float16 if settings.save_float16 else np.float32
     pixel_size = settings.pixel_size * settings.output_binning
-    # One image at a time is what the writer takes of an array.
+    # The writer iterates over the images, so `_Images` can stand in for an array.
     write_mrc(path, cast(np.ndarray, data), pixel_size, [f"{label}, FlexAlign {__version__}"], dtype)
     return data.shape[2], data.shape[1]
 
 
 def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
-    """Stacks, angles and `.mdoc`, all or none of them; {what: path}."""
+    """Write stacks, angles and `.mdoc`, either all or none; returns {kind of file: path}."""
     pixel_size = settings.pixel_size * settings.output_binning
     angles = "".join(f"{tilt.angle:.2f}\n" for tilt, _ in good)
     files: Dict[str, str] = {}
     with OutputFiles(output_dir) as out:
 
-        def text(what: str, name: str, content: str) -> None:
-            files[what] = os.path.join(output_dir, name)
+        def write_text(kind: str, name: str, content: str) -> None:
+            files[kind] = os.path.join(output_dir, name)
             with out.file(name) as path, open(path, "w", encoding="utf-8", newline="\n") as file:
                 file.write(content)
 
@@ -203,7 +220,7 @@ def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, setti
             with out.file(name) as path:
                 size = write_stack(path, [result.files[key] for _, result in good], settings, label)
             tilts = [tilt for tilt, _ in good]
-            text(f"{key}_mdoc", f"{name}.mdoc", mdoc_text(mdoc, tilts, name, pixel_size, size))
-        text("raw_angles", f"{series}_stack.rawtlt", angles)
-        text("angles", f"{series}_stack.tlt", angles)
+            write_text(f"{key}_mdoc", f"{name}.mdoc", mdoc_text(mdoc, tilts, name, pixel_size, size))
+        write_text("raw_angles", series + STACK_RAW_ANGLES, angles)
+        write_text("angles", series + STACK_ANGLES, angles)
     return files

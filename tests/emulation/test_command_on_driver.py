@@ -67,7 +67,7 @@ def test_the_gpu_is_found_and_its_sizes_are_tuned(flexalign):
     assert "cuda:0: " in described and "cuFFT: " in described
     assert "tuned FFT: " in described and "254 x 258 | batch 5" in described
     assert "no GPU can be used" not in described
-    assert "will be used  cpu" in described and "not been tried on hardware" in described
+    assert "will be used  cpu" in described and "not been tested on hardware" in described
 
 
 def test_a_movie_aligned_on_the_gpu_is_that_of_the_cpu(flexalign):
@@ -96,7 +96,7 @@ def test_a_movie_too_large_for_the_gpu_goes_as_the_user_chose(flexalign, instead
     assert done.returncode == status, done.stderr
     told = done.stderr if status else done.stdout
     assert "not enough memory for this movie" in told
-    assert ("FAILED m_0001.mrc: " in told) if status else ("warning: Computed on the CPU, because the GPU" in told)
+    assert ("FAILED m_0001.mrc: " in told) if status else ("warning: Aligned on the CPU, because the GPU" in told)
     assert os.path.exists(flexalign.folder / f"small_{instead}" / "m_0001_aligned_mic.mrc") == (status == 0)
 
 
@@ -105,7 +105,7 @@ def test_a_gpu_that_fails_is_used_again_by_a_fresh_process(flexalign):
     (flexalign.folder / "fault").touch()
     done = flexalign(f"align m_0001.mrc m_0002.mrc --output again {ALIGN} --device cuda:0 --no-fft-tuning")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("(it is started anew)") == 1 and "cuda:0 failed: " in done.stderr
+    assert done.stderr.count("(it is restarted)") == 1 and "cuda:0 failed: " in done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert "2 movies aligned" in done.stdout and "warning" not in done.stdout
 

@@ -1,4 +1,4 @@
-"""Devices as users name them, and what they are told when one can't be used."""
+"""Names of devices, and the error messages if a device can't be used."""
 
 from __future__ import annotations
 
@@ -86,16 +86,16 @@ def test_a_gpu_asked_for_and_not_usable_is_one_sentence_and_status_2(gpus, part,
     monkeypatch.setattr(fft, "load", no_cufft if part == "cufft" else lambda: None)
     os.chdir(tmp_path)
     assert cli.main(words.split()) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("flexalign: GPU cuda:0 can't be used: ") and told.count("\n") == 1
-    assert MISSING[part] in told and told.count(" is missing") == 1
+    printed_errors = capsys.readouterr().err
+    assert printed_errors.startswith("flexalign: GPU cuda:0 can't be used: ") and printed_errors.count("\n") == 1
+    assert MISSING[part] in printed_errors and printed_errors.count(" is missing") == 1
     assert os.listdir(tmp_path) == []
 
 
 def test_tune_is_for_one_gpu(capsys):
     for device in ("cpu", "cuda:0,cuda:1"):
         assert cli.main(["tune", "--device", device, "--size", "64", "64", "--frames", "3"]) == 2
-        assert "name it, as cuda:0" in capsys.readouterr().err
+        assert "give its name, e.g. cuda:0" in capsys.readouterr().err
 
 
 def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A request is answered movie by movie, and a job that begins again goes on where it was."""
+"""Requests and answers of queue jobs: results are written movie by movie, and a restarted job continues."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from flexalign_plugin.execution.queue_job import answer_path, read_answer, run_r
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
+
+from ..signals import default_signals
 
 RUNNER = """
     import os, time
@@ -60,7 +62,7 @@ def test_each_movie_has_its_result(answered):
     assert {i: r.movie for i, r in answer.results.items()} == {0: "a.mrc", 1: "bad.mrc", 2: "c.mrc"}
 
 
-def test_a_job_that_begins_again_does_only_what_is_left(answered):
+def test_a_restarted_job_aligns_only_the_remaining_movies(answered):
     path, _ = answered("a", "b", "c")
     # As a kill leaves it: the second movie's line cut off, the third's missing.
     lines = [line for line in open(answer_path(path)).read().split("\n") if line]
@@ -73,7 +75,7 @@ def test_a_job_that_begins_again_does_only_what_is_left(answered):
     assert sorted(calls(path)) == ["a", "b", "b", "c", "c"]
 
 
-def test_a_job_whose_request_was_taken_away_begins_no_more_movies(answered):
+def test_a_job_whose_request_is_deleted_begins_no_more_movies(answered):
     path, results = answered("takes_request", *"bcdefgh")
     assert 1 <= len(results) <= 3 and len(calls(path)) <= 3  # those that were handed over already are finished
 
@@ -84,7 +86,7 @@ def test_a_request_that_can_not_be_read_is_refused(tmp_path, text):
     with pytest.raises(SettingsError, match=r"job\.json: can't be read"):
         run_request(path, print)
     open(path, "w").write(text)
-    with pytest.raises(SettingsError, match=r"job\.json: is no request of this version"):
+    with pytest.raises(SettingsError, match=r"job\.json: is not a request of this version"):
         run_request(path, print)
 
 
@@ -92,7 +94,7 @@ def test_a_machine_without_the_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = str(tmp_path / "job.json")
     write_request(path, [Job(f"{r}.mrc", str(tmp_path), r, Settings()) for r in "ab"], "all", Compute(threads=1))
-    assert read_answer(path).said == 0 and os.path.exists(answer_path(path))
+    assert read_answer(path).n_events == 0 and os.path.exists(answer_path(path))
     with pytest.raises(SettingsError, match="cuda:0 can't be used"):
         run_request(path, print)
     answer = read_answer(path)
@@ -113,7 +115,9 @@ def test_the_command_aligns_and_says_when_the_queue_ends_it(tmp_path):
     path = str(tmp_path / "job.json")
     write_request(path, jobs, "cpu", Compute(threads=1))
     command = [sys.executable, "-m", "flexalign_plugin", "batch", path]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default_signals
+    )
     deadline = time.monotonic() + 60
     while not read_answer(path).results and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Promises of the pool: every device is kept busy, and a GPU that fails costs no movie that another can align."""
+"""The worker pool keeps every device busy, and retries the movies of a GPU that fails on another device."""
 
 from __future__ import annotations
 
@@ -84,25 +84,25 @@ def test_a_gpu_that_fails_gets_a_fresh_process_and_the_movie_another_try(aligned
     assert [call[0] for call in calls] == ["ok@-1", "once@cuda:0-2", "ok@-3", "once@cuda:0-2", "ok@-4"]
     pids = [call[2] for call in calls]
     assert pids[0] == pids[1] != pids[2] and len(set(pids[2:])) == 1
-    assert lines == ["cuda:0 failed: the fault of a moment (it is started anew)"]
+    assert lines == ["cuda:0 failed: the fault of a moment (it is restarted)"]
 
 
 @pytest.mark.parametrize("cpu_instead", [False, True])
-def test_what_fails_twice_goes_as_the_user_chose(aligned, cpu_instead):
+def test_movies_that_fail_twice_fail_or_go_to_the_cpu_as_chosen(aligned, cpu_instead):
     lines = []
     compute = Compute(("cuda:0",), cpu_instead=cpu_instead)
     roots = ["ok@-1", "broken@cuda:0-2", "broken@cuda:0-3", "ok@-4", "ok@-5"]
     results, calls = aligned(compute, *roots, log=lines.append)
     assert [r.movie for r in results] == [f"{root}.mrc" for root in roots]
     assert results[0].ok and results[0].warnings == ["the movie's own"]
-    # After two failures in a row the GPU rests, and nothing more is sent to it.
+    # After two failures in a row the GPU is not used for a while.
     assert "2 times in a row" in lines[1]
     if cpu_instead:
         assert all(r.ok for r in results) and devices(results)[1:3] == ["cpu", "cpu"] and devices(results)[4] == "cpu"
-        # It may be waiting for its second try when the next movie's failure puts the GPU to rest: both tell the fault.
-        assert results[1].warnings[0].startswith("Computed on the CPU, because the GPU could not: ")
+        # It may be waiting for its second attempt when the next movie's failure disables the GPU: both state the fault.
+        assert results[1].warnings[0].startswith("Aligned on the CPU, because the GPU could not: ")
         assert results[1].warnings[0].endswith("an illegal address")
-        assert results[4].warnings[0].endswith("The last time: an illegal address")
+        assert results[4].warnings[0].endswith("The last failure: an illegal address")
         assert results[4].warnings[1:] == ["the movie's own"]
     else:
         assert [r.ok for r in results][1:3] == [False, False] and not results[4].ok
@@ -113,7 +113,7 @@ def test_what_fails_twice_goes_as_the_user_chose(aligned, cpu_instead):
         assert all(call[1] == "cuda:0" for call in calls)
 
 
-def test_what_one_gpu_can_not_another_does(aligned):
+def test_movies_that_fail_on_one_gpu_are_aligned_on_another(aligned):
     roots = [f"broken@cuda:0-{i}" for i in range(6)]
     results, calls = aligned(Compute(("cuda:0", "cuda:1")), *roots)
     assert devices(results) == ["cuda:1"] * 6
@@ -121,8 +121,8 @@ def test_what_one_gpu_can_not_another_does(aligned):
     assert 1 <= sum(call[1] == "cuda:0" for call in calls) <= 3
 
 
-def test_a_gpu_that_has_rested_is_tried_again(aligned, monkeypatch):
-    monkeypatch.setattr(worker_pool, "REST_SECONDS", 0.0)
+def test_a_gpu_is_used_again_after_its_pause(aligned, monkeypatch):
+    monkeypatch.setattr(worker_pool, "PAUSE_SECONDS", 0.0)
     results, _ = aligned(Compute(("cuda:0",)), "broken@cuda:0-1", "broken@cuda:0-2", "ok@-3", "ok@-4")
     assert [r.ok for r in results] == [False, False, True, True]
 
@@ -151,7 +151,7 @@ def test_closing_fails_what_is_left_and_later_movies(tmp_path, monkeypatch):
     assert all("stopped" in future.result(0).message for future in futures)
 
 
-def test_errors_of_devices_are_told_from_those_of_movies(tmp_path):
+def test_errors_of_devices_are_distinguished_from_those_of_movies(tmp_path):
     job = Job("a.mrc", str(tmp_path), "a", Settings())
     assert failure(job, DeviceError("x")).device_fault == DEVICE_FAILED
     assert failure(job, DeviceError("x")).message == "a.mrc: x"

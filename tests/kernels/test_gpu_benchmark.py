@@ -43,8 +43,8 @@ def test_figures_of_a_small_movie(gpu, capsys, tmp_path):
     assert stages["filter and whitening"]["bytes"]["down"] == 4 * pixels
     assert {"spectra of frames", "correlation", "peaks", "warp and sum"} <= set(stages)
     assert all(stage["seconds"] > 0 and stage["bytes"]["memory"] > 0 for stage in stages.values())
-    said = capsys.readouterr().out
-    assert "| warp and sum | 1 |" in said and "the host's own work" in said
+    printed = capsys.readouterr().out
+    assert "| warp and sum | 1 |" in printed and "work on the host" in printed
 
 
 def test_files_are_read_by_a_command_of_its_own(gpu, capsys, tmp_path):
@@ -56,8 +56,8 @@ def test_files_are_read_by_a_command_of_its_own(gpu, capsys, tmp_path):
 
 def test_where_there_is_no_gpu_one_sentence_says_so(gpu, capsys):
     assert gpu.main(["--device", "cuda:77"]) == 1
-    said = capsys.readouterr()
-    assert not said.out and "cuda:77" in said.err
+    printed = capsys.readouterr()
+    assert not printed.out and "cuda:77" in printed.err
 
 
 def test_sizes_are_columns_rows_frames(gpu, capsys):

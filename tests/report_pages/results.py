@@ -1,4 +1,4 @@
-"""A folder of results without aligning anything: one movie written in full, copies with other names and motion."""
+"""Makes a folder of results without aligning: one complete movie, and copies with other names and motion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FULL = "full_0000"
 
 
 def make_results(folder, n_copies=0):
-    """`full_0000`, `copy_0001` ... (the last jumps), and a failure whose name is markup."""
+    """Write `full_0000`, `copy_0001` ... (the last with much motion), and a failure whose name is markup."""
     result = movie_result(motion_model((256, 256), n_frames=8))
     figures = dataclasses.replace(
         result.figures,
@@ -54,6 +54,6 @@ def copy_result(folder, root, motion_A=9.0, when=None):
 
 
 def rename_to_hostile(folder, name):
-    """A whole result under a name that is markup."""
+    """Copy the files of a result to a name that is markup."""
     for path in list(folder.glob(f"{FULL}_*")):
         shutil.copy(path, folder / path.name.replace(FULL, name))

@@ -1,4 +1,7 @@
-"""The report in a real browser, at a phone's and a desk's width. FLEXALIGN_SCREENSHOTS: folder for screenshots."""
+"""The report in a real browser, with the widths of a phone and of a desktop screen.
+
+FLEXALIGN_SCREENSHOTS: folder for screenshots.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
         "Residuals of the patches",
         "83 %",
         "Rejected pairs of each frame",
-        "Even against odd",
+        "Even and odd frames",
         "Unheard of figure",
     ):
         assert words in text

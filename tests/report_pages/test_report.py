@@ -1,4 +1,4 @@
-"""What the report holds, without looking at it: cases where something is missing, hostile, old or large."""
+"""Content of the report's file: missing, damaged, hostile, outdated or many results."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_newest_and_the_worst_have_pictures(finished):
     assert set(page._chosen(run, 3)) == {FULL, "copy_0001", "copy_0012"}
 
 
-def test_what_is_damaged_or_missing_is_said(tmp_path):
+def test_damaged_and_missing_results_are_reported(tmp_path):
     make_results(tmp_path)
     (tmp_path / "bad_motion.json").write_text('{"quality": ')
     (tmp_path / "other_motion.json").write_text("[]")
@@ -106,18 +106,18 @@ def test_what_is_damaged_or_missing_is_said(tmp_path):
         write_report(str(tmp_path / "nowhere"))
 
 
-def test_another_programs_file_is_no_cache(tmp_path):
+def test_a_file_of_another_program_is_not_used_as_cache(tmp_path):
     make_results(tmp_path)
     (tmp_path / "report.html").write_bytes(b"\xff\xfe<html>")
     assert len(write_report(str(tmp_path)).rows) == 1
 
 
-def test_a_report_that_cannot_be_written_hurts_nobody(tmp_path):
-    said = []
-    live = LiveReport(str(tmp_path / "nowhere"), said.append)
+def test_a_report_that_cannot_be_written_is_logged_only(tmp_path):
+    lines = []
+    live = LiveReport(str(tmp_path / "nowhere"), lines.append)
     live.update(3)
     live.finish()
-    assert said and all("could not be written" in text for text in said)
+    assert lines and all("could not be written" in line for line in lines)
 
 
 def test_a_live_report_is_not_written_too_often(tmp_path, monkeypatch):
@@ -130,17 +130,17 @@ def test_a_live_report_is_not_written_too_often(tmp_path, monkeypatch):
     assert calls == [True, False]
 
 
-def test_outliers_need_a_run_to_stand_out_of():
+def test_outliers_are_reported_only_with_enough_movies():
     motion = [{"accumulated_motion_total_A": v} for v in [10, 11, 9, 10, 12, 10, 9, 60]]
     assert [bool(found) for found in concerns(motion)] == [False] * 7 + [True]
     assert not any(concerns(motion[-3:]))
-    # Far from the others, and harmless all the same.
+    # An outlier, but the value itself is harmless.
     assert not any(concerns([{"pair_residual_px": 0.01}] * 8 + [{"pair_residual_px": 0.1}]))
     assert any(concerns([{"pair_residual_px": 0.01}] * 8 + [{"pair_residual_px": 1.0}]))
     assert concerns([{"pairs_rejected": 0.42}]) == [["Rejected pairs: 42 %."]]
 
 
-def test_unknown_figures_have_words():
+def test_unknown_figures_get_a_label():
     assert described("some_new_figure_A")[:2] == ("Some new figure", "Å")
     assert described("frc_A at 0.143")[:2] == ("Frc at 0.143", "Å")
     assert numbers({"a": {"left": 1.0}, "b": [1], "c": True, "d": None, "e": float("nan")}) == {"a left": 1.0}

@@ -1,4 +1,4 @@
-"""Tilt series: what an .mdoc says, and phantoms of known motion through the whole command."""
+"""Tilt series: reading and writing .mdoc files, and the whole command on phantoms with a known motion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mdoc_file(folder, *sections):
     return path
 
 
-def test_what_an_mdoc_says(tmp_path):
+def test_mdoc_values_are_read(tmp_path):
     path = mdoc_file(
         tmp_path,
         section(0, -2.5, "a b.tif", ExposureDose=3, DateTime="21-Nov-26  10:00:05", PriorRecordDose=0),
@@ -72,12 +72,12 @@ def test_mdoc_of_a_part_in_another_order(tmp_path):
 
 
 @pytest.mark.parametrize("text, why", [
-    ("", "holds no section"),
-    ("[FrameSet = 0]\nTiltAngle = 3\n", "holds no section"),
+    ("", "contains no section"),
+    ("[FrameSet = 0]\nTiltAngle = 3\n", "contains no section"),
     ("[ZValue = 4]\nSubFramePath = a.mrc\n", "section 4 has no TiltAngle"),
     ("[ZValue = 4]\nTiltAngle = steep\n", "section 4 has no TiltAngle"),
 ])  # fmt: skip
-def test_files_that_are_no_series(tmp_path, text, why):
+def test_files_that_are_not_a_tilt_series(tmp_path, text, why):
     (tmp_path / "a.mdoc").write_text(text)
     with pytest.raises(MovieError, match=f"a.mdoc: {why}"):
         read_mdoc(str(tmp_path / "a.mdoc"))
@@ -87,7 +87,7 @@ def test_files_that_are_no_series(tmp_path, text, why):
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    """Five tilts, aligned: the one at -3 degrees is a damaged file, and one more section names no movie."""
+    """Five tilts, aligned: the one at -3 degrees is a damaged file, and one more section has no movie."""
     folder = tmp_path_factory.mktemp("tilts")
     (folder / "frames").mkdir()
     sections, truths = [], {}
@@ -128,11 +128,11 @@ def test_stacks_are_sorted_by_angle_and_leave_failed_tilts_out(series):
         assert [(tilt.z, tilt.movie) for tilt in tilts] == [(i, f"tilt_{z}.mrc") for i, (z, _) in enumerate(order)]
     failed = (folder / "out" / "TS_1_failed.tsv").read_text().splitlines()
     assert [line.split("\t")[0] for line in failed] == ["id", "2", "5"]
-    assert "tilt_2.mrc" in failed[1] and "truncated" in failed[1] and "names no movie" in failed[2]
+    assert "tilt_2.mrc" in failed[1] and "truncated" in failed[1] and "has no SubFramePath" in failed[2]
 
 
 def test_each_tilt_has_its_dose_and_its_motion(series):
-    """The damaged tilt, too, has exposed the specimen."""
+    """The dose of the damaged tilt counts too, because it has exposed the specimen."""
     folder, _, truths, _ = series
     for z, angle in enumerate(ANGLES):
         if z == 2:
@@ -173,5 +173,5 @@ def test_a_tilt_of_another_size_is_listed(series, tmp_path):
     again = [word if word != str(folder / "TS_1.mrc.mdoc") else str(path) for word in words]
     again[again.index(str(folder / "out"))] = str(tmp_path / "out")
     assert cli.main(again) == 1
-    assert "it can't be in their stack" in (tmp_path / "out" / "TS_1_failed.tsv").read_text()
+    assert "was left out of the stack" in (tmp_path / "out" / "TS_1_failed.tsv").read_text()
     assert (tmp_path / "out" / "TS_1_stack.tlt").read_text() == "0.00\n1.00\n"
