@@ -33,7 +33,7 @@ def errors(truth: Truth, models: Sequence[Any], central: float = 1.0, follow_con
         field_rms_error(model, truth, mesh=MESH, central=central, follow_content=follow_content)
         for model in [best_global(truth), *models]
     ]
-    return [all_errors[0].nothing_px, *(error.rms_px for error in all_errors)]
+    return [all_errors[0].uncorrected_px, *(error.rms_px for error in all_errors)]
 
 
 def early_error(truth: Truth, model: Any, frames: int) -> float:

@@ -92,7 +92,7 @@ def row(backend: Any, name: str, seeds: List[int]) -> None:
             error = field_rms_error(result.model, phantom.truth)
             errors.append(error.rms_px)
             cpu.append(sum(result.timings_s[stage]["cpu"] for stage in STAGES))
-            uncorrected = error.nothing_px
+            uncorrected = error.uncorrected_px
         figures = result.figures
         chosen.add(f"{figures.max_res_for_correlation_A:.0f} A, {figures.max_shift_A:.0f} A")
     figures = [uncorrected, np.median(fixed), np.median(automatic), max(np.subtract(automatic, fixed))]

@@ -55,5 +55,5 @@ class TestFlexAlign(BaseTest):
             self.assertSetSize(getattr(protocol, name), 1, f"{name} should have one item")
         model = MotionModel.load(protocol._getExtraPath("phantom" + MOTION))
         error = field_rms_error(model, self.phantom.truth)
-        self.assertGreater(error.nothing_px, 5 * LARGEST_ERROR_PX)
+        self.assertGreater(error.uncorrected_px, 5 * LARGEST_ERROR_PX)
         self.assertLess(error.rms_px, LARGEST_ERROR_PX)

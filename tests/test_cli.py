@@ -186,7 +186,7 @@ def test_one_movie_of_each_format_is_aligned_well(movies, tmp_path, root, ending
     assert [f for f in os.listdir(out) if not f.startswith(root)] == ["corrected_micrographs.star"]
     truth = Truth.load(movies / f"{root}_truth.json")
     error = field_rms_error(MotionModel.load(out / f"{root}_motion.json"), truth)
-    assert error.rms_px < 0.5 < 1.5 < error.nothing_px
+    assert error.rms_px < 0.5 < 1.5 < error.uncorrected_px
     saved = json.loads((out / f"{root}_motion.json").read_text())
     assert saved["settings"]["voltage"] == 200 and saved["settings"]["gain"] == str(gain)
 

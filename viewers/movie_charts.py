@@ -44,7 +44,7 @@ def picture(axes: Axes, path: str, title: str) -> None:
 
 def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
     """Path of the global shifts; early frames are dark, the ring is the first aligned frame."""
-    prepare(axes, "Motion of the whole frame (px)")
+    prepare(axes, "Global motion (px)")
     y, x = np.array(shown["shifts"]).T
     colours = _TIME(np.linspace(0, 0.92, len(x)))
     points = np.column_stack([x, y])

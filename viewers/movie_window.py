@@ -81,7 +81,7 @@ class MovieWindow(Plotter):
             charts.radial_averages(self._axes(1, _UPPER, 0.1), shown["profile"])
         else:
             charts.missing(self._axes(1, _UPPER), "Power spectrum", "not written")
-        self._chart(2, _UPPER, "shifts", "Motion of the whole frame", charts.trajectory, shown)
+        self._chart(2, _UPPER, "shifts", "Global motion", charts.trajectory, shown)
         self._local_motion(shown, thumbnail)
         self._chart(1, _LOWER, "patches", "Patches", charts.residuals, shown)
         height = (_HEIGHT - 0.1) / 2 if "frc" in shown else _HEIGHT

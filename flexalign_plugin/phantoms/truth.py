@@ -141,10 +141,10 @@ class Truth:
 
 
 class FieldError(NamedTuple):
-    """RMS lengths in px of the error of a motion model, and of the uncorrected motion (`nothing_px`)."""
+    """RMS lengths in px of the error of a motion model, and of the uncorrected motion (`uncorrected_px`)."""
 
     rms_px: float
-    nothing_px: float
+    uncorrected_px: float
 
 
 def field_rms_error(

@@ -131,7 +131,7 @@ def test_field_error_ignores_a_constant_and_measures_the_rest():
     assert field_rms_error(_Offset(truth, 0.0), truth).rms_px < 1e-12
     error = field_rms_error(_Offset(truth, 0.3), truth, central=0.8)
     assert error.rms_px == pytest.approx(0.3)
-    assert error.nothing_px > 1
+    assert error.uncorrected_px > 1
 
 
 def test_following_the_content_is_exact_for_another_reference_layout():
