@@ -124,7 +124,8 @@ def report(protocol: Any, truth: Truth) -> bool:
     ):
         if os.path.exists(root + ending):
             log(f"  {label + ':':14}{os.path.relpath(root + ending, ROOT)}")
-    log(f"  motion recovered with an RMS error of {error.rms_px:.2f} px; without correction {error.uncorrected_px:.2f} px")
+    recovered = f"motion recovered with an RMS error of {error.rms_px:.2f} px"
+    log(f"  {recovered}; without correction {error.uncorrected_px:.2f} px")
     return error.rms_px < 0.5
 
 
