@@ -64,4 +64,4 @@ def test_sizes_are_columns_rows_frames(gpu, capsys):
     assert gpu.shapes("5760x4092x30,8x6x2") == [(30, 4092, 5760), (2, 6, 8)]
     with pytest.raises(SystemExit) as end:
         gpu.parse(["--sizes", "5760"])
-    assert end.value.code == 2 and "'5760' is no size" in capsys.readouterr().err
+    assert end.value.code == 2 and "'5760' is not a size" in capsys.readouterr().err

@@ -116,12 +116,12 @@ def test_when_a_larger_search_range_is_taken(monkeypatch, lost, gain, grows):
     """If it aligns the other frequencies better by 5 sigma; for 1 lost frame of 16 by 5 * 2 * sqrt(1 / 16) sigma."""
     clearness = iter([20.0, 20.0 + gain])
     monkeypatch.setattr(global_alignment, "_align_pairs", lambda *_: alignment(lost=lost))
-    monkeypatch.setattr(global_alignment, "_clearness", lambda *_: next(clearness))
+    monkeypatch.setattr(global_alignment, "_significance_of_sum", lambda *_: next(clearness))
     found = global_alignment.align_globally(fake_movie(), 30.0, 20.0, growing=True)
     assert (found.max_shift_A > 20.0) == grows
 
 
-def test_clearness_of_noise_has_mean_0_and_sd_1():
+def test_significance_of_sum_of_noise_has_mean_0_and_sd_1():
     """200 movies of 6 frames: the mean is 0 within 4 / sqrt(200) = 0.28, the sd 1 within 4 / sqrt(400) = 20 %."""
     rng, size, n = np.random.default_rng(0), (48, 60), 6
     backend, band = select_backend("cpu", threads=1), Band(size, size)
@@ -130,7 +130,7 @@ def test_clearness_of_noise_has_mean_0_and_sd_1():
     for _ in range(200):
         spectra = np.fft.rfft2(rng.standard_normal((1, n, *size))).astype(np.complex64)
         movie = BandMovie(backend, spectra, band, n, size, 1.0)
-        values.append(global_alignment._clearness(movie, weight, rng.uniform(-5, 5, (n, 2))))
+        values.append(global_alignment._significance_of_sum(movie, weight, rng.uniform(-5, 5, (n, 2))))
     assert abs(np.mean(values)) < 4 / np.sqrt(200)
     assert abs(np.std(values) - 1) < 4 / np.sqrt(400)
 

@@ -209,7 +209,7 @@ def test_a_failure_leaves_no_file(tmp_path, movie_format):
         write_phantom(phantom, str(tmp_path / "new"), "p", movie_format, hardware_per_frame=1, progress=fail)
     assert os.listdir(tmp_path / "new") == []
     (tmp_path / "p_truth.json").mkdir()
-    with pytest.raises(OutputError, match="p_truth.json: can't be written because a folder of this name is in the way"):
+    with pytest.raises(OutputError, match="p_truth.json: can't be written because there is a folder of this name"):
         phantom.truth.save(tmp_path / "p_truth.json")
     assert sorted(os.listdir(tmp_path)) == ["new", "p_truth.json"]
 
