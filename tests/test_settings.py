@@ -175,5 +175,5 @@ def test_the_two_ways_of_binning_bin_by_16_at_most_together():
     assert Settings(bin_factor=8.0, fcrop_factor=0.5).output_binning == 16
     with pytest.raises(SettingsError, match="together bin by 16.1: the largest allowed binning is 16"):
         Settings(bin_factor=8.05, fcrop_factor=0.5)
-    with pytest.raises(SettingsError, match="F-crop factor 0.06 bin by 16.6667 together"):
+    with pytest.raises(SettingsError, match="F-crop factor 0.06 together bin by 16.6667"):
         Settings(fcrop_factor=0.06)
