@@ -2,7 +2,7 @@
 
 It is the table of contents of FlexAlign, in the order of Strelak et al. 2020 (Electronics 9:1040): detector correction,
 global alignment (section 2.1.1), local alignment (section 2.1.2) and motion correction with the spline of equation 4.
-Each step is a call of the package of that name.
+Each step is one call into the package that implements it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def align(
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
 
-    with clock.stage("references", 0.0):
+    with clock.stage("gain, dark and defects", 0.0):
         corrections = corrections or load_corrections(movie, settings)
     with clock.stage("read and sum", 0.02):
         seen = inspect(movie, backend, corrections, aligned, settings)

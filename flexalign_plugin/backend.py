@@ -20,7 +20,8 @@ from .band import Band, fft_size_below
 
 NEGLIGIBLE_WEIGHT = 3e-4  # of the largest weight of a spectrum: coefficients below are excluded from a correlation
 PEAK_RADIUS_PX = 4.0  # window pixels around a maximum that belong to the peak and not to the noise
-# Mean power of the interpolation below which the signal can't be restored: shifts of half a pixel, at Nyquist.
+# The mean power of the interpolation is taken to be at least this: below it (half-pixel shifts, at Nyquist) the signal
+# can't be restored.
 LEAST_INTERPOLATION_POWER = 1e-4
 
 
@@ -156,7 +157,7 @@ def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
     of the whole window ends on its rim.
     """
     sy, sx = size
-    significant = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
+    significant = weight > NEGLIGIBLE_WEIGHT * weight.max()
     rows, cols = np.flatnonzero(significant.any(axis=1)), np.flatnonzero(significant.any(axis=0))
     return BandSelection(
         rows,
@@ -282,7 +283,8 @@ class Backend(ABC):
         radius, step : windows span -radius .. radius in both axes, sampled every `step` band pixels.
         shifts : (batch, n, 2) shifts in band pixels that are applied first, so that windows can be small; or None.
         group : number of frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). If a
-            frame contributes to both groups of a pair, its contribution is subtracted: it would bias the shift to zero.
+            frame contributes to both groups of a pair, its contribution is subtracted: it would bias the shift towards
+            zero.
         """
 
     @abstractmethod

@@ -32,6 +32,14 @@ STACK_ODD = "_stack_ODD.mrc"
 STACK_RAW_ANGLES = "_stack.rawtlt"
 STACK_ANGLES = "_stack.tlt"
 
+# The stacks of Scipion's tilt series, with the endings of the names in tomo's own protocols.
+SCIPION_STACKS = {
+    "micrograph": ".mrcs",
+    "micrograph_dw": "_DW.mrcs",
+    "micrograph_even": "_even.mrcs",
+    "micrograph_odd": "_odd.mrcs",
+}
+
 # Positions of particles in every frame, after the name of the file of coordinates.
 TRACKS = "_tracks.star"
 

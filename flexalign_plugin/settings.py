@@ -47,11 +47,11 @@ class Bounds(NamedTuple):
         return math.isfinite(value) and large_enough and (self.high is None or value <= self.high)
 
     def sentence(self, label: str, value: float) -> str:
-        """`Maximum shift is -1 A: give a number of at least 0 (0 for automatic).`"""
-        low = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        """`Maximum shift is -1 A: it must be at least 0 and at most 100000 (0 for automatic).`"""
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         span = low if self.high is None else f"{low} and at most {self.high:g}"
         value_and_unit = f"{value} {self.unit}".rstrip()
-        return f"{label} is {value_and_unit}: give a number {span}{f' ({self.advice})' if self.advice else ''}."
+        return f"{label} is {value_and_unit}: it must be {span}{f' ({self.advice})' if self.advice else ''}."
 
 
 def option(
@@ -77,14 +77,15 @@ def option(
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one alignment. Lengths in Angstrom and pixels are unbinned; frame numbers are 1-based, 0 = last."""
+    """Settings of one alignment. Lengths in Angstrom and pixels are unbinned; frame numbers are 1-based, 0 = the
+    last."""
 
     pixel_size: float = option(
         1.0,
         "Pixel size of the movie as stored, in Angstrom.",
         metavar="A",
         label="Pixel size",
-        bounds=Bounds(0.01, 1000, unit="A", advice="the pixel size of the movie as stored"),
+        bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as stored"),
     )
     voltage: float = option(
         300.0,
@@ -245,7 +246,8 @@ class Settings:
     )
     max_shift: float = option(
         0.0,
-        "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A, and more for movies that need it.",
+        "Largest shift between consecutive frames, in Angstrom; 0: automatic, 50 A or, if a movie needs it, up to 200 "
+        "A.",
         metavar="A",
         form="maxShift",
         label="Maximum shift",
@@ -366,7 +368,7 @@ class Settings:
     )
     do_save_ps: bool = option(
         False,
-        "Write the amplitude spectrum for CTF programs, from sums of frames of 4 e/A^2 each as in RELION.",
+        "Write the amplitude spectrum for CTF programs, from sums of frames with a dose of 4 e/A^2 each as in RELION.",
         form="doSavePs",
     )
     do_compute_psd: bool = option(True, "Compute power spectra before and after the correction.", form="doComputePSD")
@@ -432,16 +434,16 @@ class Settings:
 
         check(
             not self.do_save_ps or bool(self.dose_per_frame),
-            "Amplitude spectra for CTF programs are computed from sums of frames of 4 e/A^2, but the dose per frame is "
-            "not known: give the dose per frame, or don't write these spectra.",
+            "Amplitude spectra for CTF programs are computed from sums of frames with a dose of 4 e/A^2, but the dose "
+            "per frame is not known: give the dose per frame, or don't write these spectra.",
         )
-        ranges = [(self.align_frame0, self.align_frame_n, "align", 1)]
+        ranges = [(self.align_frame0, self.align_frame_n, "align", 1, "come after")]
         if not self.use_align_to_sum:
-            ranges.append((self.sum_frame0, self.sum_frame_n, "sum", 0))
-        for first, last, purpose, least in ranges:
+            ranges.append((self.sum_frame0, self.sum_frame_n, "sum", 0, "not come before"))
+        for first, last, purpose, least, rule in ranges:
             check(
                 last == 0 or last >= first + least,
-                f"Frames to {purpose} run from {first} to {last}: the last must come after the first.",
+                f"Frames to {purpose} run from {first} to {last}: the last must {rule} the first.",
             )
         check(
             self.output_binning <= MAX_BIN_FACTOR,
@@ -462,25 +464,33 @@ class Settings:
             )
         if self.do_local_alignment and not self.auto_control_points and not self.auto_patches:
             check(
-                self.patches_x >= self.control_point_x - 1 and self.patches_y >= self.control_point_y - 1,
+                self.has_enough_patches(self.patches_x, self.patches_y),
                 f"{self.control_point_x} x {self.control_point_y} control points need at least "
                 f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but there are "
                 f"{self.patches_x} x {self.patches_y}: use more patches or fewer control points.",
             )
         return sentences
 
+    def has_enough_patches(self, patches_x: int, patches_y: int) -> bool:
+        """Whether this number of patches determines the given number of control points."""
+        return patches_x >= self.control_point_x - 1 and patches_y >= self.control_point_y - 1
+
     def frame_ranges(self, n_frames: int, movie: str) -> Tuple[range, range]:
         """0-based frame ranges to align and to sum in a movie of `n_frames` frames, checked against it."""
         align = range(self.align_frame0 - 1, (self.align_frame_n or n_frames))
         if align.start >= n_frames or align.stop > n_frames:
             raise SettingsError(
-                f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but it "
-                f"has {n_frames}: change the range."
+                f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but the "
+                f"movie has {n_frames} frames: change the range."
             )
         if len(align) < 2:
+            advice = (
+                "check that the file is a movie and not an image or a gain reference"
+                if n_frames == 1
+                else "change the range"
+            )
             raise SettingsError(
-                f"{movie}: only {len(align)} frame is in the range to align, but at least 2 are needed: check that the "
-                "file is a movie and not an image or a gain reference."
+                f"{movie}: only {len(align)} frame is in the range to align, but at least 2 are needed: {advice}."
             )
         if self.use_align_to_sum:
             return align, align
@@ -488,7 +498,7 @@ class Settings:
         if total.start < align.start or total.stop > align.stop or len(total) < 1:
             raise SettingsError(
                 f"{movie}: frames {total.start + 1} to {total.stop} are to be summed, but only {align.start + 1} to "
-                f"{align.stop} are aligned: sum a part of the aligned range."
+                f"{align.stop} are aligned: choose frames inside the aligned range."
             )
         if self.split_even_odd and len(total) < 2:
             raise SettingsError(

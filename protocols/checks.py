@@ -87,7 +87,7 @@ def _control_points(settings: Settings, ny: int, nx: int) -> List[str]:
         return []
     patch = settings.min_local_res / settings.pixel_size
     patches_x, patches_y = math.ceil(nx / patch), math.ceil(ny / patch)
-    if patches_x >= settings.control_point_x - 1 and patches_y >= settings.control_point_y - 1:
+    if settings.has_enough_patches(patches_x, patches_y):
         return []
     return [
         f"{settings.control_point_x} x {settings.control_point_y} control points need at least "

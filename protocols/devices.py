@@ -128,11 +128,9 @@ def problems(protocol: Any) -> List[str]:
     if protocol.getBinThreads() < 1:
         errors.append(f"Threads is {protocol.getBinThreads()}: at least 1 CPU core is needed.")
     if protocol.moviesPerJob.get() < 1:
-        errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: give a number of at least 1.")
+        errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: it must be at least 1.")
     if protocol.gpuMemory.get() < 0:
-        errors.append(
-            f"GPU memory limit is {protocol.gpuMemory.get():g} GB: give a number above 0, or 0 for all of it."
-        )
+        errors.append(f"GPU memory limit is {protocol.gpuMemory.get():g} GB: it must be above 0, or 0 for all of it.")
     try:
         devices = compute(protocol)
         if not protocol.useQueue():

@@ -200,7 +200,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
             return []  # Scipion reports these itself; the other checks need all values
         errors = devices.problems(self)
         if self.onlyProcess.get() < 0:
-            errors.append(f"Only process N movies is {self.onlyProcess.get()}: give a number above 0, or 0 for all.")
+            errors.append(f"Only process N movies is {self.onlyProcess.get()}: it must be above 0, or 0 for all.")
         if self.denoiserPairs and self.nDenoiserPairs.get() < 1:
             errors.append(
                 f"Number of pairs is {self.nDenoiserPairs.get()}: give at least 1, or choose No for the pairs."

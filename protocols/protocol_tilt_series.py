@@ -21,7 +21,7 @@ from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import OutputFiles, atomic_path
 from flexalign_plugin.movies import open_movie
 from flexalign_plugin.output.failures import write_failures
-from flexalign_plugin.result_files import FAILED_MOVIES
+from flexalign_plugin.result_files import FAILED_MOVIES, SCIPION_STACKS
 from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, stacks_of, write_stack
 from flexalign_plugin.settings import Settings
 
@@ -29,9 +29,6 @@ from . import checks, devices, form_values, summaries, tilt_form
 from .computing import ComputesMovies
 from .records import load_record, save_record, sort_out
 from .tilt_outputs import SeriesRecord, TiltSeriesSets
-
-# Endings of the stacks' names, as in tomo's base class.
-STACK_ENDINGS = {"micrograph": "", "micrograph_dw": "_DW", "micrograph_even": "_even", "micrograph_odd": "_odd"}
 
 
 class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
@@ -191,7 +188,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         label = f"{len(good)} of {len(self._tsDict.getTiList(ts_id))} tilts of {ts_id}"
         with OutputFiles(self._getExtraPath()) as out:
             for key in stacks_of(results):
-                files[key] = f"{ts_id}{STACK_ENDINGS[key]}.mrcs"
+                files[key] = f"{ts_id}{SCIPION_STACKS[key]}"
                 with out.file(files[key]) as path:
                     write_stack(path, [result.files[key] for result in results], settings, label)
         if "micrograph_dw" not in files and any("micrograph_dw" in result.files for result in results):

@@ -185,7 +185,7 @@ def test_progress_reports_the_stages_in_order(frames):
         Corrections(),
         lambda s, f: reported.append((s, f)),
     )
-    assert [s for s, _ in reported][:2] == ["references", "read and sum"]
+    assert [s for s, _ in reported][:2] == ["gain, dark and defects", "read and sum"]
     assert all(a[1] < b[1] for a, b in zip(reported, reported[1:]))
 
 

@@ -129,7 +129,7 @@ def test_yes_and_no(words, value):
     "words, sentence",
     [
         ([], "pixel size is missing"),
-        (["--pixel-size", "-1"], "of at least 0.01"),
+        (["--pixel-size", "-1"], "at least 0.01"),
         (["--pixel-size", "1", "--do-plots", "maybe"], "neither yes nor no"),
         (["--pixel-size", "1", "--max-res-for-correlation", "1"], "use a larger number"),
         (["--pixel-size", "1", "--device", "abacus"], "abacus"),

@@ -151,7 +151,7 @@ def _add_setting(group: Any, name: str, setting: Any) -> None:
         group.add_argument(negation, action="store_const", const=False, help=argparse.SUPPRESS, **common)
         return
     if name == "pixel_size":
-        help_text += " (required)"
+        help_text += " (required, unless --settings contains it)"
     elif setting.default is not None:
         help_text += f" (default: {setting.default:g})" if kind == "float" else f" (default: {setting.default})"
     help_text = help_text.replace("%", "%%")

@@ -21,7 +21,13 @@ def add(commands: Any) -> None:
     option("movies", nargs="+", metavar="MOVIE", help="raw movie; several movies of one camera give a clearer result")
     option("--gain", required=True, metavar="FILE", help="gain reference (MRC, TIFF, EER .gain or dm4)")
     option("--gain-row-order", choices=("auto", "same", "flipped"), default="auto", help="as for align")
-    option("--n-frames", type=count, metavar="N", default=10, help="EER only: as for align (default: 10)")
+    option(
+        "--n-frames",
+        type=count,
+        metavar="N",
+        default=10,
+        help="EER only: number of frames into which the hardware frames are grouped (default: 10)",
+    )
     option("--eer-sampling", type=int, choices=(1, 2, 4), default=1, help="EER only: as for align (default: 1)")
     parser.set_defaults(run=_gain)
 

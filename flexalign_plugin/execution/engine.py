@@ -17,7 +17,7 @@ class Engine(Protocol):
         """Number of movies processed at the same time; with fewer submitted, some devices are idle."""
 
     def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
-        """Queue a movie. Any failure becomes a `JobResult` with ok=False, never an exception.
+        """Accept a movie. Any failure becomes a `JobResult` with ok=False, never an exception.
 
         progress : called from a thread of the engine with the name of each stage and the fraction done, if the engine
             knows them.

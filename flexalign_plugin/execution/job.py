@@ -135,7 +135,9 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
         # Most errors of a movie begin with its path.
         text = text[len(movie) :] if text.startswith(movie) else text
     elif isinstance(error, MemoryError):
-        text = "there is not enough memory to align it: use fewer worker processes or a machine with more memory."
+        text = (
+            "there is not enough memory to align it: switch on the low-memory mode or use a machine with more memory."
+        )
     else:
         traceback.print_exception(type(error), error, error.__traceback__)
         text = f"unexpected {type(error).__name__}: {error}. Please report it together with the log."

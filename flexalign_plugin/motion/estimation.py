@@ -102,12 +102,12 @@ def estimate_motion(
             overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
         notes = limit_notes(options.max_res_A, options.max_shift_A, bounds, overall.max_shift_A)
     with stage("local alignment", 0.45):
-        local = _local(frames, overall, options, bounds) if options.local and overall.is_measured else None
+        local = None
         if options.local and overall.is_measured:
+            local = _local(frames, overall, options, bounds)
             notes += _local_notes(local, options)
         if local is None and overall.is_measured and options.refine:
             overall = refine_globally(frames, overall)
-        del frames
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, options.pixel_size_A)
     return Estimate(model, overall, local, correlated, bounds.max_res_A, notes)
 
@@ -145,8 +145,8 @@ def _local(
 def _local_notes(local: Optional[LocalAlignment], options: EstimationOptions) -> List[str]:
     if local is None:
         return [
-            f"No local alignment: the area that all frames share has no room for two patches of {options.patch_A:g} A "
-            "on each axis. Smaller patches (--min-local-res) need a strong signal."
+            f"No local alignment: the area that all frames share is too small for two patches of {options.patch_A:g} A "
+            "on each axis. A smaller patch size is possible if the signal is strong."
         ]
     if local.coefficients_px is None:
         return ["No local motion above the noise was detected: the global alignment is used everywhere."]

@@ -74,7 +74,7 @@ def limit_notes(max_res_A: float, max_shift_A: float, used: Limits, searched_A: 
     """
     chosen = []
     if not max_res_A:
-        chosen.append(f"frames were compared to {used.max_res_A:.1f} A")
+        chosen.append(f"frames were compared up to a resolution of {used.max_res_A:.1f} A")
     if not max_shift_A:
-        chosen.append(f"shifts between consecutive frames searched to {searched_A:.0f} A")
-    return [f"Automatic limits: {', '.join(chosen)}."] if chosen else []
+        chosen.append(f"shifts between consecutive frames were searched up to {searched_A:.0f} A")
+    return [f"Automatic limits: {'; '.join(chosen)}."] if chosen else []

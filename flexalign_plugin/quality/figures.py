@@ -18,10 +18,10 @@ class Description(NamedTuple):
 
     Attributes
     ----------
-    label : a few words. unit : "px" are unbinned pixels. meaning : one or two sentences.
-    limit : a movie above this value needs a look; None: no limit.
-    outlier_above : a movie that is far above the others of a run needs a look only if it is also above this value;
-        None: not compared.
+    label : a few words. unit : "px" means unbinned pixels. meaning : one or two sentences.
+    limit : movies above this value should be inspected; None: no limit.
+    outlier_above : a movie that is far above the others of a run should be inspected only if it is also above this
+        value; None: not compared.
     rank : figures with a rank are shown first, in this order.
     chart : chart of the report to which the figure belongs: "motion" or "local motion" of a run, or "pairs" of frames.
     group : figures of a group are written only if one of them is known: "local alignment", "even and odd halves",
@@ -75,19 +75,19 @@ class Figures:
     pairs_rejected: Optional[float] = figure(
         "Rejected pairs",
         FRACTION,
-        "Frame pairs that contradict the estimated motion of the whole frame. Above 0.3 the movie has little signal, "
-        "and the motion is searched another way.",
+        "Fraction of the frame pairs that contradict the estimated motion of the whole frame. If it is high, the movie "
+        "has little signal, and all pairs are searched jointly.",
         limit=0.3,
         rank=5,
         chart="pairs",
     )
     frame_pairs_rejected: Optional[Numbers] = figure(
-        "Rejected pairs of each frame", FRACTION, "The same for the pairs of each aligned frame."
+        "Rejected pairs of each frame", FRACTION, "Fraction of the rejected pairs of each aligned frame."
     )
     pairs_on_rim: Optional[float] = figure(
         "Pairs at the search limit",
         FRACTION,
-        "Frame pairs without a correlation peak inside the search range.",
+        "Fraction of the frame pairs without a correlation peak inside the search range.",
         limit=0.1,
         rank=6,
     )
@@ -99,7 +99,7 @@ class Figures:
         rank=7,
     )
     pair_significance: Optional[float] = figure(
-        "Strength of the matches",
+        "Strength of the correlation peaks",
         "",
         "Height of a pair's correlation peak over the noise around it, median over the pairs.",
         rank=8,
@@ -107,8 +107,8 @@ class Figures:
     uncovered_border_px: Optional[Dict[str, float]] = figure(
         "Uncovered border",
         "px",
-        "How far the motion reaches in from each edge of the micrograph: there some frames have no data and their mean "
-        "is used.",
+        "Width of the border at each edge of the micrograph in which some frames have no data; their mean is used "
+        "there.",
     )
     patches: Optional[List[int]] = figure("Patches", "", "Patches along y and x.", group=LOCAL)
     patch_centres_px: Optional[Points] = figure("Patch centres", "px", "`[y, x]` of each patch.", group=LOCAL)
@@ -122,13 +122,16 @@ class Figures:
     patch_pairs_rejected: Optional[float] = figure(
         "Rejected pairs of patches",
         FRACTION,
-        "As the rejected pairs of whole frames, mean over the patches.",
+        "Fraction of the frame pairs of a patch that contradict its estimated motion, mean over the patches.",
         limit=0.5,
         rank=9,
         group=LOCAL,
     )
     patches_rejected: Optional[Numbers] = figure(
-        "Rejected pairs of each patch", FRACTION, "The same for each patch, in the order of the centres.", group=LOCAL
+        "Rejected pairs of each patch",
+        FRACTION,
+        "Fraction of the rejected pairs of each patch, in the order of the centres.",
+        group=LOCAL,
     )
     control_points: Optional[List[int]] = figure(
         "Control points",
@@ -159,8 +162,8 @@ class Figures:
     field_sigma_mesh_px: Optional[Points] = figure(
         "Standard error of the local field, map",
         "px",
-        "The same at 9 x 9 positions from edge to edge, `[y][x]`. It is largest at the edges, beyond the centres of "
-        "the outer patches.",
+        "Standard error of the local field at 9 x 9 positions from edge to edge, `[y][x]`. It is largest at the "
+        "edges, beyond the centres of the outer patches.",
     )
     field_misfit_px: Optional[float] = figure(
         "Misfit of the local field",
@@ -171,8 +174,8 @@ class Figures:
     expected_error_px: Optional[float] = figure(
         "Expected error",
         "px",
-        "Rms error to expect of the motion over the frame and all frames, from the three above. It leaves out what "
-        "blurs within a patch or a frame (0.02 px on phantoms).",
+        "Rms error to expect of the motion over the frame and all frames, from `shift_sigma_px`, `field_sigma_px` and "
+        "`field_misfit_px`. It leaves out what blurs within a patch or a frame (0.02 px on phantoms).",
         rank=10,
     )
     motion_over_error: Optional[float] = figure(
@@ -181,8 +184,8 @@ class Figures:
     confidence: Optional[float] = figure(
         "Confidence",
         FRACTION,
-        "Part of the signal's amplitude at Nyquist that the expected error e leaves, `exp(-(pi e / 2)^2)`: 0.98 for "
-        "0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured.",
+        "Fraction of the signal's amplitude at Nyquist that remains with the expected error e, `exp(-(pi e / 2)^2)`: "
+        "0.98 for 0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured.",
         rank=11,
     )
     roughness: Optional[float] = figure(
@@ -194,8 +197,9 @@ class Figures:
     late_drift_A_per_dose: Optional[float] = figure(
         "Late drift",
         "Å per e/Å²",
-        "How fast the specimen still drifts after the first 4 e/Å², end to end; it blurs single frames. Above 1 there "
-        "is a warning. `null` when the dose is not known.",
+        "How fast the specimen still drifts after the first 4 e/Å²: the distance between the first and the last of "
+        "these frames, per dose. It blurs single frames. Above 1 there is a warning. `null` when the dose is not "
+        "known.",
         rank=13,
     )
     pixels_replaced: Optional[int] = figure(
@@ -224,7 +228,13 @@ class Figures:
         rank=15,
         group=HALVES,
     )
-    frc_05_A: Optional[float] = figure("Even and odd agree to (0.5)", "Å", "The same for 0.5.", rank=16, group=HALVES)
+    frc_05_A: Optional[float] = figure(
+        "Even and odd agree to (0.5)",
+        "Å",
+        "Resolution at which the Fourier ring correlation of even and odd frames falls below 0.5.",
+        rank=16,
+        group=HALVES,
+    )
     psd_profile: Optional[Dict[str, Numbers]] = figure(
         "Radial averages of the power spectra",
         "log10",
@@ -243,13 +253,17 @@ class Figures:
     accumulated_motion_early_A: Optional[float] = figure(
         "Early motion",
         "Å",
-        "Its part up to 4 e/Å²: steps that lead to a frame at whose end the dose, with pre-exposure, is at most 4. "
-        "`null` when the dose is not known.",
+        "Part of the total motion up to 4 e/Å²: steps that lead to a frame at whose end the dose, with pre-exposure, "
+        "is at most 4. `null` when the dose is not known.",
         rank=2,
         chart="motion",
     )
     accumulated_motion_late_A: Optional[float] = figure(
-        "Late motion", "Å", "The rest of the path. `null` when the dose is not known.", rank=3, chart="motion"
+        "Late motion",
+        "Å",
+        "Part of the total motion after 4 e/Å². `null` when the dose is not known.",
+        rank=3,
+        chart="motion",
     )
     local_motion_max_px: Optional[float] = figure(
         "Largest local motion",
@@ -314,7 +328,7 @@ def documentation() -> str:
     for name, description in DESCRIPTIONS.items():
         unit = {"px": "unbinned px", FRACTION: "0 to 1"}.get(description.unit, description.unit)
         group = f" Only with {description.group}." if description.group else ""
-        limit = f" Above {description.limit:g} the movie needs a look." if description.limit is not None else ""
+        limit = f" Above {description.limit:g} the movie should be inspected." if description.limit is not None else ""
         lines.append(f"| `{name}` | {unit} | {description.meaning}{limit}{group} |")
     return "\n".join(lines) + "\n"
 

@@ -45,7 +45,9 @@ def judge(
         local_motion_max_px=largest_local_motion_px(model),
     )
     figures = with_confidence(figures, estimate.overall, estimate.local, model, dose_per_frame)
-    warnings = _alignment_doubts(estimate.overall, max_shift_A, model.pixel_size_A) + motion_doubts(figures, model)
+    warnings = _alignment_doubts(estimate.overall, model.first_frame, max_shift_A, model.pixel_size_A) + motion_doubts(
+        figures, model
+    )
     return Judgement(figures, warnings)
 
 
@@ -80,7 +82,7 @@ def _rounded(fractions: Optional[np.ndarray]) -> Optional[List[float]]:
     return None if fractions is None else np.round(fractions, 3).tolist()
 
 
-def _alignment_doubts(overall: GlobalAlignment, max_shift_A: float, pixel_size_A: float) -> List[str]:
+def _alignment_doubts(overall: GlobalAlignment, first_frame: int, max_shift_A: float, pixel_size_A: float) -> List[str]:
     """Warnings about the global alignment."""
     doubts = []
     if not overall.is_measured:
@@ -101,9 +103,9 @@ def _alignment_doubts(overall: GlobalAlignment, max_shift_A: float, pixel_size_A
     steps = np.linalg.norm(np.diff(overall.shifts_px, axis=0), axis=1) * pixel_size_A
     usual = max_shift_A or START_SHIFT_A
     if len(overall.shifts_px) > 2 and steps.max() > usual:
-        limit = f"the maximum shift of {usual:g} A" if max_shift_A else f"the usual {usual:g} A at most"
+        limit = f"the maximum shift of {usual:g} A" if max_shift_A else f"the usual maximum of {usual:g} A"
         doubts.append(
-            f"Frame {int(steps.argmax()) + 2} of the aligned range jumps by {steps.max():.0f} A, more than {limit}: "
-            "see its plot, and exclude jumping frames at the beginning."
+            f"Frame {first_frame + int(steps.argmax()) + 2} jumps by {steps.max():.0f} A, more than {limit}: look at "
+            "the plot of the motion, and if it is one of the first frames, exclude it."
         )
     return doubts

@@ -105,7 +105,7 @@ def test_automatic_limits_are_reported_and_the_settings_are_kept(detail_A, resol
     settings = Settings(pixel_size=PIXEL_A, do_local_alignment=False, do_plots=False, do_compute_psd=False)
     result = align(Stack(frames), settings, select_backend("cpu", threads=2))
     assert (result.figures.max_res_for_correlation_A, result.figures.max_shift_A) == (resolution, 50.0)
-    assert any(f"compared to {resolution:.1f} A, shifts" in note and "50 A" in note for note in result.notes)
+    assert any(f"resolution of {resolution:.1f} A; shifts" in note and "50 A" in note for note in result.notes)
     saved = result.settings.to_dict()
     assert saved["max_res_for_correlation"] == saved["max_shift"] == 0.0
 
