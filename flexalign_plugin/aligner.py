@@ -56,6 +56,7 @@ def align(
     n_frames, ny, nx = movie.shape
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
+    settings.check_control_points(ny, nx, movie.path)
 
     with clock.stage("gain, dark and defects", 0.0):
         corrections = corrections or load_corrections(movie, settings)

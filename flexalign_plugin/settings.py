@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
 
 from .errors import SettingsError
+from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
 
 GAIN_ROTATIONS = ("none", "90", "180", "270")  # counter-clockwise
@@ -22,57 +23,6 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
-
-
-class Bounds(NamedTuple):
-    """Allowed range of a numeric setting, and the error message for a value outside of it.
-
-    Attributes
-    ----------
-    low, high : smallest and largest allowed value; `high` None means no upper bound.
-    above : whether values must be larger than `low`, not equal to it.
-    unit : of the value. advice : hint for choosing a valid value, without a full stop.
-    only_if : the bounds are checked only if this other setting is True ("!name": only if it is False).
-    """
-
-    low: float
-    high: Optional[float] = None
-    above: bool = False
-    unit: str = ""
-    advice: str = ""
-    only_if: str = ""
-
-    def allow(self, value: float) -> bool:
-        large_enough = value > self.low if self.above else value >= self.low
-        return math.isfinite(value) and large_enough and (self.high is None or value <= self.high)
-
-    def sentence(self, label: str, value: float) -> str:
-        """`Maximum shift is -1 A: it must be at least 0 and at most 100000 (0 for automatic).`"""
-        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        span = low if self.high is None else f"{low} and at most {self.high:g}"
-        value_and_unit = f"{value} {self.unit}".rstrip()
-        return f"{label} is {value_and_unit}: it must be {span}{f' ({self.advice})' if self.advice else ''}."
-
-
-def option(
-    default: Any,
-    help: str,
-    choices: Optional[Sequence[Any]] = None,
-    metavar: str = "",
-    form: str = "",
-    label: str = "",
-    bounds: Optional[Bounds] = None,
-) -> Any:
-    """A field of `Settings` with the metadata that forms, command line and error messages use.
-
-    Parameters
-    ----------
-    help : what it does. choices : allowed values. metavar : name of the value in the command's help.
-    form : name of the parameter in Scipion's form; empty if it is not in the form.
-    label, bounds : of a number: its name in error messages, and its allowed range.
-    """
-    about = {"help": help, "choices": choices, "metavar": metavar, "form": form, "label": label, "bounds": bounds}
-    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -464,14 +414,14 @@ class Settings:
             )
         if self.do_local_alignment and not self.auto_control_points and not self.auto_patches:
             check(
-                self.has_enough_patches(self.patches_x, self.patches_y),
+                self._has_enough_patches(self.patches_x, self.patches_y),
                 f"{self.control_point_x} x {self.control_point_y} control points need at least "
                 f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but there are "
                 f"{self.patches_x} x {self.patches_y}: use more patches or fewer control points.",
             )
         return sentences
 
-    def has_enough_patches(self, patches_x: int, patches_y: int) -> bool:
+    def _has_enough_patches(self, patches_x: int, patches_y: int) -> bool:
         """Whether this number of patches determines the given number of control points."""
         return patches_x >= self.control_point_x - 1 and patches_y >= self.control_point_y - 1
 
@@ -518,6 +468,20 @@ class Settings:
                 "change crop offset or dimensions."
             )
         return slice(y0, y1), slice(x0, x1)
+
+    def check_control_points(self, ny: int, nx: int, movie: str) -> None:
+        """SettingsError if the given control points need more patches than frames of this size have automatically."""
+        if not self.do_local_alignment or self.auto_control_points or not self.auto_patches:
+            return
+        patch = self.min_local_res / self.pixel_size
+        patches_x, patches_y = math.ceil(nx / patch), math.ceil(ny / patch)
+        if not self._has_enough_patches(patches_x, patches_y):
+            raise SettingsError(
+                f"{movie}: {self.control_point_x} x {self.control_point_y} control points need at least "
+                f"{self.control_point_x - 1} x {self.control_point_y - 1} patches, but frames of {nx} x {ny} pixels "
+                f"have room for {patches_x} x {patches_y} patches of {self.min_local_res:g} A: use fewer control "
+                "points or smaller patches."
+            )
 
     def to_dict(self) -> Dict[str, Any]:
         return dataclasses.asdict(self)

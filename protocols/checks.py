@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Dict, List, Tuple
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
@@ -37,13 +36,14 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
         for check in (
             lambda: settings.frame_ranges(n_frames, movie.path),
             lambda: settings.crop_window(ny, nx, movie.path),
+            lambda: settings.check_control_points(ny, nx, movie.path),
             lambda: load_corrections(movie, settings),
         ):
             try:
                 check()
             except FlexAlignError as error:
                 errors.append(str(error))
-    return errors + _control_points(settings, ny, nx)
+    return errors
 
 
 def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
@@ -78,20 +78,3 @@ def _first_readable(paths: List[str], settings: Settings) -> Movie:
             first_error = first_error or error
     assert first_error is not None
     raise first_error
-
-
-def _control_points(settings: Settings, ny: int, nx: int) -> List[str]:
-    """An error if there are fewer automatic patches than the given control points need. Settings checks this only for
-    a given number of patches, because the automatic number depends on the size of the frames."""
-    if not settings.do_local_alignment or settings.auto_control_points or not settings.auto_patches:
-        return []
-    patch = settings.min_local_res / settings.pixel_size
-    patches_x, patches_y = math.ceil(nx / patch), math.ceil(ny / patch)
-    if settings.has_enough_patches(patches_x, patches_y):
-        return []
-    return [
-        f"{settings.control_point_x} x {settings.control_point_y} control points need at least "
-        f"{settings.control_point_x - 1} x {settings.control_point_y - 1} patches, but movies of {nx} x {ny} pixels "
-        f"have room for {patches_x} x {patches_y} patches of {settings.min_local_res:g} A: use fewer control points "
-        "or smaller patches."
-    ]

@@ -176,6 +176,11 @@ def test_one_frame_can_not_be_aligned():
         run(np.ones((1, 200, 200), "u1"))
 
 
+def test_frames_too_small_for_the_control_points_are_refused():
+    with pytest.raises(SettingsError, match=r"memory.mrc: 9 x 9 control points need at least 8 x 8 patches"):
+        run(np.ones((4, 600, 600), "u1"), auto_control_points=False, control_point_x=9, control_point_y=9)
+
+
 def test_progress_reports_the_stages_in_order(frames):
     reported = []
     align(

@@ -177,3 +177,14 @@ def test_the_two_ways_of_binning_bin_by_16_at_most_together():
         Settings(bin_factor=8.05, fcrop_factor=0.5)
     with pytest.raises(SettingsError, match="F-crop factor 0.06 together bin by 16.6667"):
         Settings(fcrop_factor=0.06)
+
+
+def test_given_control_points_need_enough_automatic_patches():
+    """Patches of 500 px in 1500 x 2000 px: 3 along y, 4 along x, enough for 4 and 5 control points."""
+    given = dict(auto_control_points=False, control_point_t=3)
+    Settings(**given, control_point_y=4, control_point_x=5).check_control_points(1500, 2000, "m.mrc")
+    with pytest.raises(
+        SettingsError, match="^m.mrc: 5 x 5 control points need .* have room for 4 x 3 patches of 500 A"
+    ):
+        Settings(**given, control_point_y=5, control_point_x=5).check_control_points(1500, 2000, "m.mrc")
+    Settings(auto_control_points=True).check_control_points(100, 100, "m.mrc")

@@ -16,18 +16,18 @@ REFUSED = [
     (dict(alignFrame0=0), "counted from 1"),
     (dict(alignFrameN=SHAPE[0] + 1), f"it has {SHAPE[0]}"),
     (dict(alignFrame0=4, alignFrameN=4), "must come after"),
-    (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "sum a part"),
+    (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "inside the aligned range"),
     (dict(binFactor=0.5), "0.5"),
     (dict(fcropFactor=1.5), "F-crop factor is 1.5"),
     (dict(onlyProcess=-1), "0 for all"),
     (dict(denoiserPairs=True, nDenoiserPairs=0), "Number of pairs"),
-    (dict(useMovieDose=False, dosePerFrame=-1.0), "of at least 0"),
-    (dict(useMovieDose=False, preExposure=-1.0), "of at least 0"),
+    (dict(useMovieDose=False, dosePerFrame=-1.0), "at least 0"),
+    (dict(useMovieDose=False, preExposure=-1.0), "at least 0"),
     (dict(doSavePs=True), "dose per frame is not known"),
     (dict(splitEvenOdd=True, useAlignToSum=False, sumFrame0=3, sumFrameN=3), "can't be split"),
     (dict(cropOffsetX=300, cropDimX=100, cropDimY=100), "320 x 256"),
     (dict(maxResForCorrelation=5.0), "finer than"),
-    (dict(maxShift=-1.0), "of at least 0"),
+    (dict(maxShift=-1.0), "at least 0"),
     (dict(groupNFrames=0), "at least 1"),
     (dict(minLocalRes=50.0), "too small"),
     (dict(autoControlPoints=False, controlPointX=2), "at least 3"),
@@ -70,7 +70,7 @@ def test_gain_must_have_the_size_of_the_movie_once_it_is_turned(project, movies,
 def test_eer_frames_are_those_after_grouping(project, movies):
     imported = import_movies(project, movies.folder, "*.eer", PIXEL_A)
     assert new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=SHAPE[0]).validate() == []
-    assert "it has 8" in new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=HARDWARE_FRAMES).validate()[0]
+    assert "the movie has 8" in new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=HARDWARE_FRAMES).validate()[0]
     assert new_alignment(project, imported, nFrames=HARDWARE_FRAMES + 1).validate() != []
 
 
