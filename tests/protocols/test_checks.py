@@ -14,7 +14,7 @@ REFUSED = [
     (dict(useGpu=True, gpuList="one"), "no GPU number"),
     (dict(binThreads=0), "at least 1 CPU core"),
     (dict(alignFrame0=0), "counted from 1"),
-    (dict(alignFrameN=SHAPE[0] + 1), f"it has {SHAPE[0]}"),
+    (dict(alignFrameN=SHAPE[0] + 1), f"the movie has {SHAPE[0]} frames"),
     (dict(alignFrame0=4, alignFrameN=4), "must come after"),
     (dict(useAlignToSum=False, alignFrame0=3, sumFrame0=1, sumFrameN=4), "inside the aligned range"),
     (dict(binFactor=0.5), "0.5"),
@@ -70,7 +70,8 @@ def test_gain_must_have_the_size_of_the_movie_once_it_is_turned(project, movies,
 def test_eer_frames_are_those_after_grouping(project, movies):
     imported = import_movies(project, movies.folder, "*.eer", PIXEL_A)
     assert new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=SHAPE[0]).validate() == []
-    assert "the movie has 8" in new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=HARDWARE_FRAMES).validate()[0]
+    too_many = new_alignment(project, imported, nFrames=SHAPE[0], alignFrameN=HARDWARE_FRAMES)
+    assert "the movie has 8" in too_many.validate()[0]
     assert new_alignment(project, imported, nFrames=HARDWARE_FRAMES + 1).validate() != []
 
 
