@@ -23,6 +23,7 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+DENOISER_PAIRS = 200  # even and odd micrographs; enough to train a denoiser
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from typing import Any
 import pyworkflow.protocol.params as params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
-from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
+from flexalign_plugin.settings import DENOISER_PAIRS, FIELDS_OF_FORM, Settings
 
 from . import devices
 
 DEFAULT_THREADS = 4
-DENOISER_PAIRS = 200
 
 
 def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..result_files import MOTION
-from ..settings import Settings
+from ..settings import DENOISER_PAIRS, Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
 
 if TYPE_CHECKING:
@@ -38,14 +38,13 @@ COMMON_SETTINGS = (
 COMMON_OPTIONS = ("output", "settings", "device", "threads", "only_process", "json", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
-    "part has been tested on hardware (default: auto)"
+    "code has been run on hardware (default: auto)"
 )
 FAILURE_HELP = "movies that no GPU can align fail (error) or are aligned on the CPU (cpu) (default: error)"
 SETTINGS_HELP = "take the settings of an earlier result (_motion.json); options on the command line have precedence"
 QUIET_HELP = "print only failures"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS = {"bool": "yes|no", "int": "N", "float": "X", "str": "TEXT"}
-DENOISER_PAIRS = 200
 YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 

@@ -35,7 +35,7 @@ def _info(args: argparse.Namespace) -> int:
         print(f"{'' if i else 'devices':13} {line}")
     backend: Any = select_backend("auto")
     print(
-        f"will be used  {backend.name}, {backend.threads} threads, unless --device names a GPU: the GPU part has not "
-        "been tested on hardware yet"
+        f"will be used  {backend.name}, {backend.threads} threads, unless --device names a GPU: the GPU code has not "
+        "been run on hardware yet"
     )
     return SUCCESS

@@ -18,7 +18,7 @@ import numpy as np
 
 REJECT_SIGMA = 3.0
 MAX_ROUNDS = 10
-MEASURABLE = 1e-3  # pixels; smaller residuals are never outliers
+SMALLEST_OUTLIER_PX = 1e-3  # smaller residuals are never outliers
 # Strengths of weak priors on the second and first differences of the shifts, relative to one equation. They determine
 # the shifts of frames that have no equation left.
 BRIDGES = (1e-4, 1e-8)
@@ -95,7 +95,7 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
         residual = np.einsum("pi,bik->bpk", difference, shifts, optimize=True) - measured
         total = weights.sum(axis=1)
         sd = np.sqrt(np.einsum("bp,bpk->bk", weights, residual**2) / np.where(total > 0, total, 1.0)[:, None])
-        outlier = (np.abs(residual) > REJECT_SIGMA * np.maximum(sd, MEASURABLE)[:, None, :]).any(axis=2)
+        outlier = (np.abs(residual) > REJECT_SIGMA * np.maximum(sd, SMALLEST_OUTLIER_PX)[:, None, :]).any(axis=2)
         kept = np.where(outlier, 0.0, start)
         if np.array_equal(kept > 0, weights > 0):
             break

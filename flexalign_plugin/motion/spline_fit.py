@@ -13,14 +13,12 @@ from typing import Tuple
 import numpy as np
 
 from .bspline import basis, gram
+from .pairwise import MAX_ROUNDS, REJECT_SIGMA, SMALLEST_OUTLIER_PX
 
 A_PER_CONTROL_POINT = 1000.0
 FRAMES_PER_CONTROL_POINT = 7
 EXTRA_CONTROL_POINTS = 2
 MIN_CONTROL_POINTS = 3
-REJECT_SIGMA = 3.0
-MEASURABLE = 1e-3  # band pixels; smaller residuals are never outliers
-MAX_ROUNDS = 10
 
 
 def automatic_control_points(frame_shape: Tuple[int, int], pixel_size_A: float, n_frames: int) -> Tuple[int, int, int]:
@@ -124,7 +122,7 @@ def fit_field(
         residual = field.field(coefficients) - shifts
         residual = residual - residual.mean(axis=1, keepdims=True)
         sd = np.sqrt((residual[kept] ** 2).mean(axis=0))
-        now = (np.abs(residual) <= REJECT_SIGMA * np.maximum(sd, MEASURABLE)).all(axis=2)
+        now = (np.abs(residual) <= REJECT_SIGMA * np.maximum(sd, SMALLEST_OUTLIER_PX)).all(axis=2)
         if np.array_equal(now, kept):
             break
         kept = now

@@ -11,8 +11,8 @@ from ..motion.global_alignment import GlobalAlignment
 from ..motion.local_alignment import LocalAlignment
 from ..motion.model import MotionModel
 from .figures import Figures
+from .motion_size import mesh
 
-MESH = 9
 MESH_STEP_NODES = 4  # every fourth node of the field's standard error is written
 HIGH_ERROR_PX = 0.5  # with this error half of the amplitude at Nyquist is lost
 ZIGZAG = 1.5  # second over first differences: random walk 1.41, independent positions 1.73, smooth paths far below 1
@@ -104,8 +104,7 @@ def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional
 
 def _motion(model: MotionModel) -> float:
     """RMS length of the motion in px over all positions and frames, without each position's mean over the frames."""
-    ny, nx = model.frame_shape
-    y, x = np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH)
+    y, x = mesh(model.frame_shape)
     t = np.array(model.aligned_frames, float)
     shifts = np.stack(model.shift(t[:, None, None], y[:, None], x))
     shifts -= shifts.mean(axis=1, keepdims=True)

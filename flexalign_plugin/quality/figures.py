@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be too small
 FRACTION = "fraction"  # shown in percent
 
 
@@ -88,7 +89,7 @@ class Figures:
         "Pairs at the search limit",
         FRACTION,
         "Fraction of the frame pairs without a correlation peak inside the search range.",
-        limit=0.1,
+        limit=MANY_ON_RIM,
         rank=6,
     )
     pair_residual_px: Optional[float] = figure(

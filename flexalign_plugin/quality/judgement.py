@@ -11,10 +11,8 @@ from ..motion.estimation import Estimate
 from ..motion.global_alignment import GlobalAlignment
 from ..motion.limits import START_SHIFT_A
 from .confidence import motion_doubts, with_confidence
-from .figures import Figures
+from .figures import MANY_ON_RIM, Figures
 from .motion_size import largest_local_motion_px, path_length
-
-MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be too small
 
 
 @dataclass(frozen=True)

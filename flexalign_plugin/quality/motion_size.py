@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from ..motion.model import MotionModel
 
 EARLY_DOSE = 4.0  # e/A^2; RELION's and MotionCor's boundary between early and late motion
-MESH = 9
+MESH_POINTS = 9  # along each axis, from edge to edge
 
 
 class PathLength(NamedTuple):
@@ -40,8 +40,13 @@ def largest_local_motion_px(model: MotionModel) -> float:
 
     In unbinned pixels; 0 without local motion.
     """
-    ny, nx = model.frame_shape
-    return float(np.hypot(*local_shifts(model, np.linspace(0, ny - 1, MESH), np.linspace(0, nx - 1, MESH))).max())
+    return float(np.hypot(*local_shifts(model, *mesh(model.frame_shape))).max())
+
+
+def mesh(frame_shape: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
+    """Positions y and x, (9,) each, from edge to edge of a frame: those at which local motion is judged."""
+    ny, nx = frame_shape
+    return np.linspace(0, ny - 1, MESH_POINTS), np.linspace(0, nx - 1, MESH_POINTS)
 
 
 def local_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray:

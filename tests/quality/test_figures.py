@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from flexalign_plugin.motion.global_alignment import POOR_REJECTION
-from flexalign_plugin.quality.figures import DESCRIPTIONS, Figures, documentation, in_chart, in_order_of_rank
-from flexalign_plugin.quality.judgement import MANY_ON_RIM
+from flexalign_plugin.quality.figures import (
+    DESCRIPTIONS,
+    MANY_ON_RIM,
+    Figures,
+    documentation,
+    in_chart,
+    in_order_of_rank,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "outputs.md"
 NAMES = [field.name for field in dataclasses.fields(Figures)]
