@@ -260,7 +260,7 @@ def test_errors_that_affect_every_tilt_are_reported_before_the_run(project, tilt
     series(tilts, tmp_path, "TS_1")
     source = imported(project, tmp_path)
     (problem,) = new_alignment(project, source, alignFrameN=7).validate()
-    assert "frames 1 to 7 are to be aligned, but it has 4" in problem
+    assert "frames 1 to 7 are to be aligned, but the movie has 4" in problem
     assert new_alignment(project, source).warnings() == []
     (hint,) = new_alignment(project, source, doLocalAlignment=True, minLocalRes=700.0).warnings()
     assert "too short for two patches" in hint
