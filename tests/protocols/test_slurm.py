@@ -108,7 +108,7 @@ def finished(project, run, n_movies):
             record = json.load(file)
         root = os.path.splitext(os.path.basename(record["movie"]))[0]
         assert os.path.basename(record["files"]["micrograph"]) == f"{root}_aligned_mic.mrc"
-    return re.findall(r"Job (\d+) \(.*?\) runs on (\w+)(?:, GPU (\d+))?\.", text_of(run))
+    return re.findall(r"Queue job (\d+) \(.*?\) runs on (\w+)(?:, GPU (\d+))?\.", text_of(run))
 
 
 def answered(run):
