@@ -67,7 +67,7 @@ def test_the_gpu_is_found_and_its_sizes_are_tuned(flexalign):
     assert "cuda:0: " in described and "cuFFT: " in described
     assert "tuned FFT: " in described and "254 x 258 | batch 5" in described
     assert "no GPU can be used" not in described
-    assert "will be used  cpu" in described and "not been tested on hardware" in described
+    assert "will be used  cpu" in described and "not been run on hardware" in described
 
 
 def test_a_movie_aligned_on_the_gpu_is_that_of_the_cpu(flexalign):
