@@ -79,7 +79,6 @@ def align(
         model=estimate.model,
         summed_frames=summed,
         images=images,
-        micrograph_pixel_size_A=settings.pixel_size * settings.output_binning,
         spectra=spectra,
         polynomial=polynomial,
         figures=_figures(judgement.figures, seen, resampling, images, spectra, polynomial, settings),
@@ -145,8 +144,8 @@ def _figures(
         defects=seen.defect_counts,
     )
     if images.even is not None and images.odd is not None:
-        pixel_size_A = settings.pixel_size * settings.output_binning
-        halves = halves_agreement(images.even, images.odd, pixel_size_A, max(border) / settings.output_binning)
+        rim = max(border) / settings.output_binning
+        halves = halves_agreement(images.even, images.odd, settings.micrograph_pixel_size, rim)
         figures = replace(
             figures,
             frc_frequency_per_A=halves.frequency_per_A,

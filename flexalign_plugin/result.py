@@ -25,7 +25,6 @@ class MovieResult:
     summed_frames : 0-based frames in the micrograph.
     images : micrographs and aligned movie.
     model : the motion.
-    micrograph_pixel_size_A : pixel size of the micrographs.
     spectra : power spectra with and without motion correction; None if not requested.
     polynomial : RELION's polynomial; required for a local model.
     figures : quality figures.
@@ -43,7 +42,6 @@ class MovieResult:
     model: MotionModel
     summed_frames: range
     images: Images
-    micrograph_pixel_size_A: float
     spectra: Optional[Spectra] = None
     polynomial: Optional[PolynomialFit] = None
     figures: Figures = field(default_factory=Figures)
@@ -53,3 +51,7 @@ class MovieResult:
     defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     turned_gain: Optional[np.ndarray] = None
     hardware_frames: Optional[int] = None
+
+    @property
+    def micrograph_pixel_size_A(self) -> float:
+        return self.settings.micrograph_pixel_size

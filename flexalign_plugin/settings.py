@@ -337,6 +337,11 @@ class Settings:
         return self.bin_factor / self.fcrop_factor
 
     @property
+    def micrograph_pixel_size(self) -> float:
+        """Pixel size of the micrographs, in Angstrom."""
+        return self.pixel_size * self.output_binning
+
+    @property
     def is_dose_weighted(self) -> bool:
         return self.do_apply_dose_filter and self.dose_per_frame is not None
 

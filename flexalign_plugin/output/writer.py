@@ -74,9 +74,8 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
                 pictures.write_png(path, small)
             with new("plot_global", names.PLOT_GLOBAL) as path:
                 plots.global_trajectory(path, model, result.figures)
-            if (
-                model.is_local or settings.do_local_alignment
-            ):  # also without local motion, because Scipion's tables have a column for it
+            # Also if no local motion was found, because Scipion's tables have a column for it.
+            if model.is_local or settings.do_local_alignment:
                 with new("plot_local", names.PLOT_LOCAL) as path:
                     window = settings.crop_window(*model.frame_shape, result.movie)
                     plots.local_field(path, model, result.figures, window, small)

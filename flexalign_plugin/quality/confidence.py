@@ -11,7 +11,7 @@ from ..motion.global_alignment import GlobalAlignment
 from ..motion.local_alignment import LocalAlignment
 from ..motion.model import MotionModel
 from .figures import Figures
-from .motion_size import mesh
+from .motion_size import mesh, total_shifts
 
 MESH_STEP_NODES = 4  # every fourth node of the field's standard error is written
 HIGH_ERROR_PX = 0.5  # with this error half of the amplitude at Nyquist is lost
@@ -104,9 +104,7 @@ def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional
 
 def _motion(model: MotionModel) -> float:
     """RMS length of the motion in px over all positions and frames, without each position's mean over the frames."""
-    y, x = mesh(model.frame_shape)
-    t = np.array(model.aligned_frames, float)
-    shifts = np.stack(model.shift(t[:, None, None], y[:, None], x))
+    shifts = total_shifts(model, *mesh(model.frame_shape))
     shifts -= shifts.mean(axis=1, keepdims=True)
     return float(np.sqrt((shifts**2).sum(axis=0).mean()))
 

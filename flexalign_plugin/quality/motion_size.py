@@ -49,6 +49,12 @@ def mesh(frame_shape: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
     return np.linspace(0, ny - 1, MESH_POINTS), np.linspace(0, nx - 1, MESH_POINTS)
 
 
+def total_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Shifts of the aligned frames on the mesh y by x, shaped as those of `local_shifts`."""
+    t = np.array(model.aligned_frames, float)
+    return np.stack(model.shift(t[:, None, None], y[:, None], x))
+
+
 def local_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Local shifts relative to those of the first aligned frame, on the mesh y by x of pixel coordinates.
 
@@ -56,9 +62,7 @@ def local_shifts(model: MotionModel, y: np.ndarray, x: np.ndarray) -> np.ndarray
     -------
     (2, n_aligned, len(y), len(x)) float64, [0] is y, unbinned pixels.
     """
-    t = np.array(model.aligned_frames, float)
-    total = np.stack(model.shift(t[:, None, None], y[:, None], x[None, :]))
-    local = total - model.global_shifts_px.T[:, :, None, None]
+    local = total_shifts(model, y, x) - model.global_shifts_px.T[:, :, None, None]
     return local - local[:, :1]
 
 

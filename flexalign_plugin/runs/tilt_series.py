@@ -195,7 +195,7 @@ def write_stack(path: str, images: Sequence[str], settings: Settings, label: str
     """Write the micrograph files `images`, all of the same size, as a stack; returns (nx, ny) of an image in pixels."""
     data = _Images(images)
     dtype = np.float16 if settings.save_float16 else np.float32
-    pixel_size = settings.pixel_size * settings.output_binning
+    pixel_size = settings.micrograph_pixel_size
     # The writer iterates over the images, so `_Images` can stand in for an array.
     write_mrc(path, cast(np.ndarray, data), pixel_size, [f"{label}, FlexAlign {__version__}"], dtype)
     return data.shape[2], data.shape[1]
@@ -203,7 +203,7 @@ def write_stack(path: str, images: Sequence[str], settings: Settings, label: str
 
 def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
     """Write stacks, angles and `.mdoc`, either all or none; returns {kind of file: path}."""
-    pixel_size = settings.pixel_size * settings.output_binning
+    pixel_size = settings.micrograph_pixel_size
     angles = "".join(f"{tilt.angle:.2f}\n" for tilt, _ in good)
     files: Dict[str, str] = {}
     with OutputFiles(output_dir) as out:

@@ -86,7 +86,6 @@ def movie_result(model: Optional[MotionModel] = None, **settings: Any) -> MovieR
         model=model,
         summed_frames=model.aligned_frames,
         images=Images(full=aligned, micrograph=aligned),
-        micrograph_pixel_size_A=model.pixel_size_A,
         spectra=spectra,
         polynomial=fit_polynomial(model) if model.is_local else None,
         figures=figures_of(model, chosen),
