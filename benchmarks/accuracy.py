@@ -21,11 +21,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import mrcfile
 import numpy as np
+
 from accuracy_scores import MESH, best_global, early_error, errors, sum_correlations
 from benchmark_movies import ROOT, MovieFile, add_workdir_option, noise_file, phantom_file
-from peer_torch import torch_motion
-from real_content import DOSE, fetch, real_phantom, size_of_frames
-
 from flexalign_plugin.aligner import align
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import load_corrections, open_movie
@@ -33,6 +31,8 @@ from flexalign_plugin.movies.inspection import inspect
 from flexalign_plugin.phantoms.phantom import Phantom, grid_phantom, particle_phantom
 from flexalign_plugin.result import MovieResult
 from flexalign_plugin.settings import Settings
+from peer_torch import torch_motion
+from real_content import DOSE, fetch, real_phantom, size_of_frames
 
 SEEDS = (2026, 2027, 2028)  # not used in the development of the aligner
 DOSES = (0.5, 0.25, 0.1, 0.05)  # electrons per pixel and frame

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence, Tuple
 
-import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 import numpy as np
 
+import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 from flexalign_plugin.backend import FrameSource
 from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.motion import MotionModel

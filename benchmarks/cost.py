@@ -27,8 +27,8 @@ from statistics import median
 from typing import Any, Callable, Dict, List
 
 import psutil
-from benchmark_movies import ROOT, add_workdir_option, phantom_file
 
+from benchmark_movies import ROOT, add_workdir_option, phantom_file
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.result_files import MOTION
 

@@ -28,15 +28,15 @@ from statistics import median
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
-from benchmark_movies import ROOT, add_workdir_option
-from gpu_stages import Meter, MeteredBackend, Transfers, table
 
+from benchmark_movies import ROOT, add_workdir_option
 from flexalign_plugin.aligner import align
 from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
+from gpu_stages import Meter, MeteredBackend, Transfers, table
 
 SIZES = "4096x4096x40,3838x3710x40,7676x7420x40,5760x4092x30,11520x8184x20"
 SUPER_RESOLUTION = 7000  # frames with more columns are treated as super-resolution, with pixels of 0.5 A instead of 1 A

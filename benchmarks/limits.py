@@ -15,9 +15,9 @@ import argparse
 import dataclasses
 from typing import Any, Dict, List, Tuple
 
-import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 import numpy as np
 
+import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 from flexalign_plugin.aligner import align
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.phantoms.phantom import Phantom, field_rms_error, particle_phantom

@@ -15,12 +15,12 @@ import sys
 import tarfile
 from typing import Tuple
 
-import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 import mrcfile
 import numpy as np
 import scipy.fft
 from scipy.ndimage import spline_filter
 
+import benchmark_movies  # noqa: F401  makes the package importable from a checkout
 from flexalign_plugin.phantoms.phantom import Phantom, Truth, particle_phantom
 
 PACKAGE, MEMBER = "mrcfile", "epu2.9_example.mrc"

@@ -20,8 +20,8 @@ import matplotlib
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-from benchmark_movies import ROOT
 
+from benchmark_movies import ROOT
 from flexalign_plugin.backend import FrameSource
 from flexalign_plugin.correction.resampling import plain_mix
 from flexalign_plugin.kernels import select_backend

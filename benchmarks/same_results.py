@@ -25,7 +25,6 @@ from typing import Any, Dict, List, Tuple
 
 from benchmark_movies import ROOT, add_workdir_option, phantom_file
 from demo import DOSE, HARDWARE_FRAMES_EACH, PIXEL_A, SHAPE, make_movies
-
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.result_files import MOTION
 
