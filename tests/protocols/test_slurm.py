@@ -89,8 +89,12 @@ def wait_for(condition, run=None):
 
 
 def text_of(run):
-    path = run.getStdoutLog()
-    return open(path).read() if os.path.exists(path) else ""
+    texts = []
+    for path in (run.getStderrLog(), run.getStdoutLog()):
+        if os.path.exists(path):
+            with open(path) as file:
+                texts.append(file.read())
+    return "\n".join(texts)
 
 
 def ended(project, run):
