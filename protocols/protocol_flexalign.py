@@ -184,7 +184,9 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         if not done and not finished:
             return
         self.finished = finished
-        self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
+        # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
+        with self._lock:
+            self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self.summaryVar.set(summaries.summary(self))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))

@@ -211,7 +211,9 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             lines = [(number, movie, why) for (_, number), (movie, why) in sorted(self._failures.items())]
             write_failures(self._getExtraPath(FAILED_MOVIES), lines)
         finished = self._tsDict.allDone()
-        self._append_series(ts_ids, records, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
+        # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
+        with self._lock:
+            self._append_series(ts_ids, records, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
         self.summaryVar.set(self._summary_text())
         self._store(self.summaryVar)
         self._report.update(sum(len(self._tsDict.getTiList(ts_id)) for ts_id in order))
@@ -220,7 +222,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
 
     def createOutputStep(self) -> List[str]:
         self._hand_over.close()
-        self._remove_stale_outputs()
+        with self._lock:
+            self._remove_stale_outputs()
         output = getattr(self, self._getOutputName(), None)
         if output is None or output.isEmpty():
             if not self._failures:

@@ -57,6 +57,26 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
     assert protocol.summary()[0] == "1 movie aligned."
 
 
+def test_the_database_of_the_run_is_used_by_one_thread_at_a_time(project, movies, tmp_path, monkeypatch):
+    """With a queue, other threads store the numbers of the jobs, holding pyworkflow's lock. A set that was registered
+    without it ended with 0 items, or the run with "Recursive use of cursors not allowed"."""
+    _copies(movies, tmp_path, 1)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
+    protocol = new_alignment(project, imported, doLocalAlignment=False)
+    locked, update = [], protocol._updateOutputSets
+
+    def updated(*args):
+        database = protocol.mapper.db
+        execute = database.executeCommand
+        database.executeCommand = lambda *a: locked.append(protocol._lock._is_owned()) or execute(*a)
+        update(*args)
+        database.executeCommand = execute
+
+    monkeypatch.setattr(protocol, "_updateOutputSets", updated)
+    assert run(project, protocol).isFinished(), protocol.getErrorMessage()
+    assert locked and all(locked)
+
+
 def _copies(movies, folder, n):
     for i in range(1, n + 1):
         shutil.copy(f"{movies.folder}/movie_1.mrcs", folder / f"good_{i}.mrcs")

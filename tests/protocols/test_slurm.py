@@ -84,17 +84,22 @@ def new_run(project, one_movie, tmp_path):
 def wait_for(condition, run=None):
     deadline = time.monotonic() + RUN_S
     while not condition():
-        assert time.monotonic() < deadline, "it takes too long: " + (text_of(run)[-3000:] if run is not None else "")
+        assert time.monotonic() < deadline, "it takes too long: " + (log_of(run) if run is not None else "")
         time.sleep(0.2)
 
 
 def text_of(run):
-    texts = []
-    for path in (run.getStderrLog(), run.getStdoutLog()):
-        if os.path.exists(path):
-            with open(path) as file:
-                texts.append(file.read())
-    return "\n".join(texts)
+    path = run.getStdoutLog()
+    return open(path).read() if os.path.exists(path) else ""
+
+
+def log_of(run):
+    """The last lines of the run's output and of its errors."""
+    texts = [text_of(run)]
+    if os.path.exists(run.getStderrLog()):
+        with open(run.getStderrLog()) as file:
+            texts.append(file.read())
+    return "\n".join(text[-3000:] for text in texts)
 
 
 def ended(project, run):
@@ -104,7 +109,7 @@ def ended(project, run):
 
 def finished(project, run, n_movies):
     wait_for(lambda: ended(project, run), run)
-    assert run.isFinished(), text_of(run)[-3000:]
+    assert run.isFinished(), log_of(run)
     stored = scipion_project.as_stored(project, run)
     assert stored.outputMicrographs.getSize() == stored.outputMovies.getSize() == n_movies
     for path in glob.glob(run._getExtraPath("DONE", "movie_*.json")):
