@@ -26,7 +26,15 @@ OPTICS_COLUMNS = (
     "rlnAmplitudeContrast",
     "rlnMicrographPixelSize",
 )
-MIRRORED = "# Micrographs of TIFF movies are mirror images of RELION's frames: to polish, align with --flip-tiff.\n"
+# Why RELION's polishing can't use a micrograph. The list then has no metadata of it, instead of wrong ones.
+MIRRORED = (
+    "they are mirror images of the frames as RELION reads TIFF movies; to polish, align with --flip-tiff "
+    "(*Turn TIFF movies upside down*)"
+)
+UNDISTORTED = (
+    "they are corrected for magnification distortion, which RELION's frames are not; to polish, align without the "
+    "correction"
+)
 # RELION's columns and the endings of the files that they name.
 FILE_COLUMNS = {
     "rlnMicrographName": names.MICROGRAPH_WEIGHTED,  # MICROGRAPH if there is no weighted one
@@ -53,7 +61,8 @@ def write_corrected_micrographs(
 
     Returns
     -------
-    One sentence for each result that can't be read and is left out.
+    One sentence for each result that can't be read and is left out, and for each reason for which RELION's polishing
+    can't use some of the micrographs.
 
     Raises
     ------
@@ -63,7 +72,7 @@ def write_corrected_micrographs(
     optics: List[Tuple[str, ...]] = []
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
-    mirrored = False
+    unfit: Dict[str, int] = {}
     for name in results:
         try:
             row = _row(folder, name[: -len(names.MOTION)])
@@ -75,7 +84,9 @@ def write_corrected_micrographs(
             continue
         if not row:
             continue
-        mirrored = bool(row.pop("mirrored", "")) or mirrored
+        obstacle = row.pop("obstacle", "")
+        if obstacle:
+            unfit[obstacle] = unfit.get(obstacle, 0) + 1
         group = tuple(row.pop(key) for key in ("original_pixel_size", "pixel_size", "voltage"))
         if group not in optics:
             optics.append(group)
@@ -83,6 +94,11 @@ def write_corrected_micrographs(
         rows.append(row)
     if not rows:
         return problems
+    reasons = [
+        f"{n} of {len(rows)} micrographs can't be used for Bayesian polishing in RELION and have no "
+        f"rlnMicrographMetadata: {obstacle}."
+        for obstacle, n in unfit.items()
+    ]
     constants = (f"{spherical_aberration_mm:.6f}", f"{amplitude_contrast:.6f}")
     groups = [
         (f"opticsGroup{i}", str(i), original, voltage, *constants, pixel)
@@ -92,7 +108,7 @@ def write_corrected_micrographs(
     columns = [column for column in order if any(column in row for row in rows)]
     text = "\n".join(
         [
-            "# version 30001\n" + (MIRRORED if mirrored else ""),
+            "# version 30001\n" + "".join(f"# {reason}\n" for reason in reasons),
             star_loop("optics", OPTICS_COLUMNS, groups),
             star_loop("micrographs", columns, [[row.get(column, "None") for column in columns] for row in rows]),
         ]
@@ -101,7 +117,7 @@ def write_corrected_micrographs(
         path, "w", encoding="utf-8"
     ) as file:
         file.write(text)
-    return problems
+    return problems + [f"{names.CORRECTED_MICROGRAPHS}: {reason}" for reason in reasons]
 
 
 def _row(folder: str, root: str) -> Dict[str, str]:
@@ -131,7 +147,11 @@ def _row(folder: str, root: str) -> Dict[str, str]:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
     if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
-        row["mirrored"] = "yes"
+        row["obstacle"] = MIRRORED
+    elif parsed.do_mag_cor:
+        row["obstacle"] = UNDISTORTED
+    if "obstacle" in row:
+        row.pop("rlnMicrographMetadata", None)
     for column, figure in FIGURE_COLUMNS.items():
         value = figure(figures)
         if value is not None:
