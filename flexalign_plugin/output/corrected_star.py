@@ -120,6 +120,14 @@ def write_corrected_micrographs(
     return problems + [f"{names.CORRECTED_MICROGRAPHS}: {reason}" for reason in reasons]
 
 
+def polishing_obstacle(settings: Settings, movie: str) -> str:
+    """Why RELION's polishing can't use the micrographs made with these settings, as the end of a sentence about `they`;
+    empty if it can."""
+    if movie.lower().endswith((".tif", ".tiff")) and not settings.flip_tiff:
+        return MIRRORED
+    return UNDISTORTED if settings.do_mag_cor else ""
+
+
 def _row(folder: str, root: str) -> Dict[str, str]:
     """Values of one micrograph and of its optics group by column; empty if no micrograph was written."""
     start = os.path.join(folder, root)
@@ -146,11 +154,9 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         if "rlnMicrographNameNoDW" not in row:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
-        row["obstacle"] = MIRRORED
-    elif parsed.do_mag_cor:
-        row["obstacle"] = UNDISTORTED
-    if "obstacle" in row:
+    obstacle = polishing_obstacle(parsed, str(result["movie"]))
+    if obstacle:
+        row["obstacle"] = obstacle
         row.pop("rlnMicrographMetadata", None)
     for column, figure in FIGURE_COLUMNS.items():
         value = figure(figures)
