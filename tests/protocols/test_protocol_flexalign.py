@@ -180,6 +180,9 @@ def test_weighted_micrographs_alone_with_the_dose_of_the_form(project, movies):
     with open(protocol._getExtraPath("movie_1_motion.json")) as f:
         settings = json.load(f)["settings"]
     assert (settings["dose_per_frame"], settings["pre_exposure"]) == (3.5, 1.0)
+    # The programs that come next take it from the outputs.
+    acquisition = protocol.outputMovies.getAcquisition()
+    assert (acquisition.getDosePerFrame(), acquisition.getDoseInitial()) == (3.5, 1.0)
 
 
 def test_movies_stored_from_a_later_frame_on_are_counted_as_in_their_file(project, movies):
