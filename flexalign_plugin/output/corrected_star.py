@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Callable, Dict, List, Optional, Tuple
+import re
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from .. import result_files as names
 from ..errors import SettingsError
@@ -61,8 +62,8 @@ def write_corrected_micrographs(
 
     Returns
     -------
-    One sentence for each result that can't be read and is left out, and for each reason for which RELION's polishing
-    can't use some of the micrographs.
+    One sentence for each result that can't be read and is left out, for each reason for which RELION's polishing can't
+    use some of the micrographs, and if it can't use all of them at once.
 
     Raises
     ------
@@ -73,6 +74,7 @@ def write_corrected_micrographs(
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
     unfit: Dict[str, int] = {}
+    groupings: Set[int] = set()
     for name in results:
         try:
             row = _row(folder, name[: -len(names.MOTION)])
@@ -90,6 +92,8 @@ def write_corrected_micrographs(
         group = tuple(row.pop(key) for key in ("original_pixel_size", "pixel_size", "voltage"))
         if group not in optics:
             optics.append(group)
+        if "rlnMicrographMetadata" in row:
+            groupings |= _eer_grouping(row["rlnMicrographMetadata"])
         row["rlnOpticsGroup"] = str(optics.index(group) + 1)
         rows.append(row)
     if not rows:
@@ -99,6 +103,11 @@ def write_corrected_micrographs(
         f"rlnMicrographMetadata: {obstacle}."
         for obstacle, n in unfit.items()
     ]
+    if len(groupings) > 1:
+        reasons.append(
+            f"The EER movies have frames of {' or '.join(map(str, sorted(groupings)))} hardware frames, but RELION's "
+            "polishing takes the number of the first movie for all: polish each kind in a job of its own."
+        )
     constants = (f"{spherical_aberration_mm:.6f}", f"{amplitude_contrast:.6f}")
     groups = [
         (f"opticsGroup{i}", str(i), original, voltage, *constants, pixel)
@@ -118,6 +127,12 @@ def write_corrected_micrographs(
     ) as file:
         file.write(text)
     return problems + [f"{names.CORRECTED_MICROGRAPHS}: {reason}" for reason in reasons]
+
+
+def _eer_grouping(path: str) -> Set[int]:
+    """Hardware frames in each frame, from the beginning of `_shifts.star`; empty for other movies."""
+    with open(path, encoding="utf-8") as file:
+        return {int(number) for number in re.findall(r"^_rlnEERGrouping +(\d+)$", file.read(4096), re.MULTILINE)}
 
 
 def polishing_obstacle(settings: Settings, movie: str) -> str:

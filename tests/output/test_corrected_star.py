@@ -88,6 +88,19 @@ def test_micrographs_that_polishing_cannot_use_have_no_metadata(tmp_path):
     assert metadata == ["None", str(tmp_path / "b_shifts.star"), "None", "None"]
 
 
+def test_eer_movies_with_different_groups_are_told(tmp_path):
+    """RELION reads the number from the first movie only."""
+    for root, grouping in (("a", 7), ("b", 7), ("c", 12)):
+        result(tmp_path, root, flip_tiff=True)
+        if grouping == 12:
+            assert write_corrected_micrographs(str(tmp_path)) == []
+        (tmp_path / f"{root}_shifts.star").write_text(f"data_general\n\n_rlnEERGrouping {grouping}\n")
+    (problem,) = write_corrected_micrographs(str(tmp_path))
+    assert "frames of 7 or 12 hardware frames" in problem
+    assert problem.split(": ", 1)[1] in (tmp_path / CORRECTED_MICROGRAPHS).read_text()
+    assert len(read(tmp_path)["micrographs"]["rlnMicrographMetadata"]) == 3
+
+
 def test_without_any_metadata_relion_misses_the_column(tmp_path):
     result(tmp_path, "a")
     assert len(write_corrected_micrographs(str(tmp_path))) == 1
