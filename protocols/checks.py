@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Tuple
 from flexalign_plugin.errors import FlexAlignError, MovieError
 from flexalign_plugin.motion.patches import MIN_ROOM
 from flexalign_plugin.movies import Movie, load_corrections, open_movie
+from flexalign_plugin.output.corrected_star import polishing_obstacle
 from flexalign_plugin.settings import Settings
 
 MOVIES_TRIED = 5  # the checks use the first of these that can be read
@@ -67,6 +68,23 @@ def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:
         f"The shorter side of the frames is {shorter_side:.0f} A, too short for two patches of "
         f"{settings.min_local_res:g} A: local motion can't be measured, and the movies will be aligned as whole frames."
     ]
+
+
+def polishing_hints(values: Dict[str, Any], movie: str) -> List[str]:
+    """A sentence if Bayesian polishing in RELION can't use the outputs, which can't be repaired later.
+
+    Parameters
+    ----------
+    movie : path of a movie. Its aligned frames must not be saved: polishing reads them as they are.
+    """
+    settings = Settings(**values)
+    obstacle = polishing_obstacle(settings, movie)
+    if not obstacle and (settings.crop_offset_x or settings.crop_offset_y):
+        obstacle = (
+            "they are cropped, and RELION's protocol in Scipion would look for each particle off by the crop's "
+            "offset; to polish, align whole frames"
+        )
+    return [f"The micrographs can't be used for Bayesian polishing in RELION: {obstacle}."] if obstacle else []
 
 
 def _first_readable(paths: List[str], settings: Settings) -> Movie:

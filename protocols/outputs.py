@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
@@ -20,7 +20,7 @@ from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.quality.figures import Figures
 from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 
-from . import form_values, summaries
+from . import checks, form_values, relion_handover, summaries
 from .records import load_record, numbers_in_set
 
 OUT_FAILED = "outputMoviesFailed"
@@ -49,6 +49,7 @@ class AlignedMovieSets(ProtAlignMovies):
     # Filled by ProtFlexAlign: {number of the movie: root of its files}, {number of a failed movie: its record}.
     _roots: Dict[int, str]
     _failures: Dict[int, JobResult]
+    _example: Optional[emobj.Movie] = None  # one of the aligned movies
 
     def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
         records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
@@ -61,6 +62,8 @@ class AlignedMovieSets(ProtAlignMovies):
             )
         if bad or self.hasAttribute(OUT_FAILED):
             self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
+        if good:
+            self._example = good[0]
         if good or self.hasAttribute(OUT_MOVIES):
             self._firstTimeOutput = False  # relations are defined by `_relate`
             self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
@@ -104,8 +107,8 @@ class AlignedMovieSets(ProtAlignMovies):
     def _append_movies(self, name: str, file_name: str, movies: List[emobj.Movie], streamMode: int) -> None:
         aligned_files = name == OUT_MOVIES and self.doSaveMovie.get()
         movies = self._missing_in(file_name, movies)
-        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else self._failed_movie(m) for m in movies]
         movie_set = self._loadOutputSet(emobj.SetOfMovies, file_name, fixSampling=aligned_files)
+        movies = [self._createOutputMovie(m) if name == OUT_MOVIES else self._failed_movie(m) for m in movies]
         if movie_set.isEmpty() and movies:
             # Set here, because pwem would keep the input's values or read the first file, whose format it may not know.
             movie_set.setFramesRange(movies[0].getFramesRange())
@@ -117,6 +120,20 @@ class AlignedMovieSets(ProtAlignMovies):
             movie_set.append(movie)
         self._updateOutputSet(name, movie_set, streamMode)
         self._relate(name)
+
+    def _loadOutputSet(self, SetClass: Any, baseName: str, fixSampling: bool = True) -> Any:
+        """The set with what RELION reads from its acquisition, if it is new."""
+        output = super()._loadOutputSet(SetClass, baseName, fixSampling)
+        if output.isEmpty() and baseName != FAILED_TABLE and self._example is not None:
+            shifts, folder = self._shifts(self._example), self._getExtraPath()
+            raw = not (baseName == MOVIES_TABLE and self.doSaveMovie)
+            if baseName == MOVIES_TABLE and raw:
+                relion_handover.share_defects(shifts, folder)
+            first = self._record(self._example).first_frame + 1
+            relion_handover.describe(output.getAcquisition(), shifts, first, folder, raw)
+            if not self.useMovieDose:
+                relion_handover.set_dose(output.getAcquisition(), shifts, raw)
+        return output
 
     def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
         known = numbers_in_set(self._getPath(table)) or set()
@@ -130,7 +147,7 @@ class AlignedMovieSets(ProtAlignMovies):
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
         """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file."""
-        record = _loaded(self._getMovieDone(movie))
+        record = self._record(movie)
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         output = movie.clone()
         first = first_in_file + form_values.dropped_frames(movie)
@@ -142,11 +159,28 @@ class AlignedMovieSets(ProtAlignMovies):
             output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
             output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
             shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
+        if self.doSaveMovie or self._polishing_hints(movie):
+            relion_handover.set_none(output)
+        else:
+            known = relion_handover.shared_defects(self._getExtraPath())
+            relion_handover.set_motion(output, self._shifts(movie), first_in_file, known)
         output.setFramesRange([first, first + n - 1, first_in_file])
         alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
         alignment.setRoi([getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")])
         output.setAlignment(alignment)
         return output
+
+    def _polishing_hints(self, movie: Optional[emobj.Movie]) -> List[str]:
+        if movie is None or self.doSaveMovie:
+            return []
+        return checks.polishing_hints(form_values.settings_values(self, movie), movie.getFileName())
+
+    def _record(self, movie: emobj.Movie) -> JobResult:
+        return _loaded(self._getMovieDone(movie))
+
+    def _shifts(self, movie: emobj.Movie) -> relion_handover.Shifts:
+        name = os.path.basename(self._record(movie).files["shifts_star"])
+        return relion_handover.read_shifts(self._getExtraPath(name))
 
     def _failed_movie(self, movie: emobj.Movie) -> emobj.Movie:
         output, record = movie.clone(), _loaded(self._getMovieDone(movie))

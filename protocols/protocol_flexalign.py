@@ -22,7 +22,7 @@ from flexalign_plugin.output.corrected_star import write_corrected_micrographs
 from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 from flexalign_plugin.settings import Settings
 
-from . import checks, devices, form, form_values, summaries
+from . import checks, devices, form, form_values, relion_handover, summaries
 from .computing import ComputesMovies
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
 from .records import remove_unfit_set, save_record, sort_out
@@ -81,7 +81,9 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         if removed:
             self.info(f"Failed or incomplete in an earlier run, aligned again: {summaries.counted(removed)}.")
         for table in (MOVIES_TABLE, *MICROGRAPH_TABLES.values()):
-            if remove_unfit_set(self._getPath(table), self._recorded):
+            # Sets of movies of earlier versions lack what RELION reads.
+            columns = (relion_handover.MOTION, relion_handover.HOT_PIXELS) if table == MOVIES_TABLE else ()
+            if remove_unfit_set(self._getPath(table), self._recorded, columns):
                 self.warning(f"{self._getPath(table)} does not match the finished movies and is made again.")
         pwutils.cleanPath(self._getAllDone(), self._getExtraPath(FAILED_MOVIES), self._getPath(FAILED_TABLE))
         if self.hasAttribute(OUT_FAILED):
@@ -187,7 +189,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
         with self._lock:
             self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
-        self.summaryVar.set(summaries.summary(self))
+        self.summaryVar.set("
+".join([summaries.summary(self), *self._polishing_hints(self._example)]))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
         self._registered.update(m.getObjId() for m in done)
@@ -216,7 +219,10 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _warnings(self) -> List[str]:
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
-        return checks.hints(form_values.settings_values(self, first), (size[1], size[0])) if size else []
+        if not size:
+            return []
+        hints = checks.hints(form_values.settings_values(self, first), (size[1], size[0]))
+        return hints + self._polishing_hints(first)
 
     def _summary(self) -> List[str]:
         return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()

@@ -82,8 +82,15 @@ def numbers_in_set(path: str) -> Optional[Set[int]]:
         return None
 
 
-def remove_unfit_set(path: str, allowed: Collection[int]) -> bool:
-    """Remove the file of a set that is damaged or contains movies without a record, so that it is made again.
+def _columns(path: str) -> Set[str]:
+    """Names of the items' attributes in the file of a set."""
+    with closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
+        return {name for (name,) in database.execute("SELECT label_property FROM Classes")}
+
+
+def remove_unfit_set(path: str, allowed: Collection[int], columns: Collection[str] = ()) -> bool:
+    """Remove the file of a set that is damaged, lacks one of these columns or contains movies without a record, so that
+    it is made again.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def remove_unfit_set(path: str, allowed: Collection[int]) -> bool:
     if not os.path.exists(path):
         return False
     numbers = numbers_in_set(path)
-    if numbers is not None and numbers <= set(allowed):
+    if numbers is not None and numbers <= set(allowed) and set(columns) <= _columns(path):
         return False
     for name in (path, path + "-journal", path + "-wal", path + "-shm"):
         if os.path.exists(name):

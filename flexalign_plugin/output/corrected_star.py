@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Callable, Dict, List, Optional, Tuple
+import re
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from .. import result_files as names
 from ..errors import SettingsError
@@ -26,7 +27,15 @@ OPTICS_COLUMNS = (
     "rlnAmplitudeContrast",
     "rlnMicrographPixelSize",
 )
-MIRRORED = "# Micrographs of TIFF movies are mirror images of RELION's frames: to polish, align with --flip-tiff.\n"
+# Why RELION's polishing can't use a micrograph. The list then has no metadata of it, instead of wrong ones.
+MIRRORED = (
+    "they are mirror images of the frames as RELION reads TIFF movies; to polish, align with --flip-tiff "
+    "(*Turn TIFF movies upside down*)"
+)
+UNDISTORTED = (
+    "they are corrected for magnification distortion, which RELION's frames are not; to polish, align without the "
+    "correction"
+)
 # RELION's columns and the endings of the files that they name.
 FILE_COLUMNS = {
     "rlnMicrographName": names.MICROGRAPH_WEIGHTED,  # MICROGRAPH if there is no weighted one
@@ -53,7 +62,8 @@ def write_corrected_micrographs(
 
     Returns
     -------
-    One sentence for each result that can't be read and is left out.
+    One sentence for each result that can't be read and is left out, for each reason for which RELION's polishing can't
+    use some of the micrographs, and if it can't use all of them at once.
 
     Raises
     ------
@@ -63,7 +73,8 @@ def write_corrected_micrographs(
     optics: List[Tuple[str, ...]] = []
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
-    mirrored = False
+    unfit: Dict[str, int] = {}
+    groupings: Set[int] = set()
     for name in results:
         try:
             row = _row(folder, name[: -len(names.MOTION)])
@@ -75,14 +86,28 @@ def write_corrected_micrographs(
             continue
         if not row:
             continue
-        mirrored = bool(row.pop("mirrored", "")) or mirrored
+        obstacle = row.pop("obstacle", "")
+        if obstacle:
+            unfit[obstacle] = unfit.get(obstacle, 0) + 1
         group = tuple(row.pop(key) for key in ("original_pixel_size", "pixel_size", "voltage"))
         if group not in optics:
             optics.append(group)
+        if "rlnMicrographMetadata" in row:
+            groupings |= _eer_grouping(row["rlnMicrographMetadata"])
         row["rlnOpticsGroup"] = str(optics.index(group) + 1)
         rows.append(row)
     if not rows:
         return problems
+    reasons = [
+        f"{n} of {len(rows)} micrographs can't be used for Bayesian polishing in RELION and have no "
+        f"rlnMicrographMetadata: {obstacle}."
+        for obstacle, n in unfit.items()
+    ]
+    if len(groupings) > 1:
+        reasons.append(
+            f"The EER movies have frames of {' or '.join(map(str, sorted(groupings)))} hardware frames, but RELION's "
+            "polishing takes the number of the first movie for all: polish each kind in a job of its own."
+        )
     constants = (f"{spherical_aberration_mm:.6f}", f"{amplitude_contrast:.6f}")
     groups = [
         (f"opticsGroup{i}", str(i), original, voltage, *constants, pixel)
@@ -92,7 +117,7 @@ def write_corrected_micrographs(
     columns = [column for column in order if any(column in row for row in rows)]
     text = "\n".join(
         [
-            "# version 30001\n" + (MIRRORED if mirrored else ""),
+            "# version 30001\n" + "".join(f"# {reason}\n" for reason in reasons),
             star_loop("optics", OPTICS_COLUMNS, groups),
             star_loop("micrographs", columns, [[row.get(column, "None") for column in columns] for row in rows]),
         ]
@@ -101,7 +126,21 @@ def write_corrected_micrographs(
         path, "w", encoding="utf-8"
     ) as file:
         file.write(text)
-    return problems
+    return problems + [f"{names.CORRECTED_MICROGRAPHS}: {reason}" for reason in reasons]
+
+
+def _eer_grouping(path: str) -> Set[int]:
+    """Hardware frames in each frame, from the beginning of `_shifts.star`; empty for other movies."""
+    with open(path, encoding="utf-8") as file:
+        return {int(number) for number in re.findall(r"^_rlnEERGrouping +(\d+)$", file.read(4096), re.MULTILINE)}
+
+
+def polishing_obstacle(settings: Settings, movie: str) -> str:
+    """Why RELION's polishing can't use the micrographs made with these settings, as the end of a sentence about `they`;
+    empty if it can."""
+    if movie.lower().endswith((".tif", ".tiff")) and not settings.flip_tiff:
+        return MIRRORED
+    return UNDISTORTED if settings.do_mag_cor else ""
 
 
 def _row(folder: str, root: str) -> Dict[str, str]:
@@ -130,8 +169,10 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         if "rlnMicrographNameNoDW" not in row:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
-        row["mirrored"] = "yes"
+    obstacle = polishing_obstacle(parsed, str(result["movie"]))
+    if obstacle:
+        row["obstacle"] = obstacle
+        row.pop("rlnMicrographMetadata", None)
     for column, figure in FIGURE_COLUMNS.items():
         value = figure(figures)
         if value is not None:

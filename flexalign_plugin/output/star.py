@@ -7,6 +7,13 @@ motion between the two frames. Therefore our reference frame is written, and the
 least squares.
 
 All numbers are unbinned pixels, also if the micrograph is binned. (RELION itself scales only some of them.)
+
+RELION knows no cropped micrographs: it looks for a particle at its coordinates in the whole frame, less the shift. In a
+cropped micrograph the coordinates count from the corner of the crop, so this corner is subtracted from the shifts, and
+the polynomial is that of the moved coordinates. Both are exact.
+
+RELION's reader searches the file for each block by its name, in another order than ours. It fails silently, with no
+shifts at all, if the block before was the last of the file and did not end with an empty line.
 Defects are listed pixel by pixel, whatever file they came from, because RELION reads fewer kinds of defect files.
 """
 
@@ -16,6 +23,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..motion.polynomial_origin import moved_origin
 from ..result import MovieResult
 
 EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # our `eer_sampling`: RELION's value
@@ -51,8 +59,11 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
     ]
     shifts = np.full((model.n_frames, 2), _UNUSED)
     shifts[model.aligned_frames] = model.global_shifts_px
+    y0, x0 = (window.start for window in settings.crop_window(ny, nx, result.movie))
+    shifts[shifts[:, 0] != _UNUSED] -= y0, x0
+    cropped = f" Less the corner of the cropped micrograph, x {x0}, y {y0}." if y0 or x0 else ""
     blocks = [
-        f"# {program}: shifts are unbinned pixels, to be added to a frame's content.\n",
+        f"# {program}: shifts are unbinned pixels, to be added to a frame's content.{cropped}\n",
         star_list("general", [(name, value) for name, value in general if value is not None]),
         star_loop(
             "global_shift",
@@ -61,6 +72,7 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
         ),
     ]
     if fit is not None:
+        coefficients = moved_origin(fit.coefficients, y=y0 / ny, x=x0 / nx)
         blocks.append(
             "# Fitted to a B-spline; zero in rlnMicrographStartFrame, in whose geometry the micrograph is; "
             f"difference {fit.rms_px:.4f} px rms, {fit.max_px:.4f} px at most.\n"
@@ -69,13 +81,13 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
             star_loop(
                 "local_motion_model",
                 ("rlnMotionModelCoeffsIdx", "rlnMotionModelCoeff"),
-                [(str(i), f"{c:.12g}") for i, c in enumerate(fit.coefficients.ravel())],
+                [(str(i), f"{c:.12g}") for i, c in enumerate(coefficients.ravel())],
             )
         )
     if len(defects_px):
         rows = "".join(f"{x:>8} {y:>8}\n" for y, x in defects_px.tolist())
         blocks.append(star_loop("hot_pixels", ("rlnCoordinateX", "rlnCoordinateY"), []) + rows)
-    return "\n".join(blocks)
+    return "\n".join(blocks) + "\n"
 
 
 def star_list(name: str, pairs: Sequence[Tuple[str, Any]]) -> str:

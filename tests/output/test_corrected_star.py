@@ -31,7 +31,16 @@ def read(folder):
 
 def test_weighted_halves_and_spectra(tmp_path):
     every = ("_aligned_mic.mrc", "_aligned_mic_DW.mrc", "_aligned_mic_EVN.mrc", "_aligned_mic_ODD.mrc", "_PS.mrc")
-    result(tmp_path, "a b", (*every, "_shifts.star"), bin_factor=2, voltage=200, split_even_odd=True, do_save_ps=True)
+    result(
+        tmp_path,
+        "a b",
+        (*every, "_shifts.star"),
+        bin_factor=2,
+        voltage=200,
+        split_even_odd=True,
+        do_save_ps=True,
+        flip_tiff=True,
+    )
     assert write_corrected_micrographs(str(tmp_path), 2.0, 0.07) == []
     blocks = read(tmp_path)
     assert list(blocks) == ["optics", "micrographs"]
@@ -55,14 +64,47 @@ def test_weighted_halves_and_spectra(tmp_path):
 
 def test_plain_micrographs_of_an_unknown_dose(tmp_path):
     for root in ("b", "a"):
-        result(tmp_path, root, motion=(3.25, None, None), dose_per_frame=None)
+        result(tmp_path, root, motion=(3.25, None, None), dose_per_frame=None, flip_tiff=True)
     assert write_corrected_micrographs(str(tmp_path)) == []
     table = read(tmp_path)["micrographs"]
     assert list(table["rlnMicrographName"]) == [str(tmp_path / f"{root}_aligned_mic.mrc") for root in "ab"]
     assert list(table["rlnAccumMotionTotal"]) == [3.25, 3.25]
-    assert "--flip-tiff" in (tmp_path / CORRECTED_MICROGRAPHS).read_text()
     absent = {"rlnMicrographNameNoDW", "rlnMicrographNameEven", "rlnAccumMotionEarly", "rlnAccumMotionLate"}
     assert not absent & set(table.columns)
+
+
+def test_micrographs_that_polishing_cannot_use_have_no_metadata(tmp_path):
+    """Movies whose frames RELION reads upside down, and micrographs that are stretched."""
+    result(tmp_path, "a")
+    result(tmp_path, "b", flip_tiff=True)
+    result(tmp_path, "c")
+    result(tmp_path, "d", flip_tiff=True, do_mag_cor=True, scale_maj=1.01)
+    mirrored, stretched = write_corrected_micrographs(str(tmp_path))
+    assert mirrored.startswith("corrected_micrographs.star: 2 of 4 micrographs can't be used for Bayesian polishing")
+    assert "--flip-tiff" in mirrored and "1 of 4" in stretched and "magnification" in stretched
+    text = (tmp_path / CORRECTED_MICROGRAPHS).read_text()
+    assert all(f"# {sentence.split(': ', 1)[1]}\n" in text for sentence in (mirrored, stretched))
+    metadata = list(read(tmp_path)["micrographs"]["rlnMicrographMetadata"].fillna("None"))
+    assert metadata == ["None", str(tmp_path / "b_shifts.star"), "None", "None"]
+
+
+def test_eer_movies_with_different_groups_are_told(tmp_path):
+    """RELION reads the number from the first movie only."""
+    for root, grouping in (("a", 7), ("b", 7), ("c", 12)):
+        result(tmp_path, root, flip_tiff=True)
+        if grouping == 12:
+            assert write_corrected_micrographs(str(tmp_path)) == []
+        (tmp_path / f"{root}_shifts.star").write_text(f"data_general\n\n_rlnEERGrouping {grouping}\n")
+    (problem,) = write_corrected_micrographs(str(tmp_path))
+    assert "frames of 7 or 12 hardware frames" in problem
+    assert problem.split(": ", 1)[1] in (tmp_path / CORRECTED_MICROGRAPHS).read_text()
+    assert len(read(tmp_path)["micrographs"]["rlnMicrographMetadata"]) == 3
+
+
+def test_without_any_metadata_relion_misses_the_column(tmp_path):
+    result(tmp_path, "a")
+    assert len(write_corrected_micrographs(str(tmp_path))) == 1
+    assert "rlnMicrographMetadata" not in read(tmp_path)["micrographs"].columns
 
 
 def test_a_second_run_adds_to_the_list_and_has_its_own_optics(tmp_path):
@@ -94,7 +136,7 @@ def test_no_micrographs_and_invalid_results(tmp_path):
     result(tmp_path, "a", ("_shifts.star",), do_save_ave_mic=False)
     assert write_corrected_micrographs(str(tmp_path)) == []
     assert not (tmp_path / CORRECTED_MICROGRAPHS).exists()
-    result(tmp_path, "c")
+    result(tmp_path, "c", flip_tiff=True)
     for i, text in enumerate(("{}", "{", '{"settings": {"nonsense": 1}}', "[]")):
         (tmp_path / f"b{i}_motion.json").write_text(text)
     problems = write_corrected_micrographs(str(tmp_path))

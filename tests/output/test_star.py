@@ -16,6 +16,7 @@ from flexalign_plugin.output.star import star_text
 from flexalign_plugin.result import MovieResult
 from flexalign_plugin.settings import Settings
 
+from .relion_reader import Micrograph
 from .synthetic import motion_model
 
 
@@ -180,6 +181,45 @@ def test_polynomial_against_the_spline_on_a_dense_mesh(tmp_path, n_frames, first
     assert worst == pytest.approx(fit.max_px, rel=0.15)
     assert fit.rms_px < 0.1 and worst < 0.5
     assert residual_warnings(fit, 0.9) == []
+
+
+@pytest.mark.parametrize("hardware_frames", [None, 5])
+@pytest.mark.parametrize("local_px", [0, 4])
+@pytest.mark.parametrize("n_defects", [0, 3])
+def test_relion_reads_every_combination_of_blocks(n_defects, local_px, hardware_frames):
+    """Its reader fails on the block after the last one if that has no empty line at its end."""
+    model = motion_model((300, 400), n_frames=6, local_px=local_px)
+    defects = np.array([[0, 5], [7, 399], [299, 0]])[:n_defects]
+    settings = Settings(pixel_size=0.9, gain="my gain.mrc")
+    text = text_of(model, settings, "a b.eer", defects_px=defects, hardware_frames=hardware_frames)
+    read = Micrograph(text)
+    np.testing.assert_allclose(read.shifts[:, ::-1], model.global_shifts_px, atol=1e-6)
+    assert read.hot_pixels == [(x, y) for y, x in defects.tolist()]
+    assert (read.coefficients is not None) == bool(local_px)
+    if local_px:
+        fit = fit_polynomial(model)
+        np.testing.assert_allclose(read.coefficients, fit.coefficients.ravel(), rtol=1e-10)
+    assert read.general["rlnMicrographMovieName"] == "a b.eer"
+    assert read.general["rlnMicrographGainName"] == "my gain.mrc"
+    assert read.general.get("rlnEERGrouping") == (str(hardware_frames) if hardware_frames else None)
+    if local_px and not n_defects:  # the reader is as strict as RELION's: without the empty line it finds no shifts
+        assert (Micrograph(text.rstrip("\n") + "\n").shifts == -9999).all()
+
+
+@pytest.mark.parametrize("binning", [1, 2])
+@pytest.mark.parametrize("local_px", [0, 4])
+def test_relion_finds_a_particle_of_a_cropped_micrograph(local_px, binning):
+    model = motion_model((400, 500), n_frames=12, local_px=local_px)
+    crop = {"crop_offset_x": 120, "crop_offset_y": 48, "crop_dim_x": 300, "crop_dim_y": 320}
+    settings = Settings(pixel_size=0.9, bin_factor=binning, **crop)
+    whole, cropped = (Micrograph(text_of(model, s)) for s in (Settings(pixel_size=0.9), settings))
+    for y, x in ((0, 0), (100, 250), (319, 299)):
+        for frame in range(1, 13):
+            # RELION looks at the particle's coordinates in the micrograph, less the shift.
+            sy, sx = cropped.shift(frame, y, x)
+            ty, tx = whole.shift(frame, y + 48, x + 120)
+            assert y - sy == pytest.approx(y + 48 - ty, abs=3e-6)
+            assert x - sx == pytest.approx(x + 120 - tx, abs=3e-6)
 
 
 def test_relion_finds_a_particle_where_the_micrograph_has_it(tmp_path):

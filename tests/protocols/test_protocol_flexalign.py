@@ -37,7 +37,9 @@ def test_imported_movies_become_micrographs_with_the_true_shifts(project, movies
         assert mrc.data.shape == (SHAPE[1] // 2, SHAPE[2] // 2)
     folder = os.path.dirname(micrograph.getFileName())
     with open(os.path.join(folder, "corrected_micrographs.star")) as star:
-        assert micrograph.getFileName().replace("_aligned_mic.mrc", "_shifts.star") in star.read()
+        listed = micrograph.getFileName().replace("_aligned_mic.mrc", "_shifts.star") in star.read()
+    assert listed == (kind != "tiff")  # RELION's frames of TIFF movies are upside down
+    assert ("Bayesian polishing" in protocol.summary()[-1]) == (kind == "tiff")
     moved = [getattr(micrograph, f"_rlnAccumMotion{when}").get() for when in ("Total", "Early", "Late")]
     assert moved[0] > 0 and moved[0] == pytest.approx(moved[1] + moved[2])
     for picture in (micrograph.thumbnail, micrograph.plotGlobal, micrograph.psdCorr):
@@ -198,6 +200,9 @@ def test_weighted_micrographs_alone_with_the_dose_of_the_form(project, movies):
     with open(protocol._getExtraPath("movie_1_motion.json")) as f:
         settings = json.load(f)["settings"]
     assert (settings["dose_per_frame"], settings["pre_exposure"]) == (3.5, 1.0)
+    # The programs that come next take it from the outputs.
+    acquisition = protocol.outputMovies.getAcquisition()
+    assert (acquisition.getDosePerFrame(), acquisition.getDoseInitial()) == (3.5, 1.0)
 
 
 def test_movies_stored_from_a_later_frame_on_are_counted_as_in_their_file(project, movies):
