@@ -75,6 +75,15 @@ setup(
         "cuda13": ["pycuda>=2022.1", "nvidia-cufft"],
         # The protocol for tilt series.
         "tomo": ["scipion-em-tomo>=3.12"],
+        # Other plugins, whose readers and converters tests/interop runs on our outputs (.ci/interop installs them).
+        "interop": [
+            "scipion-em-relion>=5.0.2",
+            "scipion-em-motioncorr>=4.0.1",
+            "scipion-em-cistem>=3.10.1",
+            "scipion-em-xmipp>=29.0.1",
+            "scipion-em-cryosparc2>=5.0.1",
+            "scipion-em-tomo>=3.12",
+        ],
         # What `make test` runs. starfile reads our STAR files as users' scripts do; it has left Python 3.8 behind.
         "dev": ["pytest", "ruff", "mypy", "build", "starfile; python_version >= '3.9'"],
     },
