@@ -47,6 +47,18 @@ class FlexAlignViewer(ProtocolViewer):
             help="The same table for the dose-weighted micrographs, if the run writes them.",
         )
         form.addParam(
+            "showEven",
+            params.LabelParam,
+            label="Micrographs, even frames",
+            help="The sums of the even frames, if the run writes them.",
+        )
+        form.addParam(
+            "showOdd",
+            params.LabelParam,
+            label="Micrographs, odd frames",
+            help="The sums of the odd frames, if the run writes them.",
+        )
+        form.addParam(
             "showMovies",
             params.LabelParam,
             label="Movies",
@@ -90,6 +102,8 @@ class FlexAlignViewer(ProtocolViewer):
         return {
             "showMicrographs": lambda _: self._table("outputMicrographs"),
             "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted"),
+            "showEven": lambda _: self._table("outputMicrographsEven"),
+            "showOdd": lambda _: self._table("outputMicrographsOdd"),
             "showMovies": lambda _: self._table("outputMovies"),
             "showFailed": lambda _: self._failures(),
             "showRun": lambda _: self._whole_run(),

@@ -235,7 +235,8 @@ def viewer(folder: str) -> None:
     webbrowser.open = lambda address: bool(addresses.append(address))  # type: ignore[assignment]
     form.pictures("viewer")
     assert not form.ugly(), form.ugly()
-    eyes = {"showMicrographs", "showWeighted", "showMovies", "showFailed", "showRun", "showReport", "showMovie"}
+    eyes = {"showMicrographs", "showWeighted", "showEven", "showOdd", "showMovies", "showFailed", "showRun"}
+    eyes |= {"showReport", "showMovie"}
     assert eyes == {name for name in form.shown() if name.startswith("show")}
 
     said = scipion.answer(form.eye("showWeighted"), "OK")
