@@ -31,6 +31,10 @@ class FlexAlignViewer(ProtocolViewer):
     _targets = [ProtFlexAlign]
     _environments = [DESKTOP_TKINTER]
 
+    @classmethod
+    def getClassLabel(cls, prependPackageName: bool = True) -> str:
+        return cls._label  # as the protocol's
+
     def _defineParams(self, form: Any) -> None:
         form.addSection(label="Results")
         form.addParam(

@@ -131,6 +131,25 @@ def form_of_tilt_series(folder: str) -> None:
     check_shown(form, LOCAL, never)
 
 
+def tree_and_help(folder: str) -> None:
+    """The tree shows the protocol's name directly under Movies; *Help* explains the parameters by their labels."""
+    scipion = Scipion(project_with(folder, "mrcs"))
+    view = scipion.window.viewWidget
+    scipion.project.settings.setProtocolView("Protocols SPA")
+    view.updateProtocolsTree(view.getCurrentProtocolView())
+    tree = view.protTree
+    (root,) = tree.get_children()
+    (movies,) = [item for item in tree.get_children(root) if tree.item(item, "text") == "Movies"]
+    tree.item(root, open=True)
+    tree.item(movies, open=True)
+    assert "FlexAlign" in [tree.item(item, "text") for item in tree.get_children(movies)]
+    scipion.picture(scipion.tk, "tree")
+    form = form_on(scipion)
+    said = scipion.answer(form.window._showHelp, "OK")
+    assert "Corrects the motion of the specimen" in said and "Maximum shift (A), 0 = automatic" in said, said
+    assert "All documentation" in said and "[[" not in said
+
+
 def execute(folder: str) -> None:
     """Values entered in the form are refused if they are invalid, and otherwise reach the run, a separate process."""
     scipion = Scipion(project_with(folder, "mrcs"))
@@ -306,6 +325,7 @@ SCENES = {
         form_of_eer,
         form_of_tiff,
         form_of_tilt_series,
+        tree_and_help,
         execute,
         wizards,
         viewer,
