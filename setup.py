@@ -30,6 +30,7 @@ def packages() -> dict:
         found[f"{PACKAGE}.{room}"] = room
         for sub in find_packages(str(HERE / room)):
             found[f"{PACKAGE}.{room}.{sub}"] = f"{room}/{sub.replace('.', '/')}"
+    found[f"{PACKAGE}.docs"] = "docs"
     return found
 
 
@@ -53,11 +54,12 @@ setup(
     package_data={
         PACKAGE: ["protocols.conf", "*.png", "templates/*.json.template"],
         f"{PACKAGE}.report_pages": ["*.html", "*.css", "*.js"],
+        f"{PACKAGE}.docs": ["*.md", "*.png"],  # Help in the form shows them
         f"{PACKAGE}.kernels": ["*.cu", "*.cuh"],
         f"{PACKAGE}.tests": ["emulation/*.h", "emulation/driver/*.cpp", "emulation/kernels/*.cu"],
     },
     install_requires=[
-        "scipion-pyworkflow>=3.11.2",  # protocols, forms, projects
+        "scipion-pyworkflow>=3.11.6",  # protocols, forms, projects; retries of locked databases
         "scipion-em>=3.11.1",  # ProtAlignMovies and the movie and micrograph objects; pins numpy, scipy, matplotlib
         # numpy, scipy, matplotlib, tifffile (TIFF and EER containers), mrcfile, pillow (PNG) and ncempy (dm4 gains)
         # come with the two above, which pin them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, List
 
 import pwem
+from pyworkflow import SPA, TOMO
 
 _VARIABLES = (
     ("FLEXALIGN_CUDA_BIN", pwem.Config.CUDA_BIN, "Folder of the CUDA compiler nvcc, which compiles the GPU kernels."),
@@ -27,6 +28,7 @@ class Plugin(pwem.Plugin):
     _homeVar = ""
     _pathVars: List[str] = []
     _supportedVersions: List[str] = []
+    _processingField = [SPA, TOMO]
     _url = "https://doi.org/10.3390/electronics9061040"
 
     @classmethod

@@ -13,8 +13,9 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 from matplotlib.patches import Rectangle
-from pyworkflow.gui.dialog import askYesNo, showError, showInfo
+from pyworkflow.gui.dialog import RESULT_NO, RESULT_YES, MessageDialog, showError, showInfo
 from pyworkflow.gui.plotter import Plotter
+from pyworkflow.utils import Icon
 from pyworkflow.wizard import Wizard
 
 from .errors import FlexAlignError, SettingsError
@@ -220,11 +221,17 @@ class GainOrientationWizard(_FlexAlignWizard):
         text = verdict_text(verdict)
         if verdict.best is None:
             showInfo("Orientation of the gain", text, form.root)
-        elif askYesNo("Orientation of the gain", text, form.root):
+        elif offer("Orientation of the gain", text, form.root):
             best = verdict.best
             form.setVar("gainRot", GAIN_ROTATIONS.index(best.rotation))
             form.setVar("gainFlip", GAIN_FLIPS.index(best.flip))
             form.setVar("gainConvention", GAIN_CONVENTIONS.index(best.convention))
+
+
+def offer(title: str, text: str, root: Any) -> bool:
+    """Whether the user takes what is offered. Scipion's `askYesNo` is a warning whose default is No."""
+    buttons = [("Yes", RESULT_YES), ("No", RESULT_NO)]
+    return bool(MessageDialog(root, title, text, Icon.INFO, buttons=buttons, default="Yes").resultYes())
 
 
 class PatchesWizard(_FlexAlignWizard):

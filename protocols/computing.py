@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 
 import pyworkflow.object as pwobj
 from pwem.protocols import EMProtocol
+from pyworkflow import PROD, VERSION_3_0
 
 from flexalign_plugin.execution.engine import Engine
 from flexalign_plugin.execution.job import Job, JobResult
@@ -16,14 +17,30 @@ from flexalign_plugin.report_pages import LiveReport
 
 from . import devices, form_values, summaries
 from .handover import HandOver
+from .help_text import help_text
 from .scipion_queue import queue_of
 
 
 class ComputesMovies(EMProtocol):
     """Base class of both protocols. List it before the other base class. `_insertAllSteps` must call `_prepare_run`."""
 
+    # Aligning on CPUs is for production. The GPU code has not been run on hardware: it is off by default, and the form
+    # warns of it (`devices.hints`).
+    _devStatus = PROD
+    _lastUpdateVersion = VERSION_3_0
+
     _hand_over: HandOver
     _report: LiveReport
+
+    # --------------------------- Names and help ---------------------------
+    @classmethod
+    def getClassLabel(cls, prependPackageName: bool = True) -> str:
+        """The label alone. Scipion would put the name of the package before it, and its tree would cut off the rest."""
+        return str(cls._label)
+
+    @classmethod
+    def getHelpText(cls) -> str:
+        return help_text(cls())
 
     # --------------------------- Form ---------------------------
     @property

@@ -121,6 +121,16 @@ def compute(protocol: Any) -> Compute:
     )
 
 
+def hints(protocol: Any) -> List[str]:
+    """A warning if GPUs are chosen."""
+    if not protocol.useGpu:
+        return []
+    return [
+        "The GPU code of this version has not been run on real hardware yet: first align a few movies on both CPU and "
+        "GPU and compare their shifts, or set *GPU IDs* to No."
+    ]
+
+
 def problems(protocol: Any) -> List[str]:
     """One sentence for each wrong value, and for chosen GPUs that can't be used. GPUs of a queue are not checked,
     because they are on other machines."""

@@ -10,6 +10,7 @@ import itertools
 import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import mrcfile
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 from pwem.protocols import ProtAlignMovies
@@ -214,6 +215,18 @@ class AlignedMovieSets(ProtAlignMovies):
         for column, key in pictures.items():
             path = self._getExtraPath(os.path.basename(files[key])) if key in files else None
             setattr(mic, column, emobj.Image(location=path))
+        if self.doSavePs:
+            mic._powerSpectra = self._power_spectra(files)  # the name that ctffind's protocol reads
+
+    def _power_spectra(self, files: Dict[str, str]) -> emobj.Image:
+        """The spectrum for CTF programs; its pixel size is that of its own header. files : of the movie's record."""
+        if "amplitude_spectrum" not in files:
+            return emobj.Image(location=None)  # aligned by an earlier run, which did not write it
+        path = self._getExtraPath(os.path.basename(files["amplitude_spectrum"]))
+        spectrum = emobj.Image(location=path)
+        with mrcfile.open(path, header_only=True) as mrc:
+            spectrum.setSamplingRate(float(mrc.voxel_size.x))
+        return spectrum
 
     def _getMovieDone(self, movie: emobj.Movie) -> str:
         return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")

@@ -8,13 +8,16 @@ The output sets are made from the records, in the executor's main thread.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
+from pyworkflow.mapper.sqlite import SqliteFlatMapperException
 from pyworkflow.protocol.constants import STATUS_NEW
+from pyworkflow.utils.retry_streaming import is_sqlite_lock_error, retry_on_sqlite_lock
 
 from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import atomic_path
@@ -27,6 +30,14 @@ from .computing import ComputesMovies
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
 from .records import remove_unfit_set, save_record, sort_out
 
+logger = logging.getLogger(__name__)
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether a set could not be read because it is locked; pyworkflow's mapper hides SQLite's error in its own."""
+    hidden = isinstance(error, SqliteFlatMapperException) and "locked" in str(error)
+    return hidden or bool(is_sqlite_lock_error(error))
+
 
 class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     """Corrects the motion of the specimen during the exposure. Whole frames are aligned first. Then local motion is
@@ -35,6 +46,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
 
     Writes for every movie: the micrograph, plots of the motion, power spectra before and after the correction, the
     shifts for RELION (_shifts.star) and the complete result (_motion.json).
+
+    Movies are aligned on CPUs. GPUs can be chosen, but the GPU code of this version has not been run on real hardware.
     """
 
     _label = "FlexAlign"
@@ -137,8 +150,14 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         return [self._getAllDone()]
 
     # --------------------------- Streaming ---------------------------
+    @retry_on_sqlite_lock(log=logger, predicate=is_locked)
     def _loadInputList(self) -> None:
-        """List the movies to align that are not in the outputs yet. The others are left out to save memory."""
+        """List the movies to align that are not in the outputs yet. The others are left out to save memory.
+
+        SQLite itself waits for the import that writes the set, but not on every file server: some report at once that
+        the set is locked. pyworkflow's `safeIsStreamOpen` is not used, because it takes a locked set as closed: the run
+        would end without the movies that are still to come.
+        """
         movies = emobj.SetOfMovies(filename=self.inputMovies.get().getFileName())
         movies.loadAllProperties()
         requested = self._requested(movies)
@@ -167,8 +186,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         changed = (state.st_mtime_ns, state.st_size)
         if getattr(self, "_input_state", None) == changed:
             return
-        self._input_state = changed
         self._loadInputList()
+        self._input_state = changed
         if any(m.getObjId() not in self.insertedDict for m in self.listOfMovies):
             steps = self._insertNewMoviesSteps(self.insertedDict, self.listOfMovies)
             output_step = self._getFirstJoinStep()
@@ -189,8 +208,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
         with self._lock:
             self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
-        self.summaryVar.set("
-".join([summaries.summary(self), *self._polishing_hints(self._example)]))
+        self.summaryVar.set("\n".join([summaries.summary(self), *self._polishing_hints(self._example)]))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
         self._registered.update(m.getObjId() for m in done)
@@ -217,11 +235,11 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         return errors + checks.problems(form_values.settings_values(self, first), paths)
 
     def _warnings(self) -> List[str]:
+        hints = devices.hints(self)
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
-        if not size:
-            return []
-        hints = checks.hints(form_values.settings_values(self, first), (size[1], size[0]))
+        if size:
+            hints += checks.hints(form_values.settings_values(self, first), (size[1], size[0]))
         return hints + self._polishing_hints(first)
 
     def _summary(self) -> List[str]:

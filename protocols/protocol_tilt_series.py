@@ -36,6 +36,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     Reads MRC, TIFF and EER movies and their gain and dark references.
 
     A tilt that can't be read or aligned is left out of its tilt series and listed in extra/failed.tsv.
+
+    Movies are aligned on CPUs. GPUs can be chosen, but the GPU code of this version has not been run on real hardware.
     """
 
     _label = "FlexAlign tilt series"
@@ -263,11 +265,11 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         return errors + checks.problems(values, [tilt.getFileName() for tilt in tilts])
 
     def _warnings(self) -> List[str]:
+        hints = devices.hints(self)
         tilt = self._first_movie()
         if tilt is None:
-            return []
+            return hints
         settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
-        hints = []
         if settings.do_apply_dose_filter and not settings.is_dose_weighted:
             hints.append(
                 "The dose of the tilts is not known, so no dose-weighted tilt series will be written: give the dose at "

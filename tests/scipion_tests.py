@@ -6,6 +6,7 @@ It makes a small movie with a known motion, imports it, aligns it and compares t
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pwem.protocols import ProtImportMovies
 from pyworkflow.tests import BaseTest, setupTestProject
@@ -16,6 +17,8 @@ from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.phantoms.truth import field_rms_error
 from flexalign_plugin.protocols import ProtFlexAlign
 from flexalign_plugin.result_files import MOTION
+
+from .scipion_project import as_stored
 
 SHAPE = (10, 512, 512)
 PIXEL_A = 3.0
@@ -35,6 +38,15 @@ class TestFlexAlign(BaseTest):
         )
         cls.files = write_phantom(cls.phantom, cls.folder, "phantom")
 
+    def run_to_its_end(self, protocol: Any) -> Any:
+        """Run a protocol as the project window does; returns it with its outputs. On a busy machine
+        `BaseTest.launchProtocol` can miss the end of a run, because it takes a state that was read too early as up to
+        date."""
+        self.proj.launchProtocol(protocol, wait=True)
+        ended = as_stored(self.proj, protocol)
+        self.assertTrue(ended.isFinished(), f"{ended.getRunName()}: {ended.getStatus()}, {ended.getErrorMessage()}")
+        return ended
+
     def test_motion_is_that_of_the_phantom(self) -> None:
         imported = self.newProtocol(
             ProtImportMovies,
@@ -45,11 +57,11 @@ class TestFlexAlign(BaseTest):
             voltage=300,
             dosePerFrame=2.0 / PIXEL_A**2,
         )
-        self.launchProtocol(imported)
+        self.run_to_its_end(imported)
         protocol = self.newProtocol(ProtFlexAlign)
         protocol.inputMovies.set(imported)
         protocol.inputMovies.setExtended("outputMovies")
-        self.launchProtocol(protocol)
+        protocol = self.run_to_its_end(protocol)
 
         for name in ("outputMicrographs", "outputMicrographsDoseWeighted", "outputMovies"):
             self.assertSetSize(getattr(protocol, name), 1, f"{name} should have one item")

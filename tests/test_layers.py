@@ -13,7 +13,7 @@ PACKAGE = Path(flexalign_plugin.__file__).parent
 ORDER = (
     *("viewers", "wizards", "protocols"),
     *("__main__", "cli", "commands", "plugin"),
-    *("runs", "execution", "report_pages", "kernels"),
+    *("xmipp_workflow", "runs", "execution", "report_pages", "kernels"),
     *("aligner", "output", "result", "quality", "correction", "motion"),
     *("phantoms", "movies"),
     *("backend", "settings", "files"),

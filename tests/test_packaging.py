@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .test_scipion_tests import scipion_tests
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"protocols": "protocols", "viewers": "viewers", "kernels": "kernels", "tests": "tests"}
 
@@ -39,7 +41,7 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel):
             for path in (ROOT / room).rglob(suffix):
                 if (path.parent / "__init__.py").exists():
                     expected.add(str(Path("flexalign_plugin", package, path.relative_to(ROOT / room))))
-    for pattern in ("protocols.conf", "*.png", "templates/*.json.template", "report_pages/*.[!p]*"):
+    for pattern in ("protocols.conf", "*.png", "templates/*.json.template", "report_pages/*.[!p]*", "docs/*.md"):
         expected |= {str(p.relative_to(ROOT)) for p in (ROOT / "flexalign_plugin").glob(pattern)}
     names = set(wheel.namelist())
     assert expected <= names, sorted(expected - names)
@@ -68,7 +70,7 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel, tmp_path):
     code = (
         "import flexalign_plugin, flexalign_plugin.kernels, flexalign_plugin.motion, sys;"
         "from flexalign_plugin.protocols import ProtFlexAlign; from flexalign_plugin.viewers import FlexAlignViewer;"
-        "from flexalign_plugin import Plugin; print(flexalign_plugin.__path__, ProtFlexAlign.getClassLabel())"
+        "from flexalign_plugin import Plugin; print(flexalign_plugin.__path__, ProtFlexAlign.getHelpText())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -79,6 +81,14 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "site") in done.stdout and str(ROOT) not in done.stdout
+    assert "Maximum shift (A)" in done.stdout  # from docs/parameters.md
+
+
+def test_scipion_finds_the_test_in_an_installed_wheel(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    _, text = scipion_tests(tmp_path, "--grep", "flexalign", "--mode", "all", PYTHONPATH=str(tmp_path / "site"))
+    assert "flexalign_plugin.tests.scipion_tests.TestFlexAlign.test_motion_is_that_of_the_phantom" in text, text
+    assert "Error loading the test" not in "".join(line for line in text.splitlines() if "flexalign" in line)
 
 
 def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():

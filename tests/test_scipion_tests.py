@@ -20,9 +20,10 @@ runpy.run_module("pyworkflow.apps.pw_run_tests", run_name="__main__")
 """
 
 
-def scipion_tests(home, *words):
-    """The command, with a home of its own; what it prints."""
+def scipion_tests(home, *words, **variables):
+    """The command, with a home of its own; what it prints. variables : of the environment."""
     environment = dict(os.environ, SCIPION_HOME=str(home), SCIPION_USER_DATA=str(home), SCIPION_TESTS=str(home))
+    environment.update(variables)
     done = subprocess.run(
         [sys.executable, "-c", NO_PYTEST, *words], env=environment, cwd=str(home), capture_output=True, text=True
     )

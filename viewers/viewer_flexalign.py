@@ -31,6 +31,10 @@ class FlexAlignViewer(ProtocolViewer):
     _targets = [ProtFlexAlign]
     _environments = [DESKTOP_TKINTER]
 
+    @classmethod
+    def getClassLabel(cls, prependPackageName: bool = True) -> str:
+        return cls._label  # as the protocol's
+
     def _defineParams(self, form: Any) -> None:
         form.addSection(label="Results")
         form.addParam(
@@ -45,6 +49,18 @@ class FlexAlignViewer(ProtocolViewer):
             params.LabelParam,
             label="Micrographs, dose-weighted",
             help="The same table for the dose-weighted micrographs, if the run writes them.",
+        )
+        form.addParam(
+            "showEven",
+            params.LabelParam,
+            label="Micrographs, even frames",
+            help="The sums of the even frames, if the run writes them.",
+        )
+        form.addParam(
+            "showOdd",
+            params.LabelParam,
+            label="Micrographs, odd frames",
+            help="The sums of the odd frames, if the run writes them.",
         )
         form.addParam(
             "showMovies",
@@ -90,6 +106,8 @@ class FlexAlignViewer(ProtocolViewer):
         return {
             "showMicrographs": lambda _: self._table("outputMicrographs"),
             "showWeighted": lambda _: self._table("outputMicrographsDoseWeighted"),
+            "showEven": lambda _: self._table("outputMicrographsEven"),
+            "showOdd": lambda _: self._table("outputMicrographsOdd"),
             "showMovies": lambda _: self._table("outputMovies"),
             "showFailed": lambda _: self._failures(),
             "showRun": lambda _: self._whole_run(),

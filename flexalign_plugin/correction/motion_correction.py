@@ -10,11 +10,9 @@ import numpy as np
 from ..backend import Backend, FrameSource, OnDevice
 from ..motion.model import MotionModel
 from ..settings import Settings
-from .power_spectra import power_spectrum
+from .power_spectra import AmplitudeSpectrum, ctf_power_spectrum
 from .resampling import fourier_bin, plain_mix
 from .sums import EVEN, ODD, PLAIN, WEIGHTED, Plan, plan_sums
-
-SPECTRUM_SIZE = 512  # RELION's default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +24,7 @@ class Images:
     full : (ny, nx) float32, unweighted mean, neither cropped nor binned.
     micrograph, weighted, even, odd : (my, mx) float32, cropped and binned; None if not requested. The means of even and
         odd frames are dose-weighted if `weighted` exists.
-    amplitudes : (512, 512) float32 or None: root of the sum of the power spectra of groups of frames, frequency zero
-        in the centre; smaller for smaller images.
+    amplitudes : root of the sum of the power spectra of groups of frames; None if not requested.
     movie : (n_aligned, my, mx) float32 or None: the aligned frames, cropped and binned.
     """
 
@@ -36,7 +33,7 @@ class Images:
     weighted: Optional[np.ndarray] = None
     even: Optional[np.ndarray] = None
     odd: Optional[np.ndarray] = None
-    amplitudes: Optional[np.ndarray] = None
+    amplitudes: Optional[AmplitudeSpectrum] = None
     movie: Optional[np.ndarray] = None
 
 
@@ -92,11 +89,10 @@ def correct_motion(
 
     plan = plan_sums(settings, moved.model, summed)
     made = {}
-    power: Optional[np.ndarray] = None
+    groups = []
     for name, image in moved.images(plan, settings.low_memory):
         if name in plan.groups:
-            group_power = power_spectrum(image, moved.backend, SPECTRUM_SIZE)
-            power = group_power if power is None else power + group_power
+            groups.append(ctf_power_spectrum(image, settings.pixel_size, moved.backend))
         else:
             made[name] = image if name == PLAIN else finished(image)
     return Images(
@@ -105,7 +101,7 @@ def correct_motion(
         weighted=made.get(WEIGHTED),
         even=made.get(EVEN),
         odd=made.get(ODD),
-        amplitudes=None if power is None else np.sqrt(power),
+        amplitudes=AmplitudeSpectrum.of_powers(groups) if groups else None,
         movie=_aligned_movie(moved, finished) if settings.do_save_movie else None,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from ..backend import Backend
 
 TILE = 384  # as Scipion's computePSD
 OVERLAP = 0.4
+# Size and pixel size of RELION's spectra for CTF programs; ctffind resamples micrographs to the same pixel size. With
+# a smaller one the tiles would be so small that the Thon rings of a strong defocus fall between the samples.
+CTF_SIZE = 512
+CTF_PIXEL_A = 1.4
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,25 @@ class FlattenedSpectrum:
     power: np.ndarray
     image: np.ndarray
     profile: np.ndarray
+
+
+@dataclass(frozen=True)
+class AmplitudeSpectrum:
+    """What CTF programs read instead of a micrograph.
+
+    Attributes
+    ----------
+    image : (n, n) float32 amplitudes, frequency zero at [n // 2, n // 2].
+    pixel_size_A : pixel size of a real image with this spectrum: one pixel is 1 / (n pixel_size_A) in frequency.
+    """
+
+    image: np.ndarray
+    pixel_size_A: float
+
+    @classmethod
+    def of_powers(cls, powers: List[Tuple[np.ndarray, float]]) -> AmplitudeSpectrum:
+        """The root of the sum of power spectra of one size, as from `ctf_power_spectrum`."""
+        return cls(np.sqrt(np.sum([power for power, _ in powers], axis=0)), powers[0][1])
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,22 @@ def power_spectrum(image: np.ndarray, backend: Backend, tile: int = TILE, overla
     rows, columns = (_starts(n, tile, overlap) for n in image.shape)
     total = backend.tile_power(image, rows, columns, window)
     return np.fft.fftshift(total / (len(rows) * len(columns) * np.sum(window**2) ** 2)).astype(np.float32)
+
+
+def ctf_power_spectrum(image: np.ndarray, pixel_size_A: float, backend: Backend) -> Tuple[np.ndarray, float]:
+    """Power spectrum of an image (ny, nx) for CTF programs, up to the frequency 1 / (2 `CTF_PIXEL_A`) or Nyquist.
+
+    Returns
+    -------
+    (n, n) float32, frequency zero at [n // 2, n // 2], and its pixel size in Angstrom, close to `CTF_PIXEL_A` unless
+    the image's is larger. n is `CTF_SIZE`, and less for an image that is smaller than n of these pixels.
+    """
+    shrink = max(CTF_PIXEL_A / pixel_size_A, 1.0)
+    whole = power_spectrum(image, backend, round(CTF_SIZE * shrink / 2) * 2)
+    tile = len(whole)
+    size = min(round(tile / shrink / 2) * 2, CTF_SIZE)
+    first = (tile - size) // 2
+    return whole[first : first + size, first : first + size], pixel_size_A * tile / size
 
 
 def radial_average(spectrum: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
         if images.amplitudes is not None:
             with new("amplitude_spectrum", names.AMPLITUDE_SPECTRUM) as path:
                 labels = _labels(result, "amplitude spectrum, sum over groups of 4 e/A^2", summed)
-                write_mrc(path, images.amplitudes, settings.pixel_size, labels)
+                write_mrc(path, images.amplitudes.image, images.amplitudes.pixel_size_A, labels)
 
         if result.spectra is not None:
             corrected, uncorrected = result.spectra.corrected, result.spectra.uncorrected

@@ -45,6 +45,25 @@ def test_wave_peaks_at_its_bin_with_its_power(ky, kx):
     assert spectrum.max() == pytest.approx((amplitude / 2) ** 2 * gain, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("pixel_size_A", "shape", "size"), [(0.7, (1500, 1700), 512), (2.0, (900, 700), 512), (0.7, (600, 900), 300)]
+)
+def test_a_spectrum_for_ctf_programs_has_its_waves_at_their_frequencies(pixel_size_A, shape, size):
+    """Up to 2.8 A, or up to the image's own Nyquist frequency; the last image is smaller than 512 pixels of 1.4 A."""
+    tile = 1024 if pixel_size_A < 1 else 512
+    tile = min(tile, *shape)
+    ky, kx = 60, -100
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.cos(2 * np.pi * (ky * y + kx * x) / tile).astype(np.float32)
+    spectrum, spectrum_pixel_A = psd.ctf_power_spectrum(image, pixel_size_A, CpuBackend(1))
+    assert spectrum.shape == (size, size)
+    assert spectrum_pixel_A == pytest.approx(max(pixel_size_A, psd.CTF_PIXEL_A), rel=1 / size)
+    peaks = {tuple(p - size // 2) for p in np.argwhere(spectrum > 0.9 * spectrum.max())}
+    assert peaks == {(ky, kx), (-ky, -kx)}
+    # The frequency of the wave, in 1/A, from the spectrum alone.
+    assert ky / (size * spectrum_pixel_A) == pytest.approx(ky / (tile * pixel_size_A))
+
+
 def test_odd_number_of_tiles_equals_single_transforms():
     image = np.random.default_rng(1).normal(size=(384, 384 * 2)).astype(np.float32)
     starts = psd._starts(768, 384, 0.4)

@@ -123,9 +123,11 @@ def test_amplitude_spectrum_of_groups(low_memory):
     frames = rng.standard_normal((8, 512, 512), dtype=np.float32)
     settings = Settings(pixel_size=1.0, dose_per_frame=1.3, do_save_ps=True, low_memory=low_memory, split_even_odd=True)
     images = made(frames, settings)
-    assert images.amplitudes.shape == (512, 512)
-    # One tile of 512: the mean over all frequencies is as exact as its 131,000 values, 0.3 %.
-    assert np.mean(images.amplitudes[::3, ::3] ** 2) == pytest.approx(1 / 3 + 1 / 3 + 1 / 2, rel=0.02)
+    # One tile of 512 pixels of 1 A, up to the Nyquist frequency of 1.4 A.
+    assert images.amplitudes.image.shape == (366, 366)
+    assert images.amplitudes.pixel_size_A == pytest.approx(512 / 366)
+    # The mean over all frequencies is as exact as its 67,000 independent values, 0.4 %.
+    assert np.mean(images.amplitudes.image[::3, ::3] ** 2) == pytest.approx(1 / 3 + 1 / 3 + 1 / 2, rel=0.02)
 
 
 def test_few_sums_do():

@@ -131,6 +131,25 @@ def form_of_tilt_series(folder: str) -> None:
     check_shown(form, LOCAL, never)
 
 
+def tree_and_help(folder: str) -> None:
+    """The tree shows the protocol's name directly under Movies; *Help* explains the parameters by their labels."""
+    scipion = Scipion(project_with(folder, "mrcs"))
+    view = scipion.window.viewWidget
+    scipion.project.settings.setProtocolView("Protocols SPA")
+    view.updateProtocolsTree(view.getCurrentProtocolView())
+    tree = view.protTree
+    (root,) = tree.get_children()
+    (movies,) = [item for item in tree.get_children(root) if tree.item(item, "text") == "Movies"]
+    tree.item(root, open=True)
+    tree.item(movies, open=True)
+    assert "FlexAlign" in [tree.item(item, "text") for item in tree.get_children(movies)]
+    scipion.picture(scipion.tk, "tree")
+    form = form_on(scipion)
+    said = scipion.answer(form.window._showHelp, "OK")
+    assert "Corrects the motion of the specimen" in said and "Maximum shift (A), 0 = automatic" in said, said
+    assert "All documentation" in said and "[[" not in said
+
+
 def execute(folder: str) -> None:
     """Values entered in the form are refused if they are invalid, and otherwise reach the run, a separate process."""
     scipion = Scipion(project_with(folder, "mrcs"))
@@ -235,7 +254,8 @@ def viewer(folder: str) -> None:
     webbrowser.open = lambda address: bool(addresses.append(address))  # type: ignore[assignment]
     form.pictures("viewer")
     assert not form.ugly(), form.ugly()
-    eyes = {"showMicrographs", "showWeighted", "showMovies", "showFailed", "showRun", "showReport", "showMovie"}
+    eyes = {"showMicrographs", "showWeighted", "showEven", "showOdd", "showMovies", "showFailed", "showRun"}
+    eyes |= {"showReport", "showMovie"}
     assert eyes == {name for name in form.shown() if name.startswith("show")}
 
     said = scipion.answer(form.eye("showWeighted"), "OK")
@@ -305,6 +325,7 @@ SCENES = {
         form_of_eer,
         form_of_tiff,
         form_of_tilt_series,
+        tree_and_help,
         execute,
         wizards,
         viewer,

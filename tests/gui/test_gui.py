@@ -26,6 +26,10 @@ def test_the_form_of_tilt_series_shows_what_applies(screen, folder):
     screen.play("form_of_tilt_series", folder, LIMIT_S)
 
 
+def test_tree_and_help(screen, folder):
+    screen.play("tree_and_help", folder, LIMIT_S)
+
+
 def test_a_run_is_started_from_the_form(screen, folder):
     screen.play("execute", folder, LIMIT_S)
 

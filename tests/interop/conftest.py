@@ -15,11 +15,13 @@ the form that differ from the default. Runs with the same parameters are made on
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+from unittest import mock
 
 import pytest
 
@@ -34,6 +36,8 @@ DOSE = 1.5  # e/A^2 in a frame
 HARDWARE_PER_FRAME = 6  # of EER movies
 N_MOVIES = 2
 IMPORTED_DOSE = {"mrc": DOSE, "tiff": DOSE, "eer": DOSE / HARDWARE_PER_FRAME}
+# Aligned movies of frames 3 to 7.
+SAVED_MOVIES = {"doSaveMovie": True, "binFactor": 2.0, "alignFrame0": 3, "alignFrameN": 7, "doLocalAlignment": False}
 GAIN = {"mrc": "movie_1_gain.mrc", "tiff": "movie_1_gain.tif", "eer": "movie_1_gain.gain"}
 
 
@@ -121,3 +125,17 @@ def align(project: Any, made: Movies, movie_format: str, **parameters: Any) -> R
     assert protocol.isFinished(), protocol.getErrorMessage()
     assert protocol.outputMovies.getSize() == N_MOVIES
     return Run(made.folder, made.truths, project, imported, protocol)
+
+
+@contextlib.contextmanager
+def recorded_command(protocol: Any, look: Callable[[List[str]], object]) -> Iterator[List[List[str]]]:
+    """The commands that a protocol would run, each split into lines (programs of cisTEM read values from standard
+    input). Nothing is run; `look` is called instead, when the files that the program would read are there."""
+    commands: List[List[str]] = []
+
+    def record(program: str, arguments: str, **_: Any) -> None:
+        commands.append(arguments.splitlines())
+        look(commands[-1])
+
+    with mock.patch.object(protocol, "runJob", record):
+        yield commands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
 
@@ -139,6 +140,37 @@ def test_an_input_that_closes_without_movies_is_no_success(project, movies, tmp_
     protocol.inputMovies.setExtended("outputEmpty")
     run(project, protocol)
     assert protocol.isFailed()
+
+
+def test_an_input_set_that_is_locked_is_read_when_it_is_free(project, movies, tmp_path, monkeypatch):
+    """SQLite waits for the end of a lock, but not on every file server: no waiting here."""
+    from pyworkflow.mapper.sqlite import SqliteFlatMapperException
+    from pyworkflow.mapper.sqlite_db import SqliteDb
+
+    from flexalign_plugin.protocols import ProtFlexAlign
+
+    connect = SqliteDb._createConnection
+    monkeypatch.setattr(SqliteDb, "_createConnection", lambda self, name, timeout: connect(self, name, 0))
+    shutil.copy(f"{movies.folder}/movie_1.mrcs", tmp_path / "a.mrcs")
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported, doLocalAlignment=False, doComputePSD=False)
+    read, locks = ProtFlexAlign._loadInputList, []
+
+    def read_while_written(self):
+        writer = sqlite3.connect(imported.outputMovies.getFileName(), isolation_level=None, check_same_thread=False)
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises((sqlite3.OperationalError, SqliteFlatMapperException), match="locked"):
+            read.__wrapped__(self)
+        locks.append(threading.Timer(1.0, writer.rollback))
+        locks[-1].start()
+        read(self)
+        locks[-1].join()
+        writer.close()
+
+    monkeypatch.setattr(ProtFlexAlign, "_loadInputList", read_while_written)
+    run(project, protocol)
+    assert locks and protocol.isFinished(), protocol.getErrorMessage()
+    assert protocol.outputMovies.getSize() == 1
 
 
 def test_behind_a_live_import_both_in_processes_of_their_own(project, movies, tmp_path):

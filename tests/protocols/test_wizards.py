@@ -30,7 +30,7 @@ def wizards(monkeypatch):
     from flexalign_plugin import wizards as module
 
     module.said = []
-    for name in ("showInfo", "showError", "askYesNo"):
+    for name in ("showInfo", "showError", "offer"):
         monkeypatch.setattr(module, name, lambda title, text, root: module.said.append(text) or True)
     return module
 
