@@ -256,8 +256,8 @@ def _block(image, known, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
 def _beside(raw, image, known, x, y0, y1, step):  # type: ignore[no-untyped-def]
     """Mean of the nearest columns on one side that count in these rows.
 
-    0 if none of the nearest counts, infinite if these end with the frame. Blocks up to WIDEST columns, and not wider than
-    high, are dead in one piece.
+    0 if none of the nearest counts, infinite if these end with the frame. A dead block may be WIDEST columns wide, but
+    not wider than it is high.
     """
     total, columns = 0.0, 0
     for d in range(1, min(WIDEST, y1 - y0) + 1):
