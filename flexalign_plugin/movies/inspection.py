@@ -89,7 +89,8 @@ def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:
             f"{movie.path}: {broken} holds pixels that are not numbers (NaN or infinite): "
             "the file is damaged, write it again or leave these frames out of the range to align."
         )
-    empty = _frame_list(aligned, means == 0)
+    # Frames around a background of 0 may have a mean of 0 too.
+    empty = _frame_list(aligned, np.array([mean == 0 and not movie.frame(t).any() for t, mean in zip(aligned, means)]))
     if empty:
         raise MovieError(
             f"{movie.path}: {empty} is empty (all pixels are 0): "
