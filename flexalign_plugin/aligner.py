@@ -83,7 +83,7 @@ def align(
         polynomial=polynomial,
         figures=_figures(judgement.figures, seen, resampling, images, spectra, polynomial, settings),
         warnings=seen.warnings + judgement.warnings + residual_warnings(polynomial, settings.pixel_size),
-        notes=_notes(movie, settings, corrections, seen, estimate),
+        notes=_notes(movie, settings, corrections, seen, estimate, judgement.figures),
         timings_s=clock.timings,
         defects_px=seen.defects_px,
         turned_gain=None if corrections.plain_gain else corrections.gain,
@@ -162,10 +162,21 @@ def _figures(
 
 
 def _notes(
-    movie: Movie, settings: Settings, corrections: Corrections, seen: Inspection, estimate: Estimate
+    movie: Movie,
+    settings: Settings,
+    corrections: Corrections,
+    seen: Inspection,
+    estimate: Estimate,
+    figures: Figures,
 ) -> List[str]:
     """Notes for the user on what was done, in the order in which it was done."""
     notes = list(movie.notes)
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
         notes.append("No dose weighting: the dose per frame is not known.")
-    return notes + corrections.notes + seen.notes + estimate.notes
+    notes += corrections.notes + seen.notes + estimate.notes
+    if estimate.local is None and figures.global_error_px is not None:
+        notes.append(
+            "Local motion was not measured, so the expected error of the motion is not known. That of the whole-frame "
+            f"shifts alone is {figures.global_error_px:.2f} px; local motion is often ten times as large."
+        )
+    return notes

@@ -27,7 +27,8 @@ class Bounds(NamedTuple):
 
     def allow(self, value: float) -> bool:
         large_enough = value > self.low if self.above else value >= self.low
-        return math.isfinite(value) and large_enough and (self.high is None or value <= self.high)
+        finite = isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
+        return finite and large_enough and (self.high is None or value <= self.high)
 
     def sentence(self, label: str, value: float) -> str:
         """`Maximum shift is -1 A: it must be at least 0 and at most 100000 (0 for automatic).`"""

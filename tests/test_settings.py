@@ -76,6 +76,11 @@ def test_values_that_are_not_finite_numbers_are_refused(field, value):
         Settings(**{**counting(field.name), field.name: value})
 
 
+def test_an_integer_of_400_digits_is_refused():
+    with pytest.raises(SettingsError, match="Maximum shift is 1000"):
+        Settings(max_shift=10**400)
+
+
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_declared_bounds_hold_at_both_ends(field):
     """The bounds themselves are allowed, the next number is not. Contradicting settings are in another test."""

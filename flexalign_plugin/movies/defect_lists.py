@@ -18,6 +18,7 @@ from ..errors import CorrectionError, MovieError
 from .reading import first_bytes
 
 MAX_BYTES = 100_000_000
+SHOWN = 60  # characters of an entry in an error message
 EER_DEFECTS_TAG = 65100  # of a gain reference's first TIFF page
 # Number of values after each key of SerialEM's list; 0: one or more.
 SERIALEM_KEYS = {
@@ -195,34 +196,47 @@ def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
     ny, nx = shape
     mask = np.zeros(shape, bool)
     for element in root.iter():
-        kind, numbers = element.tag.replace("nonmasking", ""), _ranges(element.text or "")
-        wanted = {"point": 2, "area": 4}.get(kind, len(numbers))
+        kind = element.tag.replace("nonmasking", "")
         if kind not in ("point", "area", "row", "col"):
             continue
-        if not numbers or len(numbers) != wanted:
-            raise ValueError(f"'{element.text}' is no {kind} of its list of defects")
+        ranges = _ranges(element.text or "")
+        single = [first for first, last in ranges if first == last]
+        wanted = {"point": 2, "area": 4}.get(kind)
+        if not ranges or (wanted and (len(ranges) != wanted or len(single) != wanted)):
+            raise ValueError(f"'{_shortened(element.text)}' is no {kind} of its list of defects")
         if kind == "row":
-            boxes = [(0, y, nx - 1, y) for y in numbers]
+            boxes = [(0, first, nx - 1, last) for first, last in ranges]
         elif kind == "col":
-            boxes = [(x, 0, x, ny - 1) for x in numbers]
+            boxes = [(first, 0, last, ny - 1) for first, last in ranges]
         else:
-            boxes = [(numbers[0], numbers[1], numbers[-2], numbers[-1])]
+            boxes = [(single[0], single[1], single[-2], single[-1])]
         for x0, y0, x1, y1 in boxes:
             if not (x0 <= x1 < nx and y0 <= y1 < ny):
-                raise ValueError(f"the {kind} {element.text} of its list of defects is outside its {nx} x {ny} pixels")
+                raise ValueError(
+                    f"the {kind} {_shortened(element.text)} of its list of defects is outside its {nx} x {ny} pixels"
+                )
+        for x0, y0, x1, y1 in set(boxes):  # a list may repeat itself
             mask[y0 : y1 + 1, x0 : x1 + 1] = True
     return mask
 
 
-def _ranges(text: str) -> List[int]:
-    """`1,4-6` as [1, 4, 5, 6]; an empty list if the text is no such list."""
-    numbers: List[int] = []
+def _ranges(text: str) -> List[Tuple[int, int]]:
+    """`1,4-6` as [(1, 1), (4, 6)], first and last; an empty list if the text is no such list.
+
+    The numbers in a range are never listed: a short text can stand for billions of them.
+    """
+    ranges = []
     for part in re.split(r"[,\s]+", text.strip()):
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
         if match is None:
             return []
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return numbers
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return ranges
+
+
+def _shortened(text: Optional[str]) -> str:
+    text = text or ""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _whole(words: List[str]) -> Optional[List[int]]:

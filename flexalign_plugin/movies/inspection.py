@@ -12,6 +12,7 @@ from ..backend import Backend, FrameSource
 from ..errors import MovieError
 from ..settings import Settings
 from .corrections import Corrections
+from .dead_pixels import find_dead_pixels, whole_lines
 from .defects import find_hot_pixels, neighbour_table, replace_defects
 from .gain_orientation import orientation_warnings
 from .movie import Movie
@@ -58,9 +59,13 @@ def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: r
     defects, notes = corrections.defects, []
     if settings.remove_hot_pixels:
         hot = find_hot_pixels(mean, defects)
+        known = hot if defects is None else hot | defects
+        hot |= find_dead_pixels(movie, aligned, total, mean, plain.gain, known)
         count = np.count_nonzero(hot)
         if count:
-            notes.append(f"{count} hot or dead pixels were found in the movie and replaced.")
+            lines = whole_lines(hot)
+            among = f", among them {lines}" if lines else ""
+            notes.append(f"{count} hot or dead pixels were found in the movie and replaced{among}.")
         defects = hot if defects is None else hot | defects
     source = plain
     defects_px = np.zeros((0, 2), np.int32)
@@ -84,7 +89,8 @@ def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:
             f"{movie.path}: {broken} holds pixels that are not numbers (NaN or infinite): "
             "the file is damaged, write it again or leave these frames out of the range to align."
         )
-    empty = _frame_list(aligned, means == 0)
+    # Frames around a background of 0 may have a mean of 0 too.
+    empty = _frame_list(aligned, np.array([mean == 0 and not movie.frame(t).any() for t, mean in zip(aligned, means)]))
     if empty:
         raise MovieError(
             f"{movie.path}: {empty} is empty (all pixels are 0): "

@@ -41,7 +41,12 @@ def with_confidence(
     if source.shift_sigma_px is None:
         return figures
     variance = float((source.shift_sigma_px**2).sum(axis=1).mean())
-    if local is not None and local.field_sigma_px is not None:
+    figures = replace(
+        figures, shift_sigma_px=np.round(source.shift_sigma_px, 4).tolist(), global_error_px=variance**0.5
+    )
+    if local is None:  # nobody knows how much local motion is left
+        return figures
+    if local.field_sigma_px is not None:
         # Each node is weighted by the area around it, which is half at the edges.
         area = np.ones(len(local.field_sigma_px))
         area[[0, -1]] = 0.5
@@ -57,7 +62,6 @@ def with_confidence(
     error = variance**0.5
     return replace(
         figures,
-        shift_sigma_px=np.round(source.shift_sigma_px, 4).tolist(),
         expected_error_px=error,
         motion_over_error=_motion(model) / max(error, 1e-9),
         confidence=float(np.exp(-((np.pi * error / 2) ** 2))),
@@ -68,10 +72,11 @@ def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
     """Warnings about implausible figures."""
     doubts = []
     error, roughness, drift = figures.expected_error_px, figures.roughness, figures.late_drift_A_per_dose
+    of_what = "its expected error"
+    if error is None:
+        error, of_what = figures.global_error_px, "the expected error of the whole-frame shifts alone"
     if error is not None and error > HIGH_ERROR_PX:
-        doubts.append(
-            f"The motion is uncertain: its expected error is {error:.2f} px, of {_motion(model):.1f} px of motion."
-        )
+        doubts.append(f"The motion is uncertain: {of_what} is {error:.2f} px, of {_motion(model):.1f} px of motion.")
     step = _rms(np.diff(model.global_shifts_px, axis=0))
     if roughness is not None and model.n_aligned >= 5 and roughness > ZIGZAG and step > VISIBLE_STEP_PX:
         doubts.append(

@@ -172,21 +172,29 @@ class Figures:
         "Rms length of patch motion that the spline does not follow, such as a jolt within one frame. 0 where it is "
         "not clear of noise; `null` without a refined field.",
     )
+    global_error_px: Optional[float] = figure(
+        "Expected error of the whole-frame shifts",
+        "px",
+        "Rms error to expect of the shifts of whole frames alone, from `shift_sigma_px`. It says nothing about local "
+        "motion.",
+    )
     expected_error_px: Optional[float] = figure(
         "Expected error",
         "px",
         "Rms error to expect of the motion over the frame and all frames, from `shift_sigma_px`, `field_sigma_px` and "
-        "`field_misfit_px`. It leaves out what blurs within a patch or a frame (0.02 px on phantoms).",
+        "`field_misfit_px`. It leaves out what blurs within a patch or a frame (0.02 px on phantoms). `null` without "
+        "local alignment: the local motion that is left is not measured then, and it is often ten times as large as "
+        "`global_error_px`.",
         rank=10,
     )
     motion_over_error: Optional[float] = figure(
-        "Motion over its error", "", "Rms motion divided by its expected error.", rank=12
+        "Motion over its error", "", "Rms motion divided by its expected error; `null` where that is.", rank=12
     )
     confidence: Optional[float] = figure(
         "Confidence",
         FRACTION,
         "Fraction of the signal's amplitude at Nyquist that remains with the expected error e, `exp(-(pi e / 2)^2)`: "
-        "0.98 for 0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured.",
+        "0.98 for 0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured; `null` where the expected error is.",
         rank=11,
     )
     roughness: Optional[float] = figure(

@@ -6,6 +6,7 @@ The format is simple enough for a parser of our own; the existing package would 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Dict, List, Optional, Sequence
 from ..errors import MovieError
 
 SECTION = re.compile(r"\[\s*ZValue\s*=\s*(\d+)\s*\]", re.IGNORECASE)
+NUMBERS = (("TiltAngle", -360.0, 360.0), ("ExposureDose", 0.0, 10_000.0), ("PriorRecordDose", 0.0, 100_000.0))
+SHOWN = 40  # characters of a value in an error message
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
 
 
@@ -28,6 +31,7 @@ class Tilt:
     movie : name of the movie's file without its folder; empty if there is none.
     dose : of this tilt in e/A^2; None if unknown. prior_dose : dose of the specimen before this tilt in e/A^2.
     time : of the recording. lines : of the section, without its heading.
+    problem : why the tilt can't be used, as a sentence; empty if it can. An impossible angle is NaN, a dose None.
     """
 
     z: int
@@ -37,6 +41,7 @@ class Tilt:
     prior_dose: Optional[float]
     time: Optional[datetime]
     lines: Sequence[str]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ def read_mdoc(path: str) -> Mdoc:
     if not starts:
         raise MovieError(f"{path}: contains no section [ZValue = ...]: give the .mdoc of a tilt series.")
     ends = starts[1:] + [len(lines)]
-    return Mdoc(lines[: starts[0]], [_tilt(path, lines[start:end]) for start, end in zip(starts, ends)])
+    tilts = [_tilt(path, lines[start:end]) for start, end in zip(starts, ends)]
+    if all(math.isnan(tilt.angle) for tilt in tilts):
+        raise MovieError(tilts[0].problem)
+    return Mdoc(lines[: starts[0]], tilts)
 
 
 def _tilt(path: str, lines: List[str]) -> Tilt:
@@ -71,26 +79,38 @@ def _tilt(path: str, lines: List[str]) -> Tilt:
     assert match is not None
     pairs = (line.split("=", 1) for line in lines[1:] if "=" in line)
     values: Dict[str, str] = {key.strip().lower(): value.strip() for key, value in pairs}
-    angle = _number(values.get("tiltangle"))
-    if angle is None:
-        raise MovieError(f"{path}: section {match[1]} has no TiltAngle: give the .mdoc of a tilt series.")
-    dose = _number(values.get("exposuredose"))
+    numbers: Dict[str, Optional[float]] = {}
+    problems: List[str] = []
+    for name, low, high in NUMBERS:
+        text = values.get(name.lower(), "")
+        number = numbers[name] = _number(text, low, high)
+        if text and number is None:
+            problems.append(
+                f"{path}: section {match[1]}: {name} is '{text[:SHOWN]}', but it must be a number from {low:g} to "
+                f"{high:g}: correct the .mdoc."
+            )
+    angle, dose = numbers["TiltAngle"], numbers["ExposureDose"]
+    if not values.get("tiltangle"):
+        problems.append(f"{path}: section {match[1]} has no TiltAngle: give the .mdoc of a tilt series.")
     return Tilt(
         z=int(match[1]),
-        angle=angle,
+        angle=math.nan if angle is None else angle,
         movie=re.split(r"[/\\]", values.get("subframepath", ""))[-1],
         dose=dose if dose is not None and dose > 0 else None,  # 0 if the dose is not calibrated in SerialEM
-        prior_dose=_number(values.get("priorrecorddose")),
+        prior_dose=numbers["PriorRecordDose"],
         time=_time(values.get("datetime", "")),
         lines=lines[1:],
+        problem=" ".join(problems),
     )
 
 
-def _number(text: Optional[str]) -> Optional[float]:
+def _number(text: str, low: float, high: float) -> Optional[float]:
+    """The number, or None if it is none, not finite or out of bounds."""
     try:
-        return float(text) if text else None
+        number = float(text)
     except ValueError:
         return None
+    return number if low <= number <= high else None
 
 
 def _time(text: str) -> Optional[datetime]:

@@ -122,6 +122,8 @@ def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Setti
         taken.add(root)
         job = Job(path, output_dir, root, settings)
         try:
+            if tilt.problem:
+                raise MovieError(tilt.problem)
             if not tilt.movie:
                 raise MovieError(
                     f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc has no SubFramePath with the name of a movie."

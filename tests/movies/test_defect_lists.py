@@ -1,5 +1,7 @@
 """Lists of defects: each key and element by single marked pixels, the way rows run, lists that make no sense."""
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
@@ -175,3 +177,23 @@ def test_an_invalid_gain_list_is_left_out_with_a_note(tmp_path, xml):
     np.testing.assert_array_equal(got.gain, gain)
     assert got.defects is None and got.counts == {}
     assert len(got.notes) == 1 and "listed in its file are left out, because" in got.notes[0]
+
+
+def test_long_ranges_cost_nothing(tmp_path):
+    """27 kB that stand for 3.5 billion rows, and as many columns: refused in no time, or marked where they fit."""
+    for kind in ("row", "col"):
+        text = f"<defects><{kind}>{','.join(['0-999999'] * 3500)}</{kind}></defects>"
+        start = time.perf_counter()
+        with pytest.raises(
+            ValueError, match=rf"the {kind} 0-999999,0.*\.\.\. of its list of defects is outside its 64 x"
+        ):
+            defects_of_xml(text, (NY, NX))
+        assert time.perf_counter() - start < 5
+    whole = f"<defects><row>{','.join([f'0-{NY - 1}'] * 3500)}</row></defects>"
+    assert defects_of_xml(whole, (NY, NX)).all()
+
+
+@pytest.mark.parametrize("text", ["<point>1-2,3</point>", "<area>0-3,1,2,3</area>", "<row>7-3</row>"])
+def test_ranges_that_make_no_sense(text):
+    with pytest.raises(ValueError, match="of its list of defects"):
+        defects_of_xml(f"<defects>{text}</defects>", (NY, NX))

@@ -69,3 +69,16 @@ def test_a_frame_that_can_not_be_used_is_named(frames, value, words):
 def test_of_many_such_frames_only_the_first_are_named(frames):
     with pytest.raises(MovieError, match="frame 1, 2, 3, 4, 5 and 1 more is empty"):
         look(np.zeros_like(frames))
+
+
+def test_frames_around_zero_are_not_empty():
+    """Pairs of opposite values: the mean of each frame is exactly 0."""
+    half = np.random.default_rng(4).normal(0, 5, (4, 100, 300)).astype(np.float32)
+    frames = np.concatenate([half, -half], axis=1)
+    assert (frames.mean(axis=(1, 2), dtype=np.float64) == 0).all()
+    for values in (frames, np.round(frames).astype(np.int16)):
+        seen = look(values)
+        assert np.isfinite(seen.fill).all() and np.abs(seen.fill).max() < 1e-3 and len(seen.defects_px) == 0
+        values[2] = 0
+        with pytest.raises(MovieError, match="frame 3 is empty"):
+            look(values)

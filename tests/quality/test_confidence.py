@@ -14,7 +14,7 @@ from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.motion.band_movie import BandMovie
 from flexalign_plugin.motion.evidence import FieldModes, space_modes, time_modes
 from flexalign_plugin.motion.global_alignment import GlobalAlignment, align_globally, refine_globally
-from flexalign_plugin.motion.local_alignment import align_locally
+from flexalign_plugin.motion.local_alignment import LocalAlignment, align_locally
 from flexalign_plugin.motion.lowpass import correlation_band
 from flexalign_plugin.motion.patches import lay_patches
 from flexalign_plugin.motion.refine import misfit
@@ -125,14 +125,16 @@ def test_misfit_is_common_to_two_sets_of_frequencies(left_px, reported):
         assert (found > 0).mean() < 0.1
 
 
-def figures_of(shifts, sigma=0.1, dose=None, is_measured=True):
+def figures_of(shifts, sigma=0.1, dose=None, is_measured=True, local=True):
+    """Figures and warnings of a movie without local motion above the noise, or without local alignment."""
     n = len(shifts)
     model = MotionModel((500, 400), n, 0, np.asarray(shifts, float), None, 2.0)
     errors = None if sigma is None else np.full((n, 2), sigma)
     overall = GlobalAlignment(
         model.global_shifts_px, 0, 0.0, 0.0, 0.1, 9.0, is_measured=is_measured, shift_sigma_px=errors
     )
-    figures = with_confidence(Figures(), overall, None, model, dose)
+    nothing = LocalAlignment(model.global_shifts_px, None, None, None, 0.0, None, -1.0, shift_sigma_px=errors)
+    figures = with_confidence(Figures(), overall, nothing if local else None, model, dose)
     return figures, " ".join(motion_doubts(figures, model))
 
 
@@ -146,6 +148,35 @@ def test_figures_of_a_smooth_drift():
     assert figures.motion_over_error == pytest.approx(np.sqrt(99 / 12) / (0.1 * np.sqrt(2)))
     assert figures.confidence == pytest.approx(np.exp(-((np.pi * 0.1) ** 2) / 2))
     assert "still drifts by 2.0 A" in doubts and "zigzag" not in doubts and "uncertain" not in doubts
+
+
+def test_without_local_alignment_only_the_error_of_the_whole_frame_is_known():
+    """Local motion of up to 3 px that nothing measures: the error of the whole-frame shifts is right within 50 % (28
+    amplitudes: 3 sigma are 40 %), the true error of the motion is many times larger, and no figure hides that."""
+    ph = particle_phantom((N, 768, 768), PIXEL_A, seed=400, local_px=3.0, dose=0.5, control_points=3)
+    settings = Settings(pixel_size=PIXEL_A, do_plots=False, do_compute_psd=False, do_local_alignment=False)
+    result = align(Stack(np.stack(list(ph.frames()))), settings, select_backend("cpu", threads=2))
+    figures, true = result.figures, field_rms_error(result.model, ph.truth).rms_px
+    best = MotionModel(result.model.frame_shape, N, 0, mean_motion(ph.truth, 768), None, PIXEL_A)
+    of_frames = result.model.global_shifts_px - best.global_shifts_px
+    of_frames = np.sqrt(((of_frames - of_frames.mean(axis=0)) ** 2).sum(axis=1).mean())
+    assert figures.global_error_px == pytest.approx(of_frames, rel=0.5)
+    assert true > 5 * figures.global_error_px
+    assert figures.expected_error_px is None and figures.confidence is None and figures.motion_over_error is None
+    (note,) = (note for note in result.notes if "Local motion was not measured" in note)
+    assert f"whole-frame shifts alone is {figures.global_error_px:.2f} px" in note
+
+
+def mean_motion(truth, size):
+    """(N, 2) mean of the true motion over the frame, on the mesh of `field_rms_error`."""
+    at = np.linspace(0, size - 1, 41)
+    shifts = truth.shift(np.arange(N)[:, None, None], at[:, None], at)
+    return np.stack([s.mean(axis=(1, 2)) for s in shifts], axis=1)
+
+
+def test_a_high_error_of_the_whole_frame_is_named_as_such():
+    assert "error of the whole-frame shifts alone is 1.41 px" in figures_of(np.zeros((10, 2)), 1.0, local=False)[1]
+    assert figures_of(np.zeros((10, 2)), 0.1, local=False)[1] == ""
 
 
 def test_warnings():

@@ -75,7 +75,7 @@ def test_mdoc_of_a_part_in_another_order(tmp_path):
     ("", "contains no section"),
     ("[FrameSet = 0]\nTiltAngle = 3\n", "contains no section"),
     ("[ZValue = 4]\nSubFramePath = a.mrc\n", "section 4 has no TiltAngle"),
-    ("[ZValue = 4]\nTiltAngle = steep\n", "section 4 has no TiltAngle"),
+    ("[ZValue = 4]\nTiltAngle = steep\n", "section 4: TiltAngle is 'steep', but it must be a number from -360 to 360"),
 ])  # fmt: skip
 def test_files_that_are_not_a_tilt_series(tmp_path, text, why):
     (tmp_path / "a.mdoc").write_text(text)
@@ -175,3 +175,24 @@ def test_a_tilt_of_another_size_is_listed(series, tmp_path):
     assert cli.main(again) == 1
     assert "was left out of the stack" in (tmp_path / "out" / "TS_1_failed.tsv").read_text()
     assert (tmp_path / "out" / "TS_1_stack.tlt").read_text() == "0.00\n1.00\n"
+
+
+@pytest.mark.parametrize("key, value", [
+    ("TiltAngle", "nan"), ("TiltAngle", "steep"), ("TiltAngle", ""), ("ExposureDose", "inf"), ("ExposureDose", "-3"),
+    ("ExposureDose", "nan"), ("PriorRecordDose", "1e999"), ("PriorRecordDose", "-inf"),
+])  # fmt: skip
+def test_a_tilt_with_an_impossible_number_is_left_out_and_named(tmp_path, key, value):
+    """The others are aligned and stacked; nothing that can't be a number gets into the angles."""
+    frames = np.random.default_rng(0).poisson(3.0, (3, 64, 64)).astype(np.uint8)
+    for z in range(3):
+        write_mrc_movie(tmp_path / f"{z}.mrc", frames, 2.0)
+    sections = [section(z, 3 * z, f"{z}.mrc", ExposureDose=3, PriorRecordDose=3 * z) for z in range(3)]
+    lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in sections[1].splitlines()]
+    path = mdoc_file(tmp_path, sections[0], "\n".join(lines) + "\n\n", sections[2])
+    out = tmp_path / "out"
+    words = ["tilt-series", path, "--movies", tmp_path, "--output", out, "--pixel-size", "2", "--quiet"]
+    words += ["--no-do-local-alignment", "--no-do-plots", "--no-do-compute-psd", "--device", "cpu"]
+    assert cli.main([str(word) for word in words]) == 1
+    assert (out / "TS_1_stack.tlt").read_text().split() == ["0.00", "6.00"]
+    (failed,) = [line for line in (out / "TS_1_failed.tsv").read_text().splitlines() if line.startswith("1\t")]
+    assert "TS_1.mrc.mdoc: section 1" in failed and key in failed and value in failed
