@@ -103,7 +103,7 @@ def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():
     assert Path(ProtFlexAlign().getPluginLogoPath()).is_file()
     assert ProtFlexAlign.isInstalled()
     templates = {str(template) for template in plugin._pluginInstance.getTemplates()}
-    assert templates == {"SPA_movies_to_micrographs", "EER_movies_to_micrographs"}
+    assert templates == {"SPA_movies_to_micrographs", "EER_movies_to_micrographs", "SPA_movies_to_CTF"}
 
 
 def test_a_checkout_has_each_module_once():

@@ -8,7 +8,9 @@ import mrcfile
 import numpy as np
 import pytest
 
-from .conftest import DOSE, PIXEL_A, SAVED_MOVIES, SHAPE, recorded_command
+from .. import scipion_project
+from ..protocols.test_templates import load
+from .conftest import DOSE, GAIN, PIXEL_A, SAVED_MOVIES, SHAPE, recorded_command
 
 pytest.importorskip("cistem")
 
@@ -22,12 +24,16 @@ def ctffind_on(run, output, **parameters):
     protocol = run.project.newProtocol(CistemProtCTFFind, lowRes=30.0, highRes=10.0, **parameters)
     protocol.inputMicrographs.set(run.protocol)
     protocol.inputMicrographs.setExtended(output)
-    run.project._setupProtocol(protocol)
+    return commands_of(run.project, protocol, getattr(run.protocol, output))
+
+
+def commands_of(project, protocol, micrographs):
+    project._setupProtocol(protocol)
     protocol.makePathsAndClean()
     assert protocol._validate() == []  # cisTEM itself is not needed
     protocol._defineCtfParamsDict()
     calls = []
-    for micrograph in getattr(run.protocol, output).iterItems():
+    for micrograph in micrographs.iterItems():
         linked = []
         with recorded_command(protocol, lambda args, linked=linked: linked.append(os.path.realpath(args[1]))) as lines:
             protocol._doCtfEstimation(micrograph.clone())
@@ -96,3 +102,21 @@ def test_unblur_reads_our_aligned_movies(aligned):
     assert corrected == "YES" and (first, last) == ("1", "0")
     with mrcfile.open(name, permissive=False) as mrc:
         assert mrc.data.shape == (5, SHAPE[1] // 2, SHAPE[2] // 2)
+
+
+def test_the_template_goes_from_movies_to_ctffind_on_our_spectra(movies):
+    """Opened with ctffind's protocol there; its program is not run."""
+    project = scipion_project.new_project("interop_template")
+    folder = movies("tiff").folder
+    values = dict(moviesPath=folder, pattern="movie_?.tif", sampling=str(PIXEL_A), dose=str(DOSE))
+    values.update(gain=os.path.join(folder, GAIN["tiff"]), timeout="3", fileTimeout="1", threads="2")
+    imported, protocol, ctffind = load(project, "SPA_movies_to_CTF", protocols=3, **values)
+    for first in (imported, protocol):
+        scipion_project.run(project, first)
+        assert first.isFinished(), first.getErrorMessage()
+    ctffind = project.getProtocol(ctffind.getObjId())
+    assert ctffind.usePowerSpectra.get()
+    calls = commands_of(project, ctffind, ctffind.inputMicrographs.get())
+    linked = {os.path.realpath(protocol._getExtraPath(f"movie_{number}_PS.mrc")) for number in (1, 2)}
+    assert {file for _, file in calls} == linked
+    assert all(float(args[3]) == pytest.approx(SPECTRUM_A) for args, _ in calls)

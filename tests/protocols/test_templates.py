@@ -15,8 +15,8 @@ from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
 TEMPLATES = Path(flexalign_plugin.__file__).parent / "templates"
 
 
-def load(project, name, **values):
-    """The protocols of a template; values are texts for its aliases."""
+def load(project, name, protocols=2, **values):
+    """The protocols of a template, which are `protocols` many; values are texts for its aliases."""
     from pyworkflow.template import LocalTemplate
 
     template = LocalTemplate("flexalign", str(TEMPLATES / f"{name}.json.template"))
@@ -29,7 +29,7 @@ def load(project, name, **values):
         template.setParamValue(alias, value)
     path = template.createTemplateFile()
     with open(path) as f:
-        assert len(json.load(f)) == 2
+        assert len(json.load(f)) == protocols
     project.loadProtocols(path)
     return list(project.getRuns())
 
@@ -56,3 +56,10 @@ def test_a_template_runs_from_files_to_micrographs(project, movies, name, patter
     with open(alignment._getExtraPath(next(iter(alignment._roots.values())) + "_motion.json")) as f:
         settings = json.load(f)["settings"]
     assert settings["dose_per_frame"] == pytest.approx(1.0) and settings["gain"].endswith("gain.mrc")
+
+
+def test_the_template_with_ctf_estimation_loads_without_the_plugin_too(project, movies):
+    """tests/interop/test_cistem.py runs it with ctffind's protocol."""
+    runs = load(project, "SPA_movies_to_CTF", protocols=3, moviesPath=movies.folder, sampling=str(PIXEL_A))
+    assert [run.getClassName() for run in runs][:2] == ["ProtImportMovies", "ProtFlexAlign"]
+    assert runs[1].doSavePs.get() and runs[1].doSaveUnweightedMic.get()

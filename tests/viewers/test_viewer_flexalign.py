@@ -70,6 +70,17 @@ def test_tables_show_the_outputs(viewer):
     assert not any("rln" in name for name in visible)  # long lists for RELION
 
 
+def test_even_and_odd_micrographs_have_entries(viewer, monkeypatch):
+    views = viewer._getVisualizeDict()
+    for entry, name in (("showEven", "outputMicrographsEven"), ("showOdd", "outputMicrographsOdd")):
+        (message,) = views[entry](entry)
+        assert "nothing yet" in message.getMessage()  # this run has none
+        made = viewer.protocol.outputMicrographs.clone()
+        monkeypatch.setattr(viewer.protocol, name, made, raising=False)
+        (table,) = views[entry](entry)
+        assert table._emSet is made
+
+
 def test_an_output_opens_in_the_same_table(viewer):
     import pwem
 
