@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-import numpy as np
-
+from ..motion.relion_polynomial import relion_global_shifts
 from ..result import MovieResult
 
 EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # our `eer_sampling`: RELION's value
-_UNUSED = -9999.0
 
 
 def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> str:
@@ -49,8 +47,7 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
         ("rlnMicrographStartFrame", model.first_frame + 1 + (0 if fit is None else fit.reference)),
         ("rlnMotionModelVersion", 0 if fit is None else 1),
     ]
-    shifts = np.full((model.n_frames, 2), _UNUSED)
-    shifts[model.aligned_frames] = model.global_shifts_px
+    shifts = relion_global_shifts(model, fit)
     blocks = [
         f"# {program}: shifts are unbinned pixels, to be added to a frame's content.\n",
         star_list("general", [(name, value) for name, value in general if value is not None]),
