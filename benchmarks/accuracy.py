@@ -176,7 +176,7 @@ def table_grid(bench: Bench) -> None:
         assert movie.truth is not None
         results = [bench.align(movie, **method) for method in METHODS.values()]
         for region, central in (("central 80 %", 0.8), ("overall", 1.0)):
-            row = errors(movie.truth, [r.model for r in results], central, follow_content=True)
+            row = errors(movie.truth, [r.model for r in results], central)
             row += own_figures(results[-1])
             print_row(f"{doming:g} x the paper's, {region}", row, results[-1].warnings)
 

@@ -27,12 +27,9 @@ def best_global(truth: Truth) -> MotionModel:
     return MotionModel(truth.frame_shape, truth.n_frames, 0, shifts, None, truth.pixel_size_A)
 
 
-def errors(truth: Truth, models: Sequence[Any], central: float = 1.0, follow_content: bool = False) -> List[float]:
+def errors(truth: Truth, models: Sequence[Any], central: float = 1.0) -> List[float]:
     """RMS error of the uncorrected frames, of the best global shifts and of each model, in pixels."""
-    all_errors = [
-        field_rms_error(model, truth, mesh=MESH, central=central, follow_content=follow_content)
-        for model in [best_global(truth), *models]
-    ]
+    all_errors = [field_rms_error(model, truth, mesh=MESH, central=central) for model in [best_global(truth), *models]]
     return [all_errors[0].uncorrected_px, *(error.rms_px for error in all_errors)]
 
 

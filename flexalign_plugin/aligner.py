@@ -25,7 +25,7 @@ from .quality.figures import Figures
 from .quality.frc import halves_agreement
 from .quality.judgement import judge
 from .result import MovieResult
-from .settings import Settings
+from .settings import MIDDLE_MOST, Settings
 
 Progress = Callable[[str, float], None]
 
@@ -123,6 +123,7 @@ def _options(settings: Settings) -> EstimationOptions:
         group=settings.group_n_frames,
         control_points=None if settings.auto_control_points else points,
         refine=settings.do_refinement,
+        middle_most=settings.reference_frame == MIDDLE_MOST,
     )
 
 

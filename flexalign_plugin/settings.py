@@ -20,6 +20,7 @@ GAIN_FLIPS = ("none", "upside-down", "left-right")
 GAIN_CONVENTIONS = ("auto", "multiply", "divide")
 GAIN_ROW_ORDERS = ("auto", "same", "flipped")
 EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
+FIRST, MIDDLE_MOST = REFERENCE_FRAMES = ("first", "middle-most")
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
@@ -142,6 +143,13 @@ class Settings:
         form="sumFrameN",
         label="Last frame to sum",
         bounds=Bounds(0, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
+    )
+    reference_frame: str = option(
+        FIRST,
+        "Frame whose geometry the micrograph has, in which all shifts are zero: the first aligned one, as in RELION, "
+        "MotionCor and CryoSPARC, or the one nearest to all others, as in Xmipp.",
+        REFERENCE_FRAMES,
+        form="referenceFrame",
     )
     bin_factor: float = option(
         1.0,
@@ -499,6 +507,12 @@ class Settings:
         if unknown:
             raise SettingsError(f"Unknown settings: {', '.join(unknown)}.")
         return cls(**values)
+
+    @classmethod
+    def of_result(cls, values: Dict[str, Any]) -> Settings:
+        """Settings from a `_motion.json`, also of a version without a choice of the reference frame, which took the
+        middle-most one; SettingsError as from `from_dict`."""
+        return cls.from_dict({"reference_frame": MIDDLE_MOST, **values})
 
 
 # {name of a parameter of the form: field of `Settings`}

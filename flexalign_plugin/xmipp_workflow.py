@@ -11,14 +11,20 @@ import re
 from typing import Any, Dict, List, Optional, Tuple
 
 from .errors import SettingsError
-from .settings import GAIN_FLIPS, GAIN_ROTATIONS, GAIN_ROW_ORDERS
+from .settings import GAIN_FLIPS, GAIN_ROTATIONS, GAIN_ROW_ORDERS, MIDDLE_MOST, REFERENCE_FRAMES
 
 Protocol = Dict[str, Any]
 
 XMIPP_CLASS, OUR_CLASS = "XmippProtFlexAlign", "ProtFlexAlign"
 XMIPP_LABEL, OUR_LABEL = "xmipp3 - FlexAlign", "FlexAlign"
-# Defaults that differ here: they are written into the translation if the workflow does not name them.
-XMIPP_DEFAULTS = {"maxResForCorrelation": 30.0, "maxShift": 50, "useGpu": True}
+# Defaults that differ here: they are written into the translation if the workflow does not name them. Xmipp's
+# micrographs always have the geometry of a middle frame.
+XMIPP_DEFAULTS = {
+    "maxResForCorrelation": 30.0,
+    "maxShift": 50,
+    "useGpu": True,
+    "referenceFrame": REFERENCE_FRAMES.index(MIDDLE_MOST),
+}
 # Only in Xmipp's form; and the crop, which is in its files although it has no effect.
 LEFT_OUT = ("streamingSleepOnWait", "numberOfMpi", "cropOffsetX", "cropOffsetY", "cropDimX", "cropDimY")
 UPSIDE_DOWN, LEFT_RIGHT = GAIN_FLIPS.index("upside-down"), GAIN_FLIPS.index("left-right")

@@ -219,6 +219,15 @@ def define_alignment(form: Any, local: bool = True) -> None:
         "The automatic value is 30 A for a field of view of 4096 A, and finer (down to 20 A) for a smaller one with "
         "fine detail.",
     )
+    add(
+        group,
+        "referenceFrame",
+        "Reference frame",
+        "Keep *first* if particles will be polished in RELION, whose protocol in Scipion takes the first aligned frame "
+        "as the reference of any motion. Micrographs are equally sharp with both.",
+        expertLevel=LEVEL_ADVANCED,
+        display=params.EnumParam.DISPLAY_COMBO,
+    )
     group = form.addGroup("Local motion")
     add(
         group,

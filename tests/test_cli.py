@@ -153,6 +153,11 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     path.write_text(json.dumps({"settings": Settings(pixel_size=0.8, max_shift=70, do_plots=False).to_dict()}))
     settings = parsed("--settings", str(path), "--max-shift", "20", "--do-plots")
     assert (settings.pixel_size, settings.max_shift, settings.do_plots) == (0.8, 20.0, True)
+    # A result of an earlier version is repeated as it was; a file of single settings leaves the default.
+    path.write_text('{"settings": {"pixel_size": 0.8}}')
+    assert parsed("--settings", str(path)).reference_frame == "middle-most"
+    path.write_text('{"pixel_size": 0.8}')
+    assert parsed("--settings", str(path)).reference_frame == "first"
     for text, sentence in (
         ('{"pixelSize": 1}', "pixelSize"),
         ("[1]", "no settings"),

@@ -27,6 +27,16 @@ def test_unknown_names_are_refused():
         Settings.from_dict({"no_such_thing": 1})
 
 
+def test_results_without_a_choice_of_the_reference_frame_are_middle_most():
+    """Earlier versions knew nothing else. A file that says nothing about a result has the default."""
+    saved = Settings(pixel_size=0.9).to_dict()
+    assert Settings.of_result(saved).reference_frame == Settings.from_dict({}).reference_frame == "first"
+    del saved["reference_frame"]
+    assert Settings.of_result(saved) == Settings(pixel_size=0.9, reference_frame="middle-most")
+    with pytest.raises(SettingsError, match="reference_frame is 'last': choose one of first, middle-most"):
+        Settings(reference_frame="last")
+
+
 @pytest.mark.parametrize(
     "values,words",
     [

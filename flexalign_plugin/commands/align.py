@@ -189,11 +189,12 @@ def _settings_file(path: str) -> Dict[str, Any]:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:
         raise SettingsError(f"{path}: is not a JSON file ({error}): give the {MOTION} of a result.") from error
+    of_result = isinstance(values, dict) and "settings" in values
     values = values.get("settings", values) if isinstance(values, dict) else None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: contains no settings: give the {MOTION} of a result.")
     try:
-        return Settings.from_dict(values).to_dict()
+        return (Settings.of_result if of_result else Settings.from_dict)(values).to_dict()
     except SettingsError as error:
         raise SettingsError(f"{path}: {error} Give the {MOTION} of a result.") from error
 

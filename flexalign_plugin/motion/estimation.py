@@ -15,7 +15,13 @@ import numpy as np
 from ..backend import Backend, FrameSource
 from .band_movie import BandMovie
 from .bspline import basis
-from .global_alignment import GlobalAlignment, align_globally, refine_globally, signal_end_A
+from .global_alignment import (
+    GlobalAlignment,
+    align_globally,
+    refine_globally,
+    relative_to_middle_most,
+    signal_end_A,
+)
 from .limits import FINE_DETAIL_A, Limits, limit_notes, limits
 from .local_alignment import LocalAlignment, align_locally
 from .lowpass import correlation_band
@@ -41,6 +47,7 @@ class EstimationOptions:
     group : number of frames that are averaged before patches are compared.
     control_points : (KT, KY, KX) of the field, or None for the published rule, which the refinement may increase.
     refine : refine all patches and frames jointly; False gives FlexAlign as published.
+    middle_most : the reference is the frame nearest to all others instead of the first aligned one.
     """
 
     pixel_size_A: float
@@ -52,6 +59,7 @@ class EstimationOptions:
     group: int = 3
     control_points: Optional[Tuple[int, int, int]] = None
     refine: bool = True
+    middle_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,9 @@ def estimate_motion(
             del frames  # frees their memory before the next spectra are computed
             frames = _spectra(backend, source, aligned, correlated, options.pixel_size_A, bounds)
             overall = align_globally(frames, bounds.max_res_A, bounds.max_shift_A, bounds.growing)
+        # Patches are cut where the reference frame shows their content, so that the field has its geometry.
+        if options.middle_most:
+            overall = relative_to_middle_most(overall)
         notes = limit_notes(options.max_res_A, options.max_shift_A, bounds, overall.max_shift_A)
     with stage("local alignment", 0.45):
         local = None
@@ -108,6 +119,8 @@ def estimate_motion(
             notes += _local_notes(local, options)
         if local is None and overall.is_measured and options.refine:
             overall = refine_globally(frames, overall)
+            if options.middle_most:  # the refined shifts may have another one
+                overall = relative_to_middle_most(overall)
     model = motion_model((ny, nx), n_frames, aligned.start, overall, local, options.pixel_size_A)
     return Estimate(model, overall, local, correlated, bounds.max_res_A, notes)
 

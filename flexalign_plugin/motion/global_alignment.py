@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import Peaks
 from .band_movie import BandMovie
 from .lowpass import checkerboard_split, lowpass
-from .pairwise import PairSolution, all_pairs, reference_frame, solve_pairs
+from .pairwise import PairSolution, all_pairs, middle_most, solve_pairs
 from .refine import (
     ALWAYS_USED_A,
     LOW_CUT_A,
@@ -74,7 +74,7 @@ class GlobalAlignment:
 
 
 def align_globally(movie: BandMovie, max_res_A: float, max_shift_A: float, growing: bool = False) -> GlobalAlignment:
-    """Shifts of all frames from the correlation of all pairs (Strelak 2020, section 2.1.1).
+    """Shifts of all frames from the correlation of all pairs (Strelak 2020, section 2.1.1), zero in the first frame.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def _align_within(movie: BandMovie, max_res_A: float, max_shift: float) -> Globa
     if not is_measured:
         shifts = np.zeros_like(shifts)
     return replace(
-        _from_reference(without_axes, shifts * movie.band.scale),
+        without_axes,
+        shifts_px=_from_first(shifts * movie.band.scale),
         axes=bool(best),
         by_search=True,
         is_measured=is_measured,
@@ -162,7 +163,8 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     likelihood = np.full((1, len(pairs)), float(np.prod(band.size)))
     shifts = refine_shifts(windows, likelihood, shifts)
     sigma = shift_errors(windows, likelihood, shifts[None], movie.n * weighted.curvature)
-    return replace(_from_reference(start, shifts * band.scale), shift_sigma_px=sigma * band.scale)
+    shifts_px = shifts * band.scale
+    return replace(start, shifts_px=shifts_px - shifts_px[start.reference], shift_sigma_px=sigma * band.scale)
 
 
 def signal_end_A(movie: BandMovie, alignment: GlobalAlignment) -> float:
@@ -190,8 +192,8 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
     predicted = solution.shifts[:, pairs[:, 1]] - solution.shifts[:, pairs[:, 0]]
     solution, peaks = solve_peaks(movie.n, pairs, windows.peaks(predicted, max(SECOND_SEARCH * max_shift, 3.0)))
     rejected = np.bincount(pairs[solution.weights[0] == 0].ravel(), minlength=movie.n) / max(movie.n - 1, 1)
-    alignment = GlobalAlignment(
-        shifts_px=solution.shifts[0] * movie.band.scale,
+    return GlobalAlignment(
+        shifts_px=_from_first(solution.shifts[0] * movie.band.scale),
         reference=0,
         rejected=float(solution.rejected[0]),
         on_rim=float(peaks.on_rim.mean()),
@@ -200,7 +202,6 @@ def _align_pairs(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Glob
         lost=_lost(movie.n, pairs, solution.shifts[0], peaks),
         frames_rejected=rejected,
     )
-    return _from_reference(alignment, alignment.shifts_px)
 
 
 def _search(movie: BandMovie, weight: np.ndarray, max_shift: float) -> Tuple[float, np.ndarray]:
@@ -229,10 +230,14 @@ def _lost(n: int, pairs: np.ndarray, shifts: np.ndarray, peaks: Peaks) -> int:
     return int(np.count_nonzero(np.bincount(far.ravel(), minlength=n) > LOST_PAIRS * (n - 1)))
 
 
-def _from_reference(alignment: GlobalAlignment, shifts_px: np.ndarray) -> GlobalAlignment:
-    """The alignment with these shifts, relative to their reference frame (`pairwise.reference_frame`)."""
-    reference = reference_frame(shifts_px)
-    return replace(alignment, shifts_px=shifts_px - shifts_px[reference], reference=reference)
+def relative_to_middle_most(alignment: GlobalAlignment) -> GlobalAlignment:
+    """The alignment with its zero in the frame that is nearest to all others (`pairwise.middle_most`)."""
+    reference = middle_most(alignment.shifts_px)
+    return replace(alignment, shifts_px=alignment.shifts_px - alignment.shifts_px[reference], reference=reference)
+
+
+def _from_first(shifts: np.ndarray) -> np.ndarray:
+    return shifts - shifts[0]
 
 
 def solve_peaks(n: int, pairs: np.ndarray, peaks: Peaks) -> Tuple[PairSolution, Peaks]:

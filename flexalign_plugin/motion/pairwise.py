@@ -108,7 +108,7 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
     )
 
 
-def reference_frame(shifts: np.ndarray) -> int:
+def middle_most(shifts: np.ndarray) -> int:
     """Index of the frame whose largest distance to the other frames' shifts, (n, 2), is smallest."""
     distance = np.linalg.norm(shifts[:, None] - shifts[None, :], axis=2)
     return int(distance.max(axis=1).argmin())

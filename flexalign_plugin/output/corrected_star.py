@@ -148,7 +148,7 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     start = os.path.join(folder, root)
     with open(start + names.MOTION, encoding="utf-8") as file:
         result = json.load(file)
-    parsed = Settings.from_dict(result["settings"])
+    parsed = Settings.of_result(result["settings"])
     settings, binned = result["settings"], float(result["micrograph"]["pixel_size_A"])
     figures = Figures.from_dict(result["quality"])
     pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])

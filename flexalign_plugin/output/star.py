@@ -21,13 +21,11 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-import numpy as np
-
 from ..motion.polynomial_origin import moved_origin
+from ..motion.relion_polynomial import NOT_OBSERVED, relion_global_shifts
 from ..result import MovieResult
 
 EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # our `eer_sampling`: RELION's value
-_UNUSED = -9999.0
 
 
 def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> str:
@@ -57,11 +55,14 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
         ("rlnMicrographStartFrame", model.first_frame + 1 + (0 if fit is None else fit.reference)),
         ("rlnMotionModelVersion", 0 if fit is None else 1),
     ]
-    shifts = np.full((model.n_frames, 2), _UNUSED)
-    shifts[model.aligned_frames] = model.global_shifts_px
+    shifts = relion_global_shifts(model, fit)
     y0, x0 = (window.start for window in settings.crop_window(ny, nx, result.movie))
-    shifts[shifts[:, 0] != _UNUSED] -= y0, x0
-    cropped = f" Less the corner of the cropped micrograph, x {x0}, y {y0}." if y0 or x0 else ""
+    cropped = ""
+    if y0 or x0:
+        cropped = f" Less the corner of the cropped micrograph, x {x0}, y {y0}."
+        # RELION would take a frame without a shift, before the first aligned one, to be unmoved and not cropped.
+        shifts[: model.first_frame][shifts[: model.first_frame] == NOT_OBSERVED] = 0.0
+        shifts[shifts[:, 0] != NOT_OBSERVED] -= y0, x0
     blocks = [
         f"# {program}: shifts are unbinned pixels, to be added to a frame's content.{cropped}\n",
         star_list("general", [(name, value) for name, value in general if value is not None]),

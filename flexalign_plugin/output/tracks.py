@@ -41,7 +41,7 @@ def load_motion(path: str) -> SavedMotion:
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-        settings, model = Settings.from_dict(values["settings"]), MotionModel.from_dict(values["model"])
+        settings, model = Settings.of_result(values["settings"]), MotionModel.from_dict(values["model"])
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
     except (ValueError, KeyError, TypeError, SettingsError) as error:

@@ -153,12 +153,13 @@ def field_rms_error(
     frames: Optional[Sequence[int]] = None,
     mesh: int = 41,
     central: float = 1.0,
-    follow_content: bool = False,
 ) -> FieldError:
     """RMS difference between a motion model and the truth, over a mesh of positions and all frames.
 
-    Each position's mean over the frames is removed, as the choice of the reference frame is free. The result is the
-    root of the mean of dy^2 + dx^2.
+    The positions are those of the model's reference frame, which need not be that of the truth: the content that the
+    model puts onto one position is followed to the truth's reference frame, where it should meet again. Each position's
+    mean over the frames is removed, as the choice of the reference frame is free. The result is the root of the mean of
+    dy^2 + dx^2.
 
     Parameters
     ----------
@@ -166,19 +167,13 @@ def field_rms_error(
     frames : 0-based frames to compare; all by default.
     mesh : positions on each axis.
     central : fraction of each axis that the mesh spans, about the centre.
-    follow_content : compare the positions at which the same content ends up, instead of the shifts at equal
-        coordinates. Exact also where the reference geometries of model and truth differ by many pixels (the corners of
-        the grid).
     """
     t = np.arange(truth.n_frames) if frames is None else np.asarray(frames)
     y, x = ((n - 1) / 2 * (1 + central * np.linspace(-1, 1, mesh)) for n in truth.frame_shape)
     at = (t[:, None, None].astype(float), y[None, :, None], x[None, None, :])
-    true = np.stack(truth.shift(*at))
     estimate = np.stack(model.shift(*at))
-    if follow_content:
-        error = np.stack(truth.to_reference(at[0], at[1] - estimate[0], at[2] - estimate[1]))
-    else:
-        error = true - estimate
+    error = np.stack(truth.to_reference(at[0], at[1] - estimate[0], at[2] - estimate[1]))
+    true = np.stack(truth.shift(*at))
 
     def rms(field: np.ndarray) -> float:
         deviation = field - field.mean(axis=1, keepdims=True)

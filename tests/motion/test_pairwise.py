@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexalign_plugin.motion.pairwise import all_pairs, reference_frame, solve_pairs
+from flexalign_plugin.motion.pairwise import all_pairs, middle_most, solve_pairs
 
 RNG = np.random.default_rng(0)
 
@@ -57,4 +57,4 @@ def test_without_any_weight_the_shifts_are_zero():
 
 def test_reference_is_the_frame_in_the_middle_of_the_path_in_two_dimensions():
     path = np.array([[0.0, 0], [0, 10], [0, 11], [0, 20], [9, 20]])
-    assert reference_frame(path) == 2  # from frame 1 the end is 13.5 away, from frame 2 12.7; by x alone 1 and 2 tie
+    assert middle_most(path) == 2  # from frame 1 the end is 13.5 away, from frame 2 12.7; by x alone 1 and 2 tie

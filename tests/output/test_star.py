@@ -16,6 +16,7 @@ from flexalign_plugin.output.star import star_text
 from flexalign_plugin.result import MovieResult
 from flexalign_plugin.settings import Settings
 
+from ..relion_motion import RelionMotion
 from .relion_reader import Micrograph
 from .synthetic import motion_model
 
@@ -78,7 +79,8 @@ def test_polynomial_of_a_polynomial_is_exact(tmp_path):
 def test_residual_is_the_length_of_the_difference():
     model = motion_model((400, 500), n_frames=12)
     fit = fit_polynomial(model)
-    y, x = np.linspace(0, 399, 16), np.linspace(0, 499, 16)
+    # Half a box of 150 px is more than an eighth of this small frame.
+    y, x = np.linspace(50, 349, 16), np.linspace(62.5, 436.5, 16)
     error = []
     for t in model.aligned_frames:
         sy, sx = model.shift(t, y[:, None], x[None, :])
@@ -115,8 +117,40 @@ def test_global_model(tmp_path):
     assert [row.rlnMicrographFrameNumber for row in rows] == list(range(1, 11))
     shifts = np.array([(row.rlnMicrographShiftY, row.rlnMicrographShiftX) for row in rows])
     np.testing.assert_allclose(shifts[2:9], model.global_shifts_px, atol=1e-6)
-    assert np.all(shifts[[0, 1, 9]] == -9999)
+    # RELION would take the frames before the first aligned one as unmoved, and the one after the last as the last.
+    np.testing.assert_allclose(shifts[:2], model.global_shifts_px[[0, 0]], atol=1e-6)
+    assert np.all(shifts[9] == -9999)
     assert "local_motion_model" not in path.read_text()
+
+
+@pytest.mark.parametrize("skipped", [2, 30])
+@pytest.mark.parametrize("reference", [0, 6])
+def test_skipped_first_frames_start_where_the_first_aligned_one_is(tmp_path, reference, skipped):
+    """By RELION's rule for them if the first aligned frame is the reference; otherwise nearer than by its rule."""
+    rng, scale = np.random.default_rng(6), np.tile([1.0, 1 / 12, 1 / 12**2], 6) * 0.2
+    model = polynomial_model(rng.normal(0, 1, (2, 18)) * scale, 400, 500, 13 + skipped, skipped, 13)
+    still = np.einsum("l,alyx->ayx", basis(5, 12, np.array([reference]))[0], model.coefficients_px)
+    drift = model.global_shifts_px - model.global_shifts_px[reference]
+    model = MotionModel((400, 500), model.n_frames, skipped, drift, model.coefficients_px - still[:, None], 0.9)
+    path = tmp_path / "a_shifts.star"
+    path.write_text(text_of(model, Settings(pixel_size=0.9)))
+    relion = RelionMotion(str(path))
+    assert relion.start == skipped + reference + 1
+    y, x = (a.astype(float) for a in np.mgrid[50:350:20, 63:437:20])
+    wanted = np.stack(model.shift(skipped, y, x))
+    by_rule = np.sqrt((wanted**2).sum(axis=0).mean())
+    away = [
+        np.sqrt(((np.stack(relion.shift(frame + 1, y, x)) - wanted) ** 2).sum(axis=0).mean())
+        for frame in range(skipped)
+    ]
+    written = [frame + 1 in relion.global_shift for frame in range(skipped)]
+    if reference == 0:
+        assert not any(written) and max(away) < 1e-9
+    else:
+        assert by_rule > 2 and max(away) < by_rule + 1e-6
+        assert away[-1] < 0.25 * by_rule  # the polynomial is extrapolated by one frame only
+        assert written == sorted(written) and written[-1]  # RELION takes the shift of a frame before, if there is one
+        assert all(written) == (skipped == 2)  # far back the extrapolated polynomial is worse
 
 
 @pytest.mark.parametrize("n_aligned", [2, 3, 4])
@@ -169,7 +203,8 @@ def test_polynomial_against_the_spline_on_a_dense_mesh(tmp_path, n_frames, first
     blocks = starfile.read(path)
     c = blocks["local_motion_model"]["rlnMotionModelCoeff"].to_numpy()
     shifts = blocks["global_shift"]
-    y, x = np.linspace(0, shape[0] - 1, 61)[:, None], np.linspace(0, shape[1] - 1, 73)[None, :]
+    y, x = (np.linspace(0.125 * n, 0.875 * n - 1, m) for n, m in zip(shape, (61, 73)))  # where particles can be
+    y, x = y[:, None], x[None, :]
     still = np.array(model.shift(first, y, x)) - model.global_shifts_px[0][:, None, None]
     worst = 0.0
     for frame in range(first + 1, n_frames + 1):
