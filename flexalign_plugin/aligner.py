@@ -56,6 +56,7 @@ def align(
     n_frames, ny, nx = movie.shape
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
+    settings.check_field(ny, nx, movie.path)
     settings.check_control_points(ny, nx, movie.path)
 
     with clock.stage("gain, dark and defects", 0.0):
@@ -88,6 +89,7 @@ def align(
         defects_px=seen.defects_px,
         turned_gain=None if corrections.plain_gain else corrections.gain,
         hardware_frames=movie.hardware_frames_per_frame,
+        facts=seen.facts,
     )
 
 
@@ -142,6 +144,8 @@ def _figures(
         uncovered_border_px=border._asdict(),
         pixels_replaced=len(seen.defects_px),
         defects=seen.defect_counts,
+        counted_dose_A2=seen.facts.counted_A2,
+        mean_intensity=float(seen.mean.mean(dtype="f8")),
     )
     if images.even is not None and images.odd is not None:
         rim = max(border) / settings.output_binning

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from .errors import SettingsError
 from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
+from .sanity import odd_pixel_hint, unit_hint
 
 GAIN_ROTATIONS = ("none", "90", "180", "270")  # counter-clockwise
 GAIN_FLIPS = ("none", "upside-down", "left-right")
@@ -23,6 +24,7 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+LEAST_FIELD = 2.0  # shorter side of the frames, in resolutions at which they are compared
 DENOISER_PAIRS = 200  # even and odd micrographs; enough to train a denoiser
 
 
@@ -352,7 +354,13 @@ class Settings:
 
     def problems(self) -> List[str]:
         """One sentence for each value that is out of bounds or contradicts another setting; empty if all are valid."""
-        return self._out_of_bounds() or self._contradictions()
+        sentences = self._out_of_bounds()
+        if not sentences:
+            sentences = self._contradictions()
+            # With a mistyped pixel size, sizes and resolutions in Angstrom contradict each other.
+            hint = odd_pixel_hint(self.pixel_size)
+            sentences += [hint] if sentences and hint else []
+        return sentences
 
     def _out_of_bounds(self) -> List[str]:
         """Values that are not among the choices or not within the bounds of their `option`."""
@@ -371,7 +379,8 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 sentences.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
             elif not bounds.allow(value):
-                sentences.append(bounds.sentence(about["label"], value))
+                hint = unit_hint(value) if setting.name == "pixel_size" else ""
+                sentences.append(bounds.sentence(about["label"], value) + (f" {hint}." if hint else ""))
         return sentences
 
     def _counts(self, bounds: Bounds) -> bool:
@@ -474,6 +483,17 @@ class Settings:
                 "change crop offset or dimensions."
             )
         return slice(y0, y1), slice(x0, x1)
+
+    def check_field(self, ny: int, nx: int, movie: str) -> None:
+        """SettingsError if the frames show too little to be compared: usually a pixel size in another unit than A."""
+        compared = self.max_res_for_correlation or finest_automatic_resolution_A(self.pixel_size)
+        shorter = min(ny, nx) * self.pixel_size
+        if shorter < LEAST_FIELD * compared:
+            hint = odd_pixel_hint(self.pixel_size)
+            raise SettingsError(
+                f"{movie}: its frames of {nx} x {ny} pixels show only {shorter:.3g} A, too little to compare them at "
+                f"{compared:g} A: check the pixel size.{' ' + hint if hint else ''}"
+            )
 
     def check_control_points(self, ny: int, nx: int, movie: str) -> None:
         """SettingsError if the given control points need more patches than frames of this size have automatically."""

@@ -208,13 +208,18 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         first = self._first_movie()
         if first is None:  # no input, which Scipion reports itself, or a stream without movies yet
             return errors
-        paths = [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
-        return errors + checks.problems(form_values.settings_values(self, first), paths)
+        return errors + checks.problems(form_values.settings_values(self, first), self._first_paths())
 
     def _warnings(self) -> List[str]:
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
-        return checks.hints(form_values.settings_values(self, first), (size[1], size[0])) if size else []
+        if not size:
+            return []
+        return checks.hints(form_values.settings_values(self, first), (size[1], size[0]), self._first_paths())
+
+    def _first_paths(self) -> List[str]:
+        """Files of the first movies; one of them is checked."""
+        return [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
 
     def _summary(self) -> List[str]:
         return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()

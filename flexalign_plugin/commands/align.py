@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict
 from ..errors import SettingsError
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
-from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, within
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
@@ -66,14 +66,14 @@ def add(commands: Any) -> None:
     add_computing(parser)
     option(
         "--spherical-aberration",
-        type=float,
+        type=within(0, 100),
         default=2.7,
         metavar="MM",
         help="spherical aberration in mm, written to corrected_micrographs.star (default: 2.7)",
     )
     option(
         "--amplitude-contrast",
-        type=float,
+        type=within(0, 1),
         default=0.1,
         metavar="W",
         help="amplitude contrast, written to corrected_micrographs.star (default: 0.1)",

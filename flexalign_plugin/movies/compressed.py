@@ -26,6 +26,7 @@ class CompressedMrcMovie(Movie):
     """
 
     kind = "MRC"
+    read_in_order = True
     MAX_KEPT_BYTES = 3_000_000_000
 
     def __init__(self, path: str, magic: bytes) -> None:

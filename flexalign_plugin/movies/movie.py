@@ -26,12 +26,14 @@ class Movie:
     dtype : of the arrays that `frame` returns, in native byte order.
     memory_mapped : whether frames are read from the page cache, so that `prefetch` need not copy them.
     notes : sentences for the user about how the file was read.
+    read_in_order : whether a frame can only be read after all frames before it.
     hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
     """
 
     kind = ""
     top_row_first = False
     memory_mapped = False
+    read_in_order = False
     hardware_frames_per_frame: Optional[int] = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
