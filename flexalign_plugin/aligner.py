@@ -57,6 +57,7 @@ def align(
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
     settings.check_field(ny, nx, movie.path)
+    settings.check_doses(n_frames, movie.path)
     settings.check_control_points(ny, nx, movie.path)
 
     with clock.stage("gain, dark and defects", 0.0):
@@ -64,7 +65,7 @@ def align(
     with clock.stage("read and sum", 0.02):
         seen = inspect(movie, backend, corrections, aligned, settings)
     estimate = estimate_motion(backend, seen.source, aligned, _options(settings), clock.stage)
-    judgement = judge(estimate, settings.max_shift, settings.dose_per_frame, settings.pre_exposure)
+    judgement = judge(estimate, settings.max_shift, settings.dose_after(aligned), settings.pre_exposure)
     resampling = resampling_model(estimate.model, settings)
     with clock.stage("motion correction", 0.65):
         images = correct_motion(MovedFrames(backend, seen.source, resampling, seen.fill), summed, window, settings)

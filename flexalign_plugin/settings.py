@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from itertools import accumulate
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .errors import SettingsError
+from .frame_doses import each_dose, parse_doses
 from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
 from .sanity import odd_pixel_hint, unit_hint
@@ -53,6 +55,12 @@ class Settings:
         metavar="D",
         label="Dose per frame",
         bounds=Bounds(0, 10_000, unit="e/A^2"),
+    )
+    frame_doses: Optional[str] = option(
+        None,
+        "Doses of the frames if they differ: dose in e/A^2 and number of frames in turn, as in SerialEM's "
+        "FrameDosesAndNumber, for example '0.5 10 1.2 30'; instead of the dose per frame.",
+        metavar="TEXT",
     )
     pre_exposure: float = option(
         0.0,
@@ -345,7 +353,24 @@ class Settings:
 
     @property
     def is_dose_weighted(self) -> bool:
-        return self.do_apply_dose_filter and self.dose_per_frame is not None
+        return self.do_apply_dose_filter and (self.dose_per_frame is not None or self.frame_doses is not None)
+
+    def doses(self, n_frames: int) -> Optional[List[float]]:
+        """Dose of each of the movie's `n_frames` frames in e/A^2; None if it is unknown."""
+        if self.frame_doses is not None:
+            return each_dose(parse_doses(self.frame_doses))
+        return [self.dose_per_frame] * n_frames if self.dose_per_frame else None
+
+    def dose_after(self, frames: Sequence[int]) -> Optional[List[float]]:
+        """Dose at the end of each of these frames (0-based in the movie) in e/A^2, without the pre-exposure.
+
+        Frames that are not aligned count too. None if the dose is unknown.
+        """
+        doses = self.doses(max(frames, default=-1) + 1)
+        if doses is None:
+            return None
+        reached = list(accumulate(doses))
+        return [reached[i] for i in frames]
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -397,8 +422,14 @@ class Settings:
             if not ok:
                 sentences.append(sentence)
 
+        if self.frame_doses is not None:
+            check(self.dose_per_frame is None, "Dose per frame and doses of the frames are both given: give one.")
+            try:
+                parse_doses(self.frame_doses)
+            except SettingsError as error:
+                sentences.append(str(error))
         check(
-            not self.do_save_ps or bool(self.dose_per_frame),
+            not self.do_save_ps or bool(self.dose_per_frame or self.frame_doses),
             "Amplitude spectra for CTF programs are computed from sums of frames with a dose of 4 e/A^2, but the dose "
             "per frame is not known: give the dose per frame, or don't write these spectra.",
         )
@@ -483,6 +514,15 @@ class Settings:
                 "change crop offset or dimensions."
             )
         return slice(y0, y1), slice(x0, x1)
+
+    def check_doses(self, n_frames: int, movie: str) -> None:
+        """SettingsError if the doses of the frames are not those of a movie of `n_frames` frames."""
+        doses = self.doses(n_frames)
+        if doses is not None and len(doses) != n_frames:
+            raise SettingsError(
+                f"{movie}: the doses of {len(doses)} frames are given, but the movie has {n_frames}: give a dose for "
+                "every frame."
+            )
 
     def check_field(self, ny: int, nx: int, movie: str) -> None:
         """SettingsError if the frames show too little to be compared: usually a pixel size in another unit than A."""

@@ -116,6 +116,7 @@ def input_facts(
     MovieError : a frame can't be read.
     """
     n_frames, ny, nx = movie.shape
+    doses = settings.doses(n_frames)
     unit = unit_of_counts(movie, range(n_frames))
     if unit is not None and level is None:
         middle = n_frames // 2
@@ -126,7 +127,8 @@ def input_facts(
         pixel_size_A=settings.pixel_size,
         frame_px=(ny, nx),
         n_frames=n_frames,
-        dose_A2=None if not settings.dose_per_frame else settings.dose_per_frame * n_frames,
+        dose_A2=None if doses is None else sum(doses),
+        same_dose=doses is None or min(doses) == max(doses),
         rendering=settings.eer_sampling if movie.kind == "EER" else 1,
         hardware_frames=movie.hardware_frames_per_frame,
         counted=None if unit is None or level is None else level / unit,

@@ -132,7 +132,8 @@ def figures_of(shifts, sigma=0.1, dose=None, is_measured=True):
     overall = GlobalAlignment(
         model.global_shifts_px, 0, 0.0, 0.0, 0.1, 9.0, is_measured=is_measured, shift_sigma_px=errors
     )
-    figures = with_confidence(Figures(), overall, None, model, dose)
+    after = None if dose is None else [dose * (i + 1) for i in range(n)]
+    figures = with_confidence(Figures(), overall, None, model, after)
     return figures, " ".join(motion_doubts(figures, model))
 
 
