@@ -17,7 +17,7 @@ MOST_DOSE = 150.0  # e/A^2 in a movie; exposures are 20 to 100
 SENSIBLE_DOSE = (1.0, 120.0)  # of a whole movie, range of a suggestion
 # Dose counted in the movie, relative to the one that was given. The specimen, an energy filter and coincidences take up
 # to half of the electrons, more in a thick specimen; a mistake by two in the pixel size changes it fourfold.
-LEAST_COUNTED, MOST_COUNTED = 0.25, 1.6
+LEAST_COUNTED, MOST_COUNTED = 0.28, 1.6
 PLAUSIBLE_COUNTED = (0.4, 1.3)  # of a suggestion
 LEAST_GAIN, MOST_GAIN = 0.3, 3.0  # typical value of a gain reference; they are made with a mean of 1
 BY_TWO = "super-resolution or 8K?"

@@ -94,6 +94,11 @@ def add(commands: Any) -> None:
         help="also write micrographs of the even and of the odd frames for the first N movies, to train a denoiser "
         f"(default of N: {DENOISER_PAIRS})",
     )
+    option(
+        "--no-mdoc",
+        action="store_true",
+        help="don't read the dose from a movie's own .mdoc, which is used if no dose is given",
+    )
     option("--json", action="store_true", help="print only one line of JSON per movie to standard output")
     option("--no-report", action="store_true", help="don't write report.html (written after more than one movie)")
     option("--quiet", action="store_true", help=QUIET_HELP)
@@ -214,7 +219,15 @@ def _align(args: argparse.Namespace) -> int:
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
     failed = align_movies(
-        movies, args.output, settings, report, compute_of(args), args.timeout, args.denoiser_pairs, optics
+        movies,
+        args.output,
+        settings,
+        report,
+        compute_of(args),
+        args.timeout,
+        args.denoiser_pairs,
+        optics,
+        use_mdoc=not args.no_mdoc,
     )
     if not args.no_report and len(failed) < len(movies) > 1:
         from ..report_pages import LiveReport

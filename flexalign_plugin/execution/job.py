@@ -109,7 +109,9 @@ def run_job(
         prepare_folder(job.output_dir)  # first, so that an error is reported before the alignment
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
-                opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
+                # The aligner reads frames more than once.
+                aligned, _ = job.settings.frame_ranges(opened.n_frames, job.movie)
+                opened.prefetch(threads=backend.threads, frames=aligned)
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
         if progress is not None:

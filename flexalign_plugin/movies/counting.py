@@ -44,10 +44,15 @@ def unit_of_counts(movie: Movie, frames: range) -> Optional[float]:
         return 1.0
     if len(frames) < 2:
         return None
-    first = frames[(len(frames) - 2) // 2]
     step = max(movie.shape[1] // SAMPLED_ROWS, 1)
-    a, b = (np.asarray(movie.frame(i)[::step], np.float64) for i in (first, first + 1))
+    a, b = (np.asarray(movie.frame(i)[::step], np.float64) for i in _middle(frames))
     return unit_of_pair(a, b)
+
+
+def _middle(frames: range) -> range:
+    """Two frames in the middle, or the only one."""
+    first = max(len(frames) - 2, 0) // 2
+    return frames[first : first + 2]
 
 
 def unit_of_pair(a: np.ndarray, b: np.ndarray) -> Optional[float]:
@@ -102,33 +107,37 @@ def typical_gain(gain: Optional[np.ndarray]) -> Optional[float]:
 
 
 def input_facts(
-    movie: Movie, settings: Settings, gain: Optional[np.ndarray] = None, level: Optional[float] = None
+    movie: Movie,
+    settings: Settings,
+    gain: Optional[np.ndarray] = None,
+    frames: Optional[range] = None,
+    level: Optional[float] = None,
 ) -> InputFacts:
     """What settings and movie say about the input.
 
     Parameters
     ----------
     gain : (ny, nx) as it is multiplied with the frames, or None.
-    level : mean raw value per pixel and frame; None: of two frames in the middle.
+    frames : 0-based; two in the middle of them are read. None: all.
+    level : mean raw value per pixel and frame; None: of these two frames.
 
     Raises
     ------
     MovieError : a frame can't be read.
     """
     n_frames, ny, nx = movie.shape
-    doses = settings.doses(n_frames)
-    unit = unit_of_counts(movie, range(n_frames))
+    frames = frames if frames is not None else range(n_frames)
+    unit = unit_of_counts(movie, frames)
     if unit is not None and level is None:
-        middle = n_frames // 2
-        level = float(
-            np.mean([movie.frame(i).mean(dtype=np.float64) for i in range(middle, min(middle + 2, n_frames))])
-        )
+        level = float(np.mean([movie.frame(i).mean(dtype=np.float64) for i in _middle(frames)]))
+    # Frames without dose show other tilts.
+    exposed = [dose for dose in settings.doses(n_frames) or [] if dose > 0]
     return InputFacts(
         pixel_size_A=settings.pixel_size,
         frame_px=(ny, nx),
-        n_frames=n_frames,
-        dose_A2=None if doses is None else sum(doses),
-        same_dose=doses is None or min(doses) == max(doses),
+        n_frames=len(exposed) or n_frames,
+        dose_A2=sum(exposed) or None,
+        same_dose=not exposed or min(exposed) == max(exposed),
         rendering=settings.eer_sampling if movie.kind == "EER" else 1,
         hardware_frames=movie.hardware_frames_per_frame,
         counted=None if unit is None or level is None else level / unit,

@@ -78,7 +78,7 @@ def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: r
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     known = 0 if corrections.defects is None else int(np.count_nonzero(corrections.defects))
     counts = {**corrections.counts, "hot_or_dead": len(defects_px) - known}
-    facts = input_facts(movie, settings, corrections.gain, float(means.mean()))
+    facts = input_facts(movie, settings, corrections.gain, aligned, float(means.mean()))
     return Inspection(source, mean, fill, defects_px, counts, notes, warnings, facts)
 
 

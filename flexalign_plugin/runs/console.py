@@ -70,6 +70,12 @@ class Report:
                 if self._is_new(note):
                     self._write(f"    note: {note}")
 
+    def say(self, kind: str, sentences: List[str]) -> None:
+        """Print notes or warnings about the run, each once."""
+        for sentence in sentences:
+            if not self._quiet and not self._json and self._is_new(sentence):
+                self._write(f"{kind}: {sentence}")
+
     def _is_new(self, sentence: str) -> bool:
         """Sentences that differ in their numbers only are printed once per run."""
         without_numbers = re.sub(r"[\d.]+", "", sentence)

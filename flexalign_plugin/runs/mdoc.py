@@ -35,6 +35,7 @@ class Tilt:
     dose : of this tilt in e/A^2; None if unknown. prior_dose : dose of the specimen before this tilt in e/A^2.
     time : of the recording. lines : of the section, without its heading.
     frame_doses : doses and numbers of frames of the movie, as stated; empty if they are not.
+    of_frames : whether it is a frame set.
     span : first and last number of `FrameTSStartEndFrames`, if the movie holds several tilts.
     pixel_size_A : of the movie; None if unknown.
     """
@@ -47,6 +48,7 @@ class Tilt:
     time: Optional[datetime]
     lines: Sequence[str]
     frame_doses: Pairs = field(default_factory=list)
+    of_frames: bool = False
     span: Optional[Tuple[int, int]] = None
     pixel_size_A: Optional[float] = None
 
@@ -144,6 +146,7 @@ def _tilt(path: str, section: _Section, shared: Optional[_Section] = None) -> Ti
         time=_time(values.get("datetime", "")),
         lines=lines,
         frame_doses=frame_doses,
+        of_frames=section.kind == "frameset",
         span=_span(path, section),
         pixel_size_A=_number(values.get("pixelspacing", of_movie.get("pixelspacing"))),
     )
