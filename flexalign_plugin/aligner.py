@@ -56,6 +56,8 @@ def align(
     n_frames, ny, nx = movie.shape
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
+    settings.check_field(ny, nx, movie.path)
+    settings.check_doses(n_frames, movie.path)
     settings.check_control_points(ny, nx, movie.path)
 
     with clock.stage("gain, dark and defects", 0.0):
@@ -63,7 +65,7 @@ def align(
     with clock.stage("read and sum", 0.02):
         seen = inspect(movie, backend, corrections, aligned, settings)
     estimate = estimate_motion(backend, seen.source, aligned, _options(settings), clock.stage)
-    judgement = judge(estimate, settings.max_shift, settings.dose_per_frame, settings.pre_exposure)
+    judgement = judge(estimate, settings.max_shift, settings.dose_after(aligned), settings.pre_exposure)
     resampling = resampling_model(estimate.model, settings)
     with clock.stage("motion correction", 0.65):
         images = correct_motion(MovedFrames(backend, seen.source, resampling, seen.fill), summed, window, settings)
@@ -88,6 +90,7 @@ def align(
         defects_px=seen.defects_px,
         turned_gain=None if corrections.plain_gain else corrections.gain,
         hardware_frames=movie.hardware_frames_per_frame,
+        facts=seen.facts,
     )
 
 
@@ -143,6 +146,8 @@ def _figures(
         uncovered_border_px=border._asdict(),
         pixels_replaced=len(seen.defects_px),
         defects=seen.defect_counts,
+        counted_dose_A2=seen.facts.counted_A2,
+        mean_intensity=float(seen.mean.mean(dtype="f8")),
     )
     if images.even is not None and images.odd is not None:
         rim = max(border) / settings.output_binning

@@ -12,6 +12,7 @@ from .correction.power_spectra import Spectra
 from .motion.model import MotionModel
 from .motion.relion_polynomial import PolynomialFit
 from .quality.figures import Figures
+from .sanity import InputFacts
 from .settings import Settings
 
 
@@ -35,6 +36,7 @@ class MovieResult:
     turned_gain : (ny, nx) float32, the gain as it was applied, if RELION would read the gain's file with another
         orientation; None otherwise.
     hardware_frames : hardware frames in each frame of an EER movie; None for other movies.
+    facts : what was typed and what the movie holds.
     """
 
     movie: str
@@ -51,6 +53,7 @@ class MovieResult:
     defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     turned_gain: Optional[np.ndarray] = None
     hardware_frames: Optional[int] = None
+    facts: Optional[InputFacts] = None
 
     @property
     def micrograph_pixel_size_A(self) -> float:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from itertools import accumulate
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .errors import SettingsError
+from .frame_doses import each_dose, parse_doses
 from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
+from .sanity import odd_pixel_hint, unit_hint
 
 GAIN_ROTATIONS = ("none", "90", "180", "270")  # counter-clockwise
 GAIN_FLIPS = ("none", "upside-down", "left-right")
@@ -24,6 +27,7 @@ FIRST, MIDDLE_MOST = REFERENCE_FRAMES = ("first", "middle-most")
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+LEAST_FIELD = 2.0  # shorter side of the frames, in resolutions at which they are compared
 DENOISER_PAIRS = 200  # even and odd micrographs; enough to train a denoiser
 
 
@@ -52,6 +56,12 @@ class Settings:
         metavar="D",
         label="Dose per frame",
         bounds=Bounds(0, 10_000, unit="e/A^2"),
+    )
+    frame_doses: Optional[str] = option(
+        None,
+        "Doses of the frames if they differ: dose in e/A^2 and number of frames in turn, as in SerialEM's "
+        "FrameDosesAndNumber, for example '0.5 10 1.2 30'; instead of the dose per frame.",
+        metavar="TEXT",
     )
     pre_exposure: float = option(
         0.0,
@@ -351,7 +361,24 @@ class Settings:
 
     @property
     def is_dose_weighted(self) -> bool:
-        return self.do_apply_dose_filter and self.dose_per_frame is not None
+        return self.do_apply_dose_filter and (self.dose_per_frame is not None or self.frame_doses is not None)
+
+    def doses(self, n_frames: int) -> Optional[List[float]]:
+        """Dose of each of the movie's `n_frames` frames in e/A^2; None if it is unknown."""
+        if self.frame_doses is not None:
+            return each_dose(parse_doses(self.frame_doses))
+        return [self.dose_per_frame] * n_frames if self.dose_per_frame else None
+
+    def dose_after(self, frames: Sequence[int]) -> Optional[List[float]]:
+        """Dose at the end of each of these frames (0-based in the movie) in e/A^2, without the pre-exposure.
+
+        Frames that are not aligned count too. None if the dose is unknown.
+        """
+        doses = self.doses(max(frames, default=-1) + 1)
+        if doses is None:
+            return None
+        reached = list(accumulate(doses))
+        return [reached[i] for i in frames]
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -360,7 +387,13 @@ class Settings:
 
     def problems(self) -> List[str]:
         """One sentence for each value that is out of bounds or contradicts another setting; empty if all are valid."""
-        return self._out_of_bounds() or self._contradictions()
+        sentences = self._out_of_bounds()
+        if not sentences:
+            sentences = self._contradictions()
+            # With a mistyped pixel size, sizes and resolutions in Angstrom contradict each other.
+            hint = odd_pixel_hint(self.pixel_size)
+            sentences += [hint] if sentences and hint else []
+        return sentences
 
     def _out_of_bounds(self) -> List[str]:
         """Values that are not among the choices or not within the bounds of their `option`."""
@@ -379,7 +412,8 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 sentences.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
             elif not bounds.allow(value):
-                sentences.append(bounds.sentence(about["label"], value))
+                hint = unit_hint(value) if setting.name == "pixel_size" else ""
+                sentences.append(bounds.sentence(about["label"], value) + (f" {hint}." if hint else ""))
         return sentences
 
     def _counts(self, bounds: Bounds) -> bool:
@@ -396,8 +430,14 @@ class Settings:
             if not ok:
                 sentences.append(sentence)
 
+        if self.frame_doses is not None:
+            check(self.dose_per_frame is None, "Dose per frame and doses of the frames are both given: give one.")
+            try:
+                parse_doses(self.frame_doses)
+            except SettingsError as error:
+                sentences.append(str(error))
         check(
-            not self.do_save_ps or bool(self.dose_per_frame),
+            not self.do_save_ps or bool(self.dose_per_frame or self.frame_doses),
             "Amplitude spectra for CTF programs are computed from sums of frames with a dose of 4 e/A^2, but the dose "
             "per frame is not known: give the dose per frame, or don't write these spectra.",
         )
@@ -482,6 +522,26 @@ class Settings:
                 "change crop offset or dimensions."
             )
         return slice(y0, y1), slice(x0, x1)
+
+    def check_doses(self, n_frames: int, movie: str) -> None:
+        """SettingsError if the doses of the frames are not those of a movie of `n_frames` frames."""
+        doses = self.doses(n_frames)
+        if doses is not None and len(doses) != n_frames:
+            raise SettingsError(
+                f"{movie}: the doses of {len(doses)} frames are given, but the movie has {n_frames}: give a dose for "
+                "every frame."
+            )
+
+    def check_field(self, ny: int, nx: int, movie: str) -> None:
+        """SettingsError if the frames show too little to be compared: usually a pixel size in another unit than A."""
+        compared = self.max_res_for_correlation or finest_automatic_resolution_A(self.pixel_size)
+        shorter = min(ny, nx) * self.pixel_size
+        if shorter < LEAST_FIELD * compared:
+            hint = odd_pixel_hint(self.pixel_size)
+            raise SettingsError(
+                f"{movie}: its frames of {nx} x {ny} pixels show only {shorter:.3g} A, too little to compare them at "
+                f"{compared:g} A: check the pixel size.{' ' + hint if hint else ''}"
+            )
 
     def check_control_points(self, ny: int, nx: int, movie: str) -> None:
         """SettingsError if the given control points need more patches than frames of this size have automatically."""

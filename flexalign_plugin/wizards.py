@@ -23,7 +23,8 @@ from .motion.bspline import places
 from .motion.local_alignment import finest_control_points
 from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
-from .movies import open_movie
+from .movies import load_corrections, open_movie
+from .movies.counting import input_facts
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
 from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
@@ -185,6 +186,24 @@ class _FlexAlignWizard(Wizard):
 
     def _show(self, form: Any) -> None:
         raise NotImplementedError
+
+
+def input_text(protocol: Any) -> str:
+    """What the chosen movies amount to, and what about them makes no sense."""
+    path, settings = first_movie(protocol)
+    with open_movie(path, settings) as movie:
+        facts = input_facts(movie, settings, load_corrections(movie, settings).gain)
+    lines = [f"{os.path.basename(path)}: {facts.line}.", *(facts.doubts or ["These values make sense."])]
+    return "\n\n".join(textwrap.fill(line, DIALOG_WIDTH) for line in lines)
+
+
+class InputWizard(_FlexAlignWizard):
+    """Says what the chosen movies amount to: pixel size, field, dose, and the dose that is counted in the first."""
+
+    _targets = [(ProtFlexAlign, ["inputMovies"])]
+
+    def _show(self, form: Any) -> None:
+        showInfo("Input", input_text(form.protocol), form.root)
 
 
 class AlignedFramesWizard(_FlexAlignWizard):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
 from flexalign_plugin.motion.patches import MIN_ROOM
 from flexalign_plugin.movies import Movie, load_corrections, open_movie
+from flexalign_plugin.movies.counting import input_facts
+from flexalign_plugin.sanity import InputFacts
 from flexalign_plugin.output.corrected_star import polishing_obstacle
 from flexalign_plugin.settings import Settings
 
@@ -37,6 +39,7 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
         for check in (
             lambda: settings.frame_ranges(n_frames, movie.path),
             lambda: settings.crop_window(ny, nx, movie.path),
+            lambda: settings.check_field(ny, nx, movie.path),
             lambda: settings.check_control_points(ny, nx, movie.path),
             lambda: load_corrections(movie, settings),
         ):
@@ -47,16 +50,41 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
     return errors
 
 
-def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
-    """Sentences about values that are valid but may not be intended. shape : (ny, nx) of the frames."""
-    settings = Settings(**values)
-    sentences = []
+def hints(values: Dict[str, Any], shape: Tuple[int, int], paths: List[str]) -> List[str]:
+    """Sentences about values that are valid but may not be intended; none if a value is invalid, see `problems`.
+
+    Parameters
+    ----------
+    shape : (ny, nx) of the frames. paths : movie files; the first that can be read is compared with the values.
+    """
+    try:
+        settings = Settings(**values)
+    except FlexAlignError:
+        return []
+    sentences = input_doubts(settings, paths)
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
         sentences.append(
             "The dose per frame is not known, so no dose-weighted micrographs will be written: give the dose under "
             "*Dose weighting*, or set *Apply dose filter?* to No."
         )
     return sentences + room_hints(settings, shape)
+
+
+def input_doubts(settings: Settings, paths: List[str]) -> List[str]:
+    """What about the input makes no sense, after a line with what it amounts to; empty if all makes sense."""
+    facts = input_facts_of(settings, paths)
+    return [f"{facts.line}.", *facts.doubts] if facts is not None and facts.doubts else []
+
+
+def input_facts_of(settings: Settings, paths: List[str]) -> Optional[InputFacts]:
+    """What was typed and what the first readable movie holds; None if none can be read, or if that would take long."""
+    try:
+        with _first_readable(paths, settings) as movie:
+            if movie.read_in_order:
+                return None
+            return input_facts(movie, settings, load_corrections(movie, settings).gain)
+    except FlexAlignError:
+        return None  # `problems` reports it
 
 
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:

@@ -113,7 +113,9 @@ class ComputesMovies(EMProtocol):
         more_come : whether the input is still open.
         """
         if result.ok:
-            for warning in result.warnings:
+            if result.input_line:
+                self.info(f"{name}: {result.input_line}")
+            for warning in result.input_doubts + result.warnings:
                 self.warning(f"{name}: {warning}")
             for note in result.notes:
                 self.info(f"{name}: {note}")

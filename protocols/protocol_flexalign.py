@@ -231,16 +231,20 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         first = self._first_movie()
         if first is None:  # no input, which Scipion reports itself, or a stream without movies yet
             return errors
-        paths = [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
-        return errors + checks.problems(form_values.settings_values(self, first), paths)
+        return errors + checks.problems(form_values.settings_values(self, first), self._first_paths())
 
     def _warnings(self) -> List[str]:
         hints = devices.hints(self)
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
         if size:
-            hints += checks.hints(form_values.settings_values(self, first), (size[1], size[0]))
+            settings = form_values.settings_values(self, first)
+            hints += checks.hints(settings, (size[1], size[0]), self._first_paths())
         return hints + self._polishing_hints(first)
+
+    def _first_paths(self) -> List[str]:
+        """Files of the first movies; one of them is checked."""
+        return [m.getFileName() for m in self.inputMovies.get().iterItems(limit=checks.MOVIES_TRIED)]
 
     def _summary(self) -> List[str]:
         return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()

@@ -269,7 +269,13 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         tilt = self._first_movie()
         if tilt is None:
             return hints
-        settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
+        try:
+            settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
+            with open_movie(tilt.getFileName(), settings) as movie:
+                settings = Settings(**tilt_form.settings_values(self, tilt, movie.n_frames))
+        except FlexAlignError:
+            return hints  # `_validate` reports it
+        hints += checks.input_doubts(settings, [tilt.getFileName()])
         if settings.do_apply_dose_filter and not settings.is_dose_weighted:
             hints.append(
                 "The dose of the tilts is not known, so no dose-weighted tilt series will be written: give the dose at "

@@ -8,7 +8,7 @@ import numpy as np
 class Stack:
     """Frames (n, ny, nx) in memory with what the aligner asks of a movie."""
 
-    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
+    path, kind, notes, hardware_frames_per_frame = "memory.mrc", "MRC", (), None
 
     def __init__(self, frames: np.ndarray):
         self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype

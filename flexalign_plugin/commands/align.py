@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict
 from ..errors import SettingsError
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
-from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, within
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
@@ -66,14 +66,14 @@ def add(commands: Any) -> None:
     add_computing(parser)
     option(
         "--spherical-aberration",
-        type=float,
+        type=within(0, 100),
         default=2.7,
         metavar="MM",
         help="spherical aberration in mm, written to corrected_micrographs.star (default: 2.7)",
     )
     option(
         "--amplitude-contrast",
-        type=float,
+        type=within(0, 1),
         default=0.1,
         metavar="W",
         help="amplitude contrast, written to corrected_micrographs.star (default: 0.1)",
@@ -93,6 +93,11 @@ def add(commands: Any) -> None:
         metavar="N",
         help="also write micrographs of the even and of the odd frames for the first N movies, to train a denoiser "
         f"(default of N: {DENOISER_PAIRS})",
+    )
+    option(
+        "--no-mdoc",
+        action="store_true",
+        help="don't read the dose from a movie's own .mdoc, which is used if no dose is given",
     )
     option("--json", action="store_true", help="print only one line of JSON per movie to standard output")
     option("--no-report", action="store_true", help="don't write report.html (written after more than one movie)")
@@ -215,7 +220,15 @@ def _align(args: argparse.Namespace) -> int:
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
     failed = align_movies(
-        movies, args.output, settings, report, compute_of(args), args.timeout, args.denoiser_pairs, optics
+        movies,
+        args.output,
+        settings,
+        report,
+        compute_of(args),
+        args.timeout,
+        args.denoiser_pairs,
+        optics,
+        use_mdoc=not args.no_mdoc,
     )
     if not args.no_report and len(failed) < len(movies) > 1:
         from ..report_pages import LiveReport

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..errors import SettingsError
-from .values import SUCCESS, count, finite, folder, positive, whole
+from .values import SUCCESS, count, finite, folder, positive, whole, within
 
 LEAST_SIZE = 32
 MOST_DOSE = 200  # counts above 255 saturate
@@ -56,11 +56,13 @@ def add(commands: Any) -> None:
     option("--movies", type=count, metavar="N", default=1, help="number of movies, with consecutive seeds")
     option("--name", default="phantom", help="start of the file names")
     option("--seed", type=whole, metavar="N", default=1, help="random seed of structure, motion and noise")
-    option("--pixel-size", type=positive, metavar="A", default=1.0, help="pixel size in Angstrom")
+    option("--pixel-size", type=within(0.01, 1000), metavar="A", default=1.0, help="pixel size in Angstrom")
     option = parser.add_argument_group("particles only").add_argument
     option("--dose", type=positive, metavar="D", default=1.0, help="electrons per pixel and frame")
-    option("--contrast", type=positive, metavar="C", default=0.15, help="RMS of the structure relative to its mean")
-    option("--band-limit", type=positive, metavar="A", default=10.0, help="resolution limit in Angstrom")
+    option(
+        "--contrast", type=within(1e-6, 10), metavar="C", default=0.15, help="RMS of the structure relative to its mean"
+    )
+    option("--band-limit", type=within(0.02, 1000), metavar="A", default=10.0, help="resolution limit in Angstrom")
     option("--drift", type=finite, metavar="PX", default=9.0, help="length of the global drift in pixels")
     option("--local", type=finite, metavar="PX", default=3.0, help="largest local motion along each axis in pixels")
     option(
@@ -70,9 +72,21 @@ def add(commands: Any) -> None:
         default=3,
         help="random values of the local motion along each axis: 3 is as smooth as in real movies, more is rougher",
     )
-    option("--defocus", type=finite, metavar="A", default=0.0, help="underfocus in Angstrom, for Thon rings; 0: no CTF")
+    option(
+        "--defocus",
+        type=within(-1e6, 1e6),
+        metavar="A",
+        default=0.0,
+        help="underfocus in Angstrom, for Thon rings; 0: no CTF",
+    )
     option = parser.add_argument_group("grid only").add_argument
-    option("--doming", type=finite, metavar="D", default=1.0, help="doming relative to the paper's; 0: drift only")
+    option(
+        "--doming",
+        type=within(-100, 100),
+        metavar="D",
+        default=1.0,
+        help="doming relative to the paper's; 0: drift only",
+    )
     parser.set_defaults(run=_phantom)
 
 

@@ -17,13 +17,19 @@ def add(commands: Any) -> None:
         help="align the movies of a tilt series and make stacks",
         description="Align the movie of every tilt in SerialEM's .mdoc, with the dose stated there, and write the "
         "micrographs as stacks with their tilt angles. Tilts that fail are listed and left out of the stacks.",
-        usage="%(prog)s MDOC --output DIR --pixel-size A [OPTION ...]",
+        usage="%(prog)s MDOC [MDOC ...] --output DIR --pixel-size A [OPTION ...]",
         epilog="Exit status: 0 every tilt succeeded, 1 some failed (see <series>_failed.tsv in the output folder), "
         "2 invalid options, or the .mdoc, gain, dark or defects can't be read; 130 interrupted.",
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("mdoc", metavar="MDOC", help=".mdoc file of the tilt series")
+    option(
+        "mdoc",
+        nargs="+",
+        metavar="MDOC",
+        help=".mdoc file of the tilt series, or those that were saved with its movies",
+    )
+    option("--name", default="", metavar="TEXT", help="name of the series (default: that of MDOC)")
     option("--movies", metavar="DIR", help="folder of the movies (default: the folder of MDOC)")
     option("--output", required=True, type=folder, metavar="DIR", help="folder for the results, created if missing")
     option(
@@ -36,7 +42,7 @@ def add(commands: Any) -> None:
     add_computing(parser)
     option("--quiet", action="store_true", help=QUIET_HELP)
     add_settings(parser)
-    shorten_help(parser, ("movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
+    shorten_help(parser, ("name", "movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
     parser.set_defaults(run=_tilt_series)
 
 
@@ -52,13 +58,14 @@ def _tilt_series(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     files, failed = align_tilt_series(
         args.mdoc,
-        args.movies or os.path.dirname(args.mdoc) or ".",
+        args.movies or os.path.dirname(args.mdoc[0]) or ".",
         args.output,
         settings,
         Report(quiet=args.quiet),
         compute_of(args),
         args.order,
         args.timeout,
+        args.name,
     )
     if not args.quiet:
         for kind, path in files.items():

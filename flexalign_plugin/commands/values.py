@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any, Collection, List, Tuple
+from typing import Any, Callable, Collection, List, Tuple
 
 # Exit statuses of all commands, explained in docs/command_line.md.
 SUCCESS, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -40,6 +40,18 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
+
+
+def within(low: float, high: float) -> Callable[[str], float]:
+    """Type of an option that takes a number from `low` to `high`."""
+
+    def number(text: str) -> float:
+        value = finite(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not between {low:g} and {high:g}")
+        return value
+
+    return number
 
 
 def folder(text: str) -> str:

@@ -41,8 +41,3 @@ def dose_weights(frequency: np.ndarray, dose_after: np.ndarray, voltage_kV: floa
     (m, n) float64 between 0 and 1.
     """
     return np.exp(-np.asarray(dose_after, float) / (2 * critical_dose(frequency, voltage_kV)[:, None]))
-
-
-def accumulated_dose(frames: np.ndarray, dose_per_frame: float, pre_exposure: float) -> np.ndarray:
-    """Dose at the end of each frame in e/A^2; `frames` are 0-based in the movie, so excluded frames count too."""
-    return pre_exposure + dose_per_frame * (np.asarray(frames, float) + 1)

@@ -13,6 +13,7 @@ The powers of the interpolation are weighted by the same squares (`correction.re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Dict, List
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from ..backend import Mix
 from ..motion.model import MotionModel
 from ..settings import Settings
-from .dose import accumulated_dose, dose_weights
+from .dose import dose_weights
 from .resampling import frame_powers
 
 N_RADIAL = 4096  # steps of radial frequency: a weight changes by less than 1e-3 from one to the next
@@ -70,7 +71,7 @@ def plan_sums(settings: Settings, model: MotionModel, frames: range) -> Plan:
     halves: List[np.ndarray] = [even, ~even] if settings.split_even_odd else [whole]
     curves = _curves(_normalised(decay, whole))  # restricted to even and odd frames they represent those weights too
     shared = np.concatenate([curves * half for half in halves])
-    groups = _dose_groups(settings, n) if settings.do_save_ps else []
+    groups = _dose_groups(settings, frames) if settings.do_save_ps else []
     of_groups = np.array([[(k in group) / len(group) for k in range(n)] for group in groups]).reshape(-1, n)
     sums = np.concatenate([shared, of_groups])
     powers = frame_powers(model, frames)
@@ -102,14 +103,22 @@ def _mix(factors: np.ndarray, weights: np.ndarray, powers: np.ndarray) -> Mix:
 def _decay(settings: Settings, frames: range) -> np.ndarray:
     """(N_RADIAL, n) remaining signal after the dose of each frame, at the middle of each radial step."""
     frequency = (np.arange(N_RADIAL) + 0.5) / N_RADIAL * np.sqrt(0.5) / settings.pixel_size
-    dose = accumulated_dose(np.array(frames), settings.dose_per_frame or 0.0, settings.pre_exposure)
+    dose = settings.pre_exposure + np.array(settings.dose_after(frames) or np.zeros(len(frames)))
     return dose_weights(frequency, dose, settings.voltage)
 
 
-def _dose_groups(settings: Settings, n: int) -> List[range]:
-    """Groups of successive frames, by index in the summed range, with GROUP_DOSE each; the last may be smaller."""
-    size = max(round(GROUP_DOSE / settings.dose_per_frame), 1) if settings.dose_per_frame else n
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+def _dose_groups(settings: Settings, frames: range) -> List[range]:
+    """Groups of successive frames, by index in `frames`, with about GROUP_DOSE each; the last may be smaller."""
+    doses = settings.doses(frames.stop)
+    if doses is None:
+        return [range(len(frames))]
+    groups, start = [], 0
+    while start < len(frames):
+        reached = list(accumulate(doses[i] for i in frames[start:]))
+        size = 1 + min(range(len(reached)), key=lambda k: abs(reached[k] - GROUP_DOSE))
+        groups.append(range(start, start + size))
+        start += size
+    return groups
 
 
 def _normalised(decay: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ class JobResult:
     error : if not, the reason and what to do, without the name of the movie; see `message`.
     files : {kind of file: path}, see `output.write_result`.
     quality : `quality.figures.Figures` as a dictionary.
+    input_line, input_doubts : what the input amounts to, and what about it makes no sense; see `sanity`.
     seconds : wall time.
     first_frame : 0-based first aligned frame; shifts_px : global shift [sy, sx] of each aligned frame.
     device_fault : DEVICE_FAILED or DEVICE_TOO_SMALL if the movie failed because of the device, else "".
@@ -51,6 +52,8 @@ class JobResult:
     files: Dict[str, str] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+    input_line: str = ""
+    input_doubts: List[str] = field(default_factory=list)
     quality: Dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     first_frame: int = 0
@@ -106,7 +109,9 @@ def run_job(
         prepare_folder(job.output_dir)  # first, so that an error is reported before the alignment
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
-                opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
+                # The aligner reads frames more than once.
+                aligned, _ = job.settings.frame_ranges(opened.n_frames, job.movie)
+                opened.prefetch(threads=backend.threads, frames=aligned)
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
         if progress is not None:
@@ -120,6 +125,8 @@ def run_job(
         files=files,
         warnings=list(result.warnings),
         notes=list(result.notes),
+        input_line="" if result.facts is None else result.facts.line,
+        input_doubts=[] if result.facts is None else result.facts.doubts,
         quality=result.figures.to_dict(),
         seconds=time.monotonic() - started,
         first_frame=result.model.first_frame,

@@ -121,7 +121,7 @@ def _read_ahead(job: Job, threads: Optional[int]) -> Optional[Movie]:
     movie = None
     try:
         movie = open_movie(job.movie, job.settings)
-        movie.prefetch(threads=threads)
+        movie.prefetch(threads=threads, frames=job.settings.frame_ranges(movie.n_frames, job.movie)[0])
         return movie
     except Exception:
         if movie is not None:

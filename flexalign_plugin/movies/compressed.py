@@ -26,6 +26,7 @@ class CompressedMrcMovie(Movie):
     """
 
     kind = "MRC"
+    read_in_order = True
     MAX_KEPT_BYTES = 3_000_000_000
 
     def __init__(self, path: str, magic: bytes) -> None:
@@ -45,15 +46,17 @@ class CompressedMrcMovie(Movie):
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
         self.close()
 
-    def prefetch(self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None) -> None:
+    def prefetch(
+        self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None, frames: Optional[range] = None
+    ) -> None:
         """Decode all frames into memory if they fit in `max_bytes`; in parallel threads for bzip2, in one for gzip."""
         if self.n_bytes > max_bytes:
             return
         with self._lock:
             if all(frame is not None for frame in self._kept):
                 return
-            frames = self._decode_blocks(threads) if self._open is bz2.open else None
-            self._kept = list(frames or [self._decode(i) for i in range(self.n_frames)])
+            decoded = self._decode_blocks(threads) if self._open is bz2.open else None
+            self._kept = list(decoded or [self._decode(i) for i in range(self.n_frames)])
             self._rewind()
 
     def close(self) -> None:

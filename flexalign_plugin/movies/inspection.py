@@ -10,8 +10,10 @@ import numpy as np
 
 from ..backend import Backend, FrameSource
 from ..errors import MovieError
+from ..sanity import InputFacts
 from ..settings import Settings
 from .corrections import Corrections
+from .counting import input_facts
 from .dead_pixels import find_dead_pixels, whole_lines
 from .defects import find_hot_pixels, neighbour_table, replace_defects
 from .gain_orientation import orientation_warnings
@@ -32,6 +34,7 @@ class Inspection:
     defects_px : (n, 2) int32, row and column of the pixels that are replaced in every frame.
     defect_counts : {source: number of pixels that it marks}.
     notes, warnings : sentences for the user.
+    facts : what was typed and what the movie holds.
     """
 
     source: FrameSource
@@ -41,6 +44,7 @@ class Inspection:
     defect_counts: Dict[str, int]
     notes: List[str]
     warnings: List[str]
+    facts: InputFacts
 
 
 def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: range, settings: Settings) -> Inspection:
@@ -79,7 +83,8 @@ def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: r
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)
     known = 0 if corrections.defects is None else int(np.count_nonzero(corrections.defects))
     counts = {**corrections.counts, "hot_or_dead": len(defects_px) - known}
-    return Inspection(source, mean, fill, defects_px, counts, notes, warnings)
+    facts = input_facts(movie, settings, corrections.gain, aligned, float(means.mean()))
+    return Inspection(source, mean, fill, defects_px, counts, notes, warnings, facts)
 
 
 def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:

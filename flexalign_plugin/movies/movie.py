@@ -26,12 +26,14 @@ class Movie:
     dtype : of the arrays that `frame` returns, in native byte order.
     memory_mapped : whether frames are read from the page cache, so that `prefetch` need not copy them.
     notes : sentences for the user about how the file was read.
+    read_in_order : whether a frame can only be read after all frames before it.
     hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
     """
 
     kind = ""
     top_row_first = False
     memory_mapped = False
+    read_in_order = False
     hardware_frames_per_frame: Optional[int] = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
@@ -60,11 +62,14 @@ class Movie:
         kept = self._kept[i]
         return self._read(i) if kept is None else kept
 
-    def prefetch(self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None) -> None:
-        """Decode all frames into memory in parallel threads, if they fit in `max_bytes`; otherwise do nothing."""
-        if self.memory_mapped or self.n_bytes > max_bytes:
+    def prefetch(
+        self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None
+    ) -> None:
+        """Decode `frames` (None: all) into memory in parallel threads, if they fit in `max_bytes`; else do nothing."""
+        frames = range(self.shape[0]) if frames is None else frames
+        if self.memory_mapped or self.n_bytes // self.shape[0] * len(frames) > max_bytes:
             return
-        missing = [i for i in range(self.shape[0]) if self._kept[i] is None]
+        missing = [i for i in frames if self._kept[i] is None]
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             for i, frame in zip(missing, pool.map(self._read, missing)):
                 self._kept[i] = frame

@@ -166,7 +166,9 @@ class MrcMovie(Movie):
         ).view(np.ndarray)
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
 
-    def prefetch(self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None) -> None:
+    def prefetch(
+        self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None
+    ) -> None:
         """Ask the operating system to read the file ahead into the page cache, which serves the frames."""
         with open(self.path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

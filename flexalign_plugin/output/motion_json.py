@@ -31,6 +31,7 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         },
         "micrograph": {"size_x": nx, "size_y": ny, "pixel_size_A": result.micrograph_pixel_size_A},
         "quality": result.figures.to_dict(),
+        "input": None if result.facts is None else {"line": result.facts.line, "doubts": result.facts.doubts},
         "warnings": result.warnings,
         "notes": result.notes,
         "timings_s": result.timings_s,

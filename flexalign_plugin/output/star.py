@@ -24,6 +24,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 from ..motion.polynomial_origin import moved_origin
 from ..motion.relion_polynomial import NOT_OBSERVED, relion_global_shifts
 from ..result import MovieResult
+from ..settings import Settings
 
 EER_UPSAMPLINGS = {1: 1, 2: 2, 4: 3}  # our `eer_sampling`: RELION's value
 
@@ -47,7 +48,7 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
         ("rlnMicrographGainName", gain or settings.gain),
         ("rlnMicrographBinning", f"{settings.output_binning:.6f}"),
         ("rlnMicrographOriginalPixelSize", f"{settings.pixel_size:.6f}"),
-        ("rlnMicrographDoseRate", None if settings.dose_per_frame is None else f"{settings.dose_per_frame:.6f}"),
+        ("rlnMicrographDoseRate", _dose_rate(settings, model.n_frames)),
         ("rlnMicrographPreExposure", f"{settings.pre_exposure:.6f}"),
         ("rlnVoltage", f"{settings.voltage:.6f}"),
         ("rlnEERUpsampling", EER_UPSAMPLINGS[settings.eer_sampling] if hardware_frames else None),
@@ -89,6 +90,15 @@ def star_text(result: MovieResult, program: str, gain: Optional[str] = None) -> 
         rows = "".join(f"{x:>8} {y:>8}\n" for y, x in defects_px.tolist())
         blocks.append(star_loop("hot_pixels", ("rlnCoordinateX", "rlnCoordinateY"), []) + rows)
     return "\n".join(blocks) + "\n"
+
+
+def _dose_rate(settings: Settings, n_frames: int) -> Optional[str]:
+    """Dose of a frame; RELION knows only one, so it is the mean if they differ."""
+    doses = settings.doses(n_frames)
+    if doses is None:
+        return None if settings.dose_per_frame is None else f"{settings.dose_per_frame:.6f}"
+    exposed = [dose for dose in doses if dose > 0] or [0.0]
+    return f"{sum(exposed) / len(exposed):.6f}"
 
 
 def star_list(name: str, pairs: Sequence[Tuple[str, Any]]) -> str:

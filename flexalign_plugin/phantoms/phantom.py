@@ -149,7 +149,7 @@ def particle_phantom(
 
     Raises
     ------
-    ValueError : the band limit is finer than two pixels.
+    ValueError : the band limit is finer than two pixels, or coarser than the frame.
     """
     n, ny, nx = shape
     rng = np.random.default_rng(seed)
@@ -189,8 +189,11 @@ def _random_structure(
     The spectrum is zero above `limit` (cycles/px), has a raised-cosine edge from 0.8 of it and is multiplied by
     `seen(k)`. Division by the B-spline's transfer function in Fourier space is the exact prefilter of a periodic image.
     """
-    if not 0 < limit <= 0.5:
-        raise ValueError(f"the structure's limit of {limit:g} cycles/px must lie between 0 and 0.5: change band limit")
+    coarsest = 1 / min(ny, nx)  # one wave across the structure
+    if not coarsest < limit <= 0.5:
+        raise ValueError(
+            f"the structure's limit of {limit:g} cycles/px must lie between {coarsest:.2g} and 0.5: change band limit"
+        )
     ky, kx = fft.fftfreq(ny), fft.rfftfreq(nx)
     rows, columns = np.flatnonzero(abs(ky) < limit), np.flatnonzero(kx < limit)
     k = np.hypot(ky[rows, None], kx[None, columns])

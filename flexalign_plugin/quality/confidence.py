@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def with_confidence(
     overall: GlobalAlignment,
     local: Optional[LocalAlignment],
     model: MotionModel,
-    dose_per_frame: Optional[float],
+    dose_after: Optional[Sequence[float]],
 ) -> Figures:
     """`figures` with the expected errors, the motion relative to them, and the smoothness of the path."""
     source = overall if local is None else local
@@ -36,7 +36,7 @@ def with_confidence(
         figures,
         confidence=None if overall.is_measured else 0.0,
         roughness=_rms(turns) / max(_rms(steps), 1e-9) if len(turns) else None,
-        late_drift_A_per_dose=_late_drift(model, dose_per_frame),
+        late_drift_A_per_dose=_late_drift(model, dose_after),
     )
     if source.shift_sigma_px is None:
         return figures
@@ -91,20 +91,21 @@ def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
     return doubts
 
 
-def _late_drift(model: MotionModel, dose_per_frame: Optional[float]) -> Optional[float]:
+def _late_drift(model: MotionModel, dose_after: Optional[Sequence[float]]) -> Optional[float]:
     """Distance in A between the first and the last late frame, divided by the dose between them.
 
     Unlike the length of the path, it does not accumulate noise. None if the dose is unknown or fewer than two frames
     are late.
     """
-    if not dose_per_frame:
+    if dose_after is None:
         return None
-    ends = (np.array(model.aligned_frames) + 1) * dose_per_frame
+    ends = np.array(dose_after)
     late = np.flatnonzero(ends > LATE_FROM)
     if len(late) < 2:
         return None
+    dose = ends[late[-1]] - ends[late[0]]
     path = model.global_shifts_px[late[-1]] - model.global_shifts_px[late[0]]
-    return float(np.hypot(*path)) * model.pixel_size_A / (dose_per_frame * (late[-1] - late[0]))
+    return float(np.hypot(*path)) * model.pixel_size_A / dose if dose > 0 else None
 
 
 def _motion(model: MotionModel) -> float:

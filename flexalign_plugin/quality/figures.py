@@ -24,7 +24,8 @@ class Description(NamedTuple):
     outlier_above : a movie that is far above the others of a run should be inspected only if it is also above this
         value; None: not compared.
     rank : figures with a rank are shown first, in this order.
-    chart : chart of the report to which the figure belongs: "motion" or "local motion" of a run, or "pairs" of frames.
+    chart : chart of the report to which the figure belongs: "motion", "local motion" or "dose" of a run, or "pairs" of
+        frames.
     group : figures of a group are written only if one of them is known: "local alignment", "even and odd halves",
         "power spectra" or "RELION's polynomial". Figures without a group are always written, `null` if unknown.
     """
@@ -211,6 +212,21 @@ class Figures:
         "known.",
         rank=13,
     )
+    counted_dose_A2: Optional[float] = figure(
+        "Counted dose",
+        "e/Å²",
+        "Electrons counted in the movie, all frames. If it falls over a run, the source fades or the ice gets thicker. "
+        "`null` where the values of the movie are no counts of single electrons.",
+        rank=19,
+        chart="dose",
+    )
+    mean_intensity: Optional[float] = figure(
+        "Mean intensity",
+        "",
+        "Mean value of a frame after gain and dark, in the units of the movie.",
+        rank=20,
+        chart="dose",
+    )
     pixels_replaced: Optional[int] = figure(
         "Pixels replaced", "px", "Defects and hot pixels, replaced in every frame.", rank=17
     )
@@ -288,11 +304,11 @@ class Figures:
         "px",
         "Length of the difference between RELION's polynomial in `_shifts.star` and the spline, rms over a 16 x 16 "
         "mesh and all aligned frames.",
-        rank=19,
+        rank=21,
         group=POLYNOMIAL,
     )
     relion_fit_max_px: Optional[float] = figure(
-        "RELION polynomial, largest", "px", "Largest length of this difference.", rank=20, group=POLYNOMIAL
+        "RELION polynomial, largest", "px", "Largest length of this difference.", rank=22, group=POLYNOMIAL
     )
 
     def to_dict(self) -> Dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -24,17 +24,18 @@ class Judgement:
 
 
 def judge(
-    estimate: Estimate, max_shift_A: float, dose_per_frame: Optional[float], pre_exposure: float = 0.0
+    estimate: Estimate, max_shift_A: float, dose_after: Optional[Sequence[float]], pre_exposure: float = 0.0
 ) -> Judgement:
     """Quality figures of the estimated motion of a movie, and warnings.
 
     Parameters
     ----------
     max_shift_A : largest shift between consecutive frames that the user allows; 0: automatic.
-    dose_per_frame, pre_exposure : e/A^2; the dose is None if it is unknown.
+    dose_after : dose at the end of each aligned frame without the pre-exposure, in e/A^2; None if it is unknown.
+    pre_exposure : in e/A^2.
     """
     model = estimate.model
-    path = path_length(model, dose_per_frame, pre_exposure)
+    path = path_length(model, dose_after, pre_exposure)
     figures = replace(
         _alignment_figures(estimate),
         accumulated_motion_total_A=path.total_A,
@@ -42,7 +43,7 @@ def judge(
         accumulated_motion_late_A=path.late_A,
         local_motion_max_px=largest_local_motion_px(model),
     )
-    figures = with_confidence(figures, estimate.overall, estimate.local, model, dose_per_frame)
+    figures = with_confidence(figures, estimate.overall, estimate.local, model, dose_after)
     warnings = _alignment_doubts(estimate.overall, model.first_frame, max_shift_A, model.pixel_size_A) + motion_doubts(
         figures, model
     )

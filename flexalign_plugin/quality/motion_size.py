@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,18 +20,17 @@ class PathLength(NamedTuple):
     late_A: Optional[float]
 
 
-def path_length(model: MotionModel, dose_per_frame: Optional[float], pre_exposure: float) -> PathLength:
+def path_length(model: MotionModel, dose_after: Optional[Sequence[float]], pre_exposure: float) -> PathLength:
     """Length of the path of the global shifts, with RELION's definition of early and late motion.
 
     A step between two frames is early if the dose at the end of the second one, including the pre-exposure, is at most
-    EARLY_DOSE. Doses are in e/A^2.
+    EARLY_DOSE. `dose_after` is the dose at the end of each aligned frame without it, in e/A^2.
     """
     steps_A = np.hypot(*np.diff(model.global_shifts_px, axis=0).T) * model.pixel_size_A
     total = float(steps_A.sum())
-    if not dose_per_frame:
+    if dose_after is None:
         return PathLength(total, None, None)
-    reached = np.array(model.aligned_frames[1:], int) + 1
-    is_early = pre_exposure + reached * dose_per_frame <= EARLY_DOSE + 1e-6
+    is_early = pre_exposure + np.array(dose_after[1:]) <= EARLY_DOSE + 1e-6
     return PathLength(total, float(steps_A[is_early].sum()), float(steps_A[~is_early].sum()))
 
 

@@ -30,7 +30,8 @@ class Run:
     ----------
     rows : of the aligned movies, in order of acquisition, as values for JSON. Keys: root, movie, stamp (time and size
         of `<root>_motion.json`), acquired and finished (seconds since 1970; acquired may be None), values, warnings,
-        notes, concerns, settings (key of `settings`), frames, micrograph, files ([ending, quoted name]).
+        notes, concerns, input (what the input amounts to), doubts (about it), settings (key of
+        `settings`), frames, micrograph, files ([ending, quoted name]).
     failed : [movie, reason] of the movies that failed.
     order : "acquired" if the rows are sorted by the time of the movie files, "finished" if that is unknown for any.
     settings : {number: settings}, each distinct set of settings once.
@@ -136,6 +137,8 @@ def _row(root: str, content: Dict[str, Any]) -> Row:
         "acquired": acquired,
         "values": values,
         "warnings": [str(w) for w in content.get("warnings", [])],
+        "input": str((content.get("input") or {}).get("line", "")),
+        "doubts": [str(d) for d in (content.get("input") or {}).get("doubts", [])],
         "notes": [str(n) for n in content.get("notes", [])],
         "frames": content.get("frames", {}),
         "micrograph": content.get("micrograph", {}),

@@ -25,7 +25,7 @@ from .details import details
 DETAILED = 40  # number of movies with pictures in the page, about 50 kB each
 _NEWEST_SHARE = 0.6  # fraction of them that are the newest; the others are those with the most warnings
 _HERE = Path(__file__).parent
-_FORMAT = f"flexalign-report-1 {__version__}"
+_FORMAT = f"flexalign-report-2 {__version__}"
 _DATA_START, _DATA_END = '<script type="application/json" id="data">', "</script>"
 
 
@@ -112,7 +112,7 @@ def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str,
         "base": "" if base == "." else quote(os.fsencode(base)) + "/",
         "order": run.order,
         "figures": {name: _figure(name) for name in names},
-        "charts": {chart: in_chart(chart) for chart in ("motion", "local motion", "pairs")},
+        "charts": {chart: in_chart(chart) for chart in ("motion", "local motion", "dose", "pairs")},
         "defaults": Settings().to_dict(),
         "settings": run.settings,
         "failed": run.failed,

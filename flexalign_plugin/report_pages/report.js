@@ -4,7 +4,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const movies = data.movies, page = document.getElementById("page");
 // Quality figures with charts of their own; the others can be chosen from a list.
 const [TOTAL, EARLY, LATE] = data.charts.motion, [LOCAL] = data.charts["local motion"], [REJECTED] = data.charts.pairs;
+const [COUNTED, INTENSITY] = data.charts.dose;
 const position = new Map(movies.map((movie, i) => [movie.root, i]));
+const LOW_DOSE = 0.5; // of the median; such movies are marked
 const view = { search: "", sort: "newest", shown: 50, figure: null };
 let stopPlaying = () => {};
 
@@ -61,6 +63,7 @@ function runPage() {
     grid.append(wide(card("No movie is finished yet", h("p", {}, "Results appear here when movies are finished."))));
     return;
   }
+  if (movies.some((movie) => movie.input)) grid.append(wide(inputCard()));
   if (doubtful.length) grid.append(wide(doubtfulCard(doubtful)));
   const early = column(EARLY).some((v) => v != null);
   const series = [{ label: "total", values: column(TOTAL) }];
@@ -70,7 +73,7 @@ function runPage() {
     ordered(series, names, farOff(TOTAL), "Å", open),
     h("p", { class: "soft" }, data.order === "acquired" ? "Ordered by the time of the movie files. Select a point to open its movie." :
       "Ordered by the time of the results, because the movie files are not available. Select a point to open its movie."));
-  grid.append(wide(motion), figureCard(names));
+  grid.append(...[wide(motion), doseCard(names), figureCard(names)].filter(Boolean));
   grid.append(card("Throughput", progress(finished), h("p", { class: "soft" },
     overall ? `${nice(overall)} movies per hour overall, ${nice(lately)} for the last ${Math.min(20, movies.length - 1)}; ` : "",
     `${inWords("seconds", median(column("seconds")))} per movie (median).`)));
@@ -97,6 +100,36 @@ function doubtfulCard(doubtful) {
   const lines = doubtful.map((movie) => h("li", {}, h("a", { href: address(movie) }, movie.movie), ": ", doubts(movie).join(" ")));
   const rest = lines.splice(6);
   return card("Need a look", h("ul", {}, lines), rest.length ? h("details", {}, h("summary", {}, `${rest.length} more`), h("ul", {}, rest)) : null);
+}
+
+// What the input of the run amounts to, as its newest movie has it, and every distinct doubt about it.
+function inputCard() {
+  const newest = movies.filter((movie) => movie.input).reduce((a, b) => (b.finished > a.finished ? b : a)), doubted = new Map();
+  for (const movie of movies) for (const text of movie.doubts) {
+    const kind = text.replace(/[\d.]+/g, ""), seen = doubted.get(kind) || { text, movies: 0 };
+    seen.movies++;
+    doubted.set(kind, seen);
+  }
+  return card("Input", h("p", {}, `${newest.movie}: ${newest.input}`),
+    ...[...doubted.values()].map((doubt) => h("div", { class: "box" }, doubt.text, movies.length > 1 ? h("small", {}, ` In ${doubt.movies} of ${counted(movies.length, "movie")}.`) : "")));
+}
+
+// Dose of each movie: counted where it can be, else the mean intensity. It shows a source that fades.
+function doseCard(names) {
+  const isCounted = column(COUNTED).some((v) => v != null), name = isCounted ? COUNTED : INTENSITY, values = column(name);
+  if (!values.some((v) => v != null)) return null;
+  const figure = data.figures[name], unit = isCounted ? figure.unit : "mean value", middle = median(values);
+  const low = values.map((v) => v != null && v < LOW_DOSE * middle);
+  const given = movies.map((movie) => {
+    const dose = ((data.settings[movie.settings] || {}).dose_per_frame || 0) * (movie.frames.in_movie || 0);
+    return dose && dose < 3 * middle ? dose : null; // a dose that is far off would hide how the counts change
+  });
+  const series = [{ label: figure.label, values }];
+  if (isCounted && given.some((v) => v != null)) series.push({ label: "Given dose", values: given });
+  return wide(card("Dose of each movie", legend(...series.map((one, k) => [one.label, COLOURS[k]]), ...(low.some(Boolean) ? [["less than half of the median", ALARM]] : [])),
+    ordered(series, names, low, unit, open),
+    h("p", { class: "soft" }, isCounted ? "Electrons counted in each movie. A slow fall means that the source fades; single low movies have thick ice or a blocked beam." :
+      "Mean value of the frames of each movie, because their electrons can't be counted. A slow fall means that the source fades; single low movies have thick ice or a blocked beam.")));
 }
 
 function figureCard(names) {
@@ -155,7 +188,8 @@ function moviePage(movie) {
   page.replaceChildren(
     h("div", { class: "tools steps" }, h("button", { onclick: () => { location.hash = ""; } }, "All movies"), step(i - 1, "‹ Previous"), step(i + 1, "Next ›")),
     h("header", {}, h("h1", {}, movie.movie), h("p", { class: "soft" }, `Movie ${i + 1} of ${movies.length}. ${facts(movie)}`)),
-    ...doubts(movie).map((text) => h("div", { class: "box" }, text)), ...movie.notes.map((text) => h("div", { class: "box note" }, text)), grid);
+    ...(movie.input ? [h("p", { class: "soft" }, movie.input)] : []),
+    ...[...movie.doubts, ...doubts(movie)].map((text) => h("div", { class: "box" }, text)), ...movie.notes.map((text) => h("div", { class: "box note" }, text)), grid);
   if (d) {
     if (d.thumbnail) grid.append(card("Micrograph", h("img", { class: "picture", src: d.thumbnail, alt: "the corrected micrograph" })));
     if (d.shifts) grid.append(card("Global motion", trajectory(d.shifts, d.first_frame, d.pixel_size_A),

@@ -59,14 +59,29 @@ class Report:
             self._write(f"{self._counter()} FAILED {result.message}", sys.stderr)
         elif not self._quiet and not self._json:
             self._write(f"{self._counter()} {result.movie}: {_summary(result)}")
+            if result.input_line and self._is_new(result.input_line):
+                self._write(f"    input: {result.input_line}")
+            for doubt in result.input_doubts:
+                if self._is_new(doubt):
+                    self._write(f"    warning: {doubt}")
             for warning in result.warnings:
                 self._write(f"    warning: {warning}")
             for note in result.notes:
-                # Notes that differ in their numbers only are printed once per run.
-                without_numbers = re.sub(r"\d+", "", note)
-                if without_numbers not in self._printed_notes:
-                    self._printed_notes.add(without_numbers)
+                if self._is_new(note):
                     self._write(f"    note: {note}")
+
+    def say(self, kind: str, sentences: List[str]) -> None:
+        """Print notes or warnings about the run, each once."""
+        for sentence in sentences:
+            if not self._quiet and not self._json and self._is_new(sentence):
+                self._write(f"{kind}: {sentence}")
+
+    def _is_new(self, sentence: str) -> bool:
+        """Sentences that differ in their numbers only are printed once per run."""
+        without_numbers = re.sub(r"[\d.]+", "", sentence)
+        is_new = without_numbers not in self._printed_notes
+        self._printed_notes.add(without_numbers)
+        return is_new
 
     def log(self, line: str) -> None:
         """Print a log line of a worker process, e.g. a library's warning or the traceback of a crash."""

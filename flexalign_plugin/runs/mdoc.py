@@ -1,6 +1,10 @@
 """Reads and writes SerialEM's `.mdoc`, which describes the tilts of a series. Lines that are not used are kept as they
 are.
 
+Three kinds describe tilts: `[ZValue = n]` sections, each with a movie (saved with the stack of tilts); `[FrameSet = n]`
+sections, each with a movie (saved with the frames); and one `[FrameSet]` with a movie that holds all tilts, of which
+`[ZValue]` sections name the frames (`FrameTSStartEndFrames`).
+
 The format is simple enough for a parser of our own; the existing package would add pandas and pydantic as dependencies.
 """
 
@@ -9,21 +13,23 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
-from ..errors import MovieError
+from ..errors import MovieError, SettingsError
+from ..frame_doses import Pairs, parse_doses
 
-SECTION = re.compile(r"\[\s*ZValue\s*=\s*(\d+)\s*\]", re.IGNORECASE)
+SECTION = re.compile(r"\[\s*(ZValue|FrameSet|MontSection)\s*=\s*(\d+)\s*\]", re.IGNORECASE)
 NUMBERS = (("TiltAngle", -360.0, 360.0), ("ExposureDose", 0.0, 10_000.0), ("PriorRecordDose", 0.0, 100_000.0))
 SHOWN = 40  # characters of a value in an error message
+DIGITS = 10  # of a frame's number
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
 
 
 @dataclass(frozen=True)
 class Tilt:
-    """One section.
+    """One tilt.
 
     Attributes
     ----------
@@ -31,6 +37,10 @@ class Tilt:
     movie : name of the movie's file without its folder; empty if there is none.
     dose : of this tilt in e/A^2; None if unknown. prior_dose : dose of the specimen before this tilt in e/A^2.
     time : of the recording. lines : of the section, without its heading.
+    frame_doses : doses and numbers of frames of the movie, as stated; empty if they are not.
+    of_frames : whether it is a frame set.
+    span : first and last number of `FrameTSStartEndFrames`, if the movie holds several tilts.
+    pixel_size_A : of the movie; None if unknown.
     problem : why the tilt can't be used, as a sentence; empty if it can. An impossible angle is NaN, a dose None.
     """
 
@@ -41,6 +51,10 @@ class Tilt:
     prior_dose: Optional[float]
     time: Optional[datetime]
     lines: Sequence[str]
+    frame_doses: Pairs = field(default_factory=list)
+    of_frames: bool = False
+    span: Optional[Tuple[int, int]] = None
+    pixel_size_A: Optional[float] = None
     problem: str = ""
 
 
@@ -57,7 +71,7 @@ def read_mdoc(path: str) -> Mdoc:
 
     Raises
     ------
-    MovieError : it can't be read, or does not describe a tilt series.
+    MovieError : it can't be read, or does not describe tilts.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -66,42 +80,117 @@ def read_mdoc(path: str) -> Mdoc:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name.") from error
     starts = [i for i, line in enumerate(lines) if SECTION.match(line.strip())]
     if not starts:
-        raise MovieError(f"{path}: contains no section [ZValue = ...]: give the .mdoc of a tilt series.")
+        raise MovieError(
+            f"{path}: contains no section [ZValue = ...] or [FrameSet = ...]: give the .mdoc of a tilt series."
+        )
     ends = starts[1:] + [len(lines)]
-    tilts = [_tilt(path, lines[start:end]) for start, end in zip(starts, ends)]
-    if all(math.isnan(tilt.angle) for tilt in tilts):
+    tilts = _tilts(path, [_Section(lines[i:end]) for i, end in zip(starts, ends)])
+    if tilts and all(math.isnan(tilt.angle) for tilt in tilts):
         raise MovieError(tilts[0].problem)
     return Mdoc(lines[: starts[0]], tilts)
 
 
-def _tilt(path: str, lines: List[str]) -> Tilt:
-    match = SECTION.match(lines[0].strip())
-    assert match is not None
-    pairs = (line.split("=", 1) for line in lines[1:] if "=" in line)
-    values: Dict[str, str] = {key.strip().lower(): value.strip() for key, value in pairs}
+class _Section:
+    """A section: its kind in lower case, its number, its values by key in lower case, and its lines."""
+
+    def __init__(self, lines: List[str]) -> None:
+        match = SECTION.match(lines[0].strip())
+        assert match is not None
+        self.kind, self.z, self.lines = match[1].lower(), int(match[2]), lines[1:]
+        pairs = (line.split("=", 1) for line in self.lines if "=" in line)
+        self.values: Dict[str, str] = {key.strip().lower(): value.strip() for key, value in pairs}
+
+    @property
+    def name(self) -> str:
+        return f"section {self.z}" if self.kind == "zvalue" else f"frame set {self.z}"
+
+
+def _tilts(path: str, sections: List[_Section]) -> List[Tilt]:
+    """The tilts that the sections describe."""
+    spans = [one for one in sections if one.kind == "zvalue" and "frametsstartendframes" in one.values]
+    sets = [one for one in sections if one.kind == "frameset"]
+    if not spans:
+        images = [one for one in sections if one.kind == "zvalue"]
+        # A movie's own .mdoc may lack the name of the movie, which is that of the .mdoc.
+        return [_tilt(path, one) for one in images] or [_with_movie(_tilt(path, one), path) for one in sets]
+    tilts = []
+    of_movie: Optional[_Section] = None
+    for one in sections:
+        if one.kind == "frameset":
+            of_movie = one
+        elif one in spans:
+            # Values that the tilt does not state are those of the movie's frame set: the last one before it.
+            shared = of_movie or (sets[0] if sets else None)
+            tilts.append(_with_movie(_tilt(path, one, shared), path))
+    return tilts
+
+
+def _with_movie(tilt: Tilt, path: str) -> Tilt:
+    """The tilt; the name of its movie is that of the `.mdoc` without the ending, if it is not stated."""
+    return tilt if tilt.movie else replace(tilt, movie=os.path.basename(re.sub(r"\.mdoc$", "", path, flags=re.I)))
+
+
+def _tilt(path: str, section: _Section, shared: Optional[_Section] = None) -> Tilt:
+    """The tilt of a section; `shared` is that of the movie, if it holds several tilts."""
+    values, of_movie = section.values, {} if shared is None else shared.values
+    stated = {name: values.get(name.lower(), "") for name, _, _ in NUMBERS}
+    stated["TiltAngle"] = values.get("tiltangle", of_movie.get("tiltangle", ""))
     numbers: Dict[str, Optional[float]] = {}
     problems: List[str] = []
     for name, low, high in NUMBERS:
-        text = values.get(name.lower(), "")
-        number = numbers[name] = _number(text, low, high)
-        if text and number is None:
+        numbers[name] = _number(stated[name], low, high)
+        if stated[name] and numbers[name] is None:
             problems.append(
-                f"{path}: section {match[1]}: {name} is '{text[:SHOWN]}', but it must be a number from {low:g} to "
+                f"{path}: {section.name}: {name} is '{stated[name][:SHOWN]}', but it must be a number from {low:g} to "
                 f"{high:g}: correct the .mdoc."
             )
     angle, dose = numbers["TiltAngle"], numbers["ExposureDose"]
-    if not values.get("tiltangle"):
-        problems.append(f"{path}: section {match[1]} has no TiltAngle: give the .mdoc of a tilt series.")
+    if not stated["TiltAngle"]:
+        problems.append(f"{path}: {section.name} has no TiltAngle: give the .mdoc of a tilt series.")
+    span, fault = _span(path, section)
+    movie = values.get("subframepath", of_movie.get("subframepath", ""))
+    lines = list(section.lines)
+    if movie and "subframepath" not in values:
+        lines.insert(0, f"SubFramePath = {movie}")
+    frame_doses = _frame_doses(values.get("framedosesandnumber", of_movie.get("framedosesandnumber", "")))
+    if not dose and frame_doses and shared is None:
+        dose = sum(each * count for each, count in frame_doses)
     return Tilt(
-        z=int(match[1]),
+        z=section.z,
         angle=math.nan if angle is None else angle,
-        movie=re.split(r"[/\\]", values.get("subframepath", ""))[-1],
+        movie=re.split(r"[/\\]", movie)[-1],
         dose=dose if dose is not None and dose > 0 else None,  # 0 if the dose is not calibrated in SerialEM
         prior_dose=numbers["PriorRecordDose"],
         time=_time(values.get("datetime", "")),
-        lines=lines[1:],
-        problem=" ".join(problems),
+        lines=lines,
+        frame_doses=frame_doses,
+        of_frames=section.kind == "frameset",
+        problem=" ".join([*problems, *fault]),
+        span=span,
+        pixel_size_A=_number(values.get("pixelspacing", of_movie.get("pixelspacing", "")), 0.01, 1000.0),
     )
+
+
+def _frame_doses(text: str) -> Pairs:
+    """Empty if they are not stated, or all 0 because the dose is not calibrated."""
+    try:
+        pairs = parse_doses(text)
+    except SettingsError:
+        return []
+    return pairs if any(dose for dose, _ in pairs) else []
+
+
+def _span(path: str, section: _Section) -> Tuple[Optional[Tuple[int, int]], List[str]]:
+    """First and last frame of the tilt if its movie holds several; a sentence if they can't be read."""
+    text = section.values.get("frametsstartendframes")
+    if text is None:
+        return None, []
+    words = text.split()
+    if len(words) == 2 and all(word.isdigit() and len(word) < DIGITS for word in words):
+        return (int(words[0]), int(words[1])), []
+    return None, [
+        f"{path}: {section.name} has FrameTSStartEndFrames = {text[:SHOWN]}: two numbers of frames are needed."
+    ]
 
 
 def _number(text: str, low: float, high: float) -> Optional[float]:
@@ -120,6 +209,14 @@ def _time(text: str) -> Optional[datetime]:
         except ValueError:
             continue
     return None
+
+
+def join_mdocs(mdocs: Sequence[Mdoc]) -> Mdoc:
+    """One series of the tilts of several files, such as those that SerialEM saves with each movie."""
+    if len(mdocs) == 1:
+        return mdocs[0]
+    tilts = [tilt for mdoc in mdocs for tilt in mdoc.tilts]
+    return Mdoc(mdocs[0].head, [replace(tilt, z=z) for z, tilt in enumerate(tilts)])
 
 
 def prior_doses(tilts: Sequence[Tilt]) -> List[Optional[float]]:
@@ -155,6 +252,8 @@ def mdoc_text(mdoc: Mdoc, tilts: Sequence[Tilt], image: str, pixel_size_A: float
     whole = {**spacing, "imagefile": f"ImageFile = {os.path.basename(image)}"}
     whole["imagesize"] = f"ImageSize = {size[0]} {size[1]}"
     lines = [_replaced(line, whole) for line in mdoc.head]
+    stated = {line.split("=", 1)[0].strip().lower() for line in mdoc.head if "=" in line}
+    lines = [line for key, line in whole.items() if key not in stated] + lines  # frame sets have no image
     for z, tilt in enumerate(tilts):
         lines += [f"[ZValue = {z}]"] + [_replaced(line, spacing) for line in tilt.lines]
         if lines[-1].strip():

@@ -15,6 +15,7 @@ from ..output.failures import read_failures, write_failures
 from ..result_files import FAILED_MOVIES, unique_root
 from ..settings import Settings
 from .console import Report
+from .own_mdoc import with_own_mdoc
 from .results import results_of
 
 
@@ -27,6 +28,7 @@ def align_movies(
     timeout_s: Optional[float] = None,
     denoiser_pairs: int = 0,
     optics: Optional[Tuple[float, float]] = (2.7, 0.1),
+    use_mdoc: bool = True,
 ) -> List[JobResult]:
     """Align movies and write their results to `output_dir`; returns those that failed.
 
@@ -37,6 +39,7 @@ def align_movies(
         of the settings.
     optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
         is written at the end; None: no list.
+    use_mdoc : whether the dose of a movie's own `.mdoc` is used if the settings have none, and compared with theirs.
 
     Raises
     ------
@@ -46,6 +49,8 @@ def align_movies(
     compute.check()
     prepare_folder(output_dir)
     jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
+    if use_mdoc:
+        jobs = [_with_own_mdoc(job, report) for job in jobs]
     failures_path = os.path.join(output_dir, FAILED_MOVIES)
     failed: List[JobResult] = []
     failures: List[Tuple[int, str, str]] = []
@@ -75,6 +80,13 @@ def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, st
         write_failures(path, [*others, *failures])
     elif os.path.exists(path):
         os.remove(path)
+
+
+def _with_own_mdoc(job: Job, report: Report) -> Job:
+    settings, notes, warnings = with_own_mdoc(job.settings, job.movie)
+    report.say("note", notes)
+    report.say("warning", warnings)
+    return replace(job, settings=settings)
 
 
 def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Ty
 import numpy as np
 
 from .. import __version__
-from ..errors import MovieError
+from ..errors import MovieError, SettingsError
 from ..execution.devices import Compute
 from ..execution.job import Job, JobResult, failure
 from ..files import OutputFiles, prepare_folder
@@ -33,8 +33,10 @@ from ..result_files import (
 )
 from ..settings import Settings
 from .console import Report
-from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
+from .mdoc import Mdoc, Tilt, join_mdocs, mdoc_text, prior_doses, read_mdoc
 from .results import results_of
+from .shared_movie import frames_of_tilts, read_saved_list
+from .tilt_doses import dose_settings, span_settings
 
 # {key of a micrograph in `JobResult.files`: ending of the stack's name}
 STACKS = {
@@ -49,7 +51,7 @@ AnyTilt = TypeVar("AnyTilt")
 
 
 def align_tilt_series(
-    mdoc_path: str,
+    mdoc_paths: Sequence[str],
     movies: str,
     output_dir: str,
     settings: Settings,
@@ -57,17 +59,20 @@ def align_tilt_series(
     compute: Compute,
     order: str = "tilt",
     timeout_s: Optional[float] = None,
+    name: str = "",
 ) -> Tuple[Dict[str, str], List[JobResult]]:
     """Align every tilt's movie and write the stacks.
 
     Parameters
     ----------
+    mdoc_paths : one for the series, or one for each movie.
     movies : folder of the movies that are named in the `.mdoc`.
     settings : for all tilts. The dose per frame is taken from the `.mdoc` unless it is given here; the dose before each
         tilt is added to the pre-exposure.
     compute : devices that align the tilts.
     order : of the stacks: "tilt" by angle, "mdoc" as in the file.
     timeout_s : time limit per movie in seconds; None: no limit.
+    name : of the series; empty: that of the `.mdoc`, or what the names of several have in common.
 
     Returns
     -------
@@ -81,9 +86,9 @@ def align_tilt_series(
     SettingsError : a device can't be used.
     """
     compute.check()
-    mdoc = read_mdoc(mdoc_path)
+    mdoc = join_mdocs([read_mdoc(path) for path in mdoc_paths])
     prepare_folder(output_dir)
-    series = re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(mdoc_path), flags=re.IGNORECASE)
+    series = name or _series_name(mdoc_paths)
     failures_path = os.path.join(output_dir, f"{series}_{FAILED_MOVIES}")
     if os.path.exists(failures_path):
         os.remove(failures_path)  # of an earlier run
@@ -94,9 +99,11 @@ def align_tilt_series(
         with closing(
             results_of([job for job in entries if isinstance(job, Job)], report, compute, timeout_s)
         ) as aligned:
-            for tilt, entry in zip(mdoc.tilts, entries):
+            level = min(range(len(mdoc.tilts)), key=lambda i: abs(mdoc.tilts[i].angle))
+            for i, (tilt, entry) in enumerate(zip(mdoc.tilts, entries)):
                 result = next(aligned) if isinstance(entry, Job) else entry
-                report.result(result)
+                # In a tilted specimen many electrons are lost, so the dose is judged at the smallest angle.
+                report.result(result if i == level else dataclasses.replace(result, input_doubts=[]))
                 results.append((tilt, result))
     finally:
         report.close()
@@ -115,10 +122,12 @@ def align_tilt_series(
 def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Union[Job, JobResult]]:
     """A Job for each tilt, or a failed JobResult if its movie can't be opened."""
     taken: Set[str] = set()
-    dose_is_given = settings.dose_per_frame is not None
+    dose_is_given = settings.dose_per_frame is not None or settings.frame_doses is not None
+    spans = _Spans(mdoc.tilts, movies)
     for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
         path = os.path.join(movies, tilt.movie)
-        root = unique_root(tilt.movie or f"{series}_{tilt.z}", taken, number)
+        start, ending = os.path.splitext(tilt.movie or f"{series}_{tilt.z}")
+        root = unique_root(start + (f"_{tilt.z:03d}" if tilt.span else "") + ending, taken, number)
         taken.add(root)
         job = Job(path, output_dir, root, settings)
         try:
@@ -129,16 +138,67 @@ def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Setti
                     f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc has no SubFramePath with the name of a movie."
                 )
             with open_movie(path, settings) as movie:
-                n_frames = movie.n_frames
-        except MovieError as error:
+                n_frames, group = movie.n_frames, movie.hardware_frames_per_frame
+            changed: Dict[str, Any] = {}
+            if tilt.span is not None:
+                changed.update(spans.settings(tilt, path, n_frames, group, settings))
+            elif not dose_is_given:
+                changed.update(dose_settings(tilt, n_frames, group))
+            if prior is not None:
+                changed["pre_exposure"] = settings.pre_exposure + prior
+            yield dataclasses.replace(job, settings=dataclasses.replace(settings, **changed))
+        except (MovieError, SettingsError) as error:
             yield failure(job, error)
-            continue
-        changed: Dict[str, Any] = {}
-        if not dose_is_given and tilt.dose is not None:
-            changed["dose_per_frame"] = tilt.dose / n_frames
-        if prior is not None:
-            changed["pre_exposure"] = settings.pre_exposure + prior
-        yield dataclasses.replace(job, settings=dataclasses.replace(settings, **changed))
+
+
+class _Spans:
+    """The frames of tilts that share a movie."""
+
+    def __init__(self, tilts: Sequence[Tilt], movies: str) -> None:
+        self._tilts, self._movies = tilts, movies
+        self._frames: Dict[str, List[range]] = {}
+
+    def settings(
+        self, tilt: Tilt, path: str, n_frames: int, group: Optional[int], settings: Settings
+    ) -> Dict[str, Any]:
+        """Range of frames and doses of a tilt; a range in `settings` is one of the tilt's own frames.
+
+        Raises
+        ------
+        MovieError : its frames are not known.
+        """
+        if group is not None:
+            raise MovieError(f"{path}: EER movies of several tilts are not supported: save them as TIFF or MRC.")
+        if not settings.use_align_to_sum:
+            raise SettingsError("A range of frames to sum is not possible for a movie of several tilts.")
+        if settings.frame_doses is not None:
+            raise SettingsError("The doses of the frames are those of the .mdoc for a movie of several tilts.")
+        sharing = [one for one in self._tilts if one.span and one.movie == tilt.movie]
+        sharing.sort(key=lambda one: one.span or (0, 0))
+        if tilt.movie not in self._frames:
+            try:
+                found = frames_of_tilts([one.span for one in sharing if one.span], n_frames, read_saved_list(path))
+            except ValueError as error:
+                raise MovieError(f"{path}: {error}.") from error
+            self._frames[tilt.movie] = found
+        frames = self._frames[tilt.movie][sharing.index(tilt)]
+        wanted = frames[settings.align_frame0 - 1 : settings.align_frame_n or None]
+        if len(wanted) < 2:
+            raise MovieError(
+                f"{path}: {len(wanted)} of its frames show the tilt at {tilt.angle:g} degrees, but at least 2 are "
+                "needed."
+            )
+        doses = span_settings(tilt, frames, n_frames, settings.dose_per_frame)
+        return {"align_frame0": wanted.start + 1, "align_frame_n": wanted.stop, **doses}
+
+
+def _series_name(mdoc_paths: Sequence[str]) -> str:
+    """Name of the `.mdoc` without endings; of several, the start that they have in common."""
+    names = [re.sub(r"(\.(mrcs?|st|tiff?|eer))?\.mdoc$", "", os.path.basename(p), flags=re.I) for p in mdoc_paths]
+    if len(names) == 1:
+        return names[0]
+    common = os.path.commonprefix(names)
+    return re.sub(r"[-_. ]+[-0-9.]*$", "", common) or common or "tilt_series"
 
 
 def of_one_size(results: List[Tuple[AnyTilt, JobResult]]) -> List[Tuple[AnyTilt, JobResult]]:

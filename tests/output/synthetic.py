@@ -94,7 +94,7 @@ def movie_result(model: Optional[MotionModel] = None, **settings: Any) -> MovieR
 
 
 def figures_of(model: MotionModel, settings: Settings) -> Figures:
-    path = path_length(model, settings.dose_per_frame, settings.pre_exposure)
+    path = path_length(model, settings.dose_after(model.aligned_frames), settings.pre_exposure)
     return Figures(
         pairs_rejected=0.03,
         accumulated_motion_total_A=path.total_A,

@@ -54,8 +54,36 @@ def test_defaults_are_accepted_and_small_movies_get_a_hint(imported):
     assert new_alignment(*imported).validate() == []
     assert new_alignment(*imported, doApplyDoseFilter=False).warnings() == []
     assert "dose per frame is not known" in new_alignment(*imported).warnings()[0]
-    assert new_alignment(*imported, useMovieDose=False).warnings() == []
+    assert new_alignment(*imported, useMovieDose=False, dosePerFrame=0.25).warnings() == []
     assert "aligned as whole frames" in new_alignment(*imported, minLocalRes=1000.0).warnings()[-1]
+
+
+# Pixels of 4 A, 8 frames of 0.25 e/A^2 (0.25 x 8 / 40 in a hardware frame of EER).
+MISTAKES = [
+    (dict(samplingRateA=0.1), "1 A would make sense, if it was typed in nm"),
+    (dict(samplingRateA=400.0), "4 A would make sense, if it was typed in pm"),
+    (dict(samplingRateA=8.3e-10), "8.3 A would make sense, if it was typed in metres"),
+    (dict(dosePerFrame=2.0), "a dose per frame of 0.25 (was the total dose typed?)"),
+    (dict(samplingRateA=8.0), "a pixel size of 4 A (super-resolution or 8K?)"),
+    (dict(samplingRateA=2.0), "a pixel size of 4 A (super-resolution or 8K?)"),
+    (dict(gain=100), "The gain's values are about 100"),
+    (dict(gain=0.01), "The gain's values are about 0.01"),
+]
+
+
+@pytest.mark.parametrize("kind", ["mrcs", "tiff", "eer"])
+def test_each_mistake_is_named_in_the_form_before_the_run(project, movies, tmp_path, kind):
+    share = SHAPE[0] / HARDWARE_FRAMES if kind == "eer" else 1
+    for mistake, words in [({}, ""), *MISTAKES]:
+        mistake = dict(mistake)
+        pixel_A, gain = mistake.pop("samplingRateA", PIXEL_A), mistake.pop("gain", 1)
+        dose = mistake.pop("dosePerFrame", 0.25) * share
+        name = str(tmp_path / "scaled.mrc")
+        write_mrc_movie(name, [np.full(SHAPE[1:], gain, np.float32) + 0.01 * gain * np.eye(*SHAPE[1:], dtype="f4")])
+        imported = import_movies(project, movies.folder, f"*.{kind}", pixel_A, dosePerFrame=dose, gainFile=name)
+        protocol = new_alignment(project, imported, nFrames=SHAPE[0], doLocalAlignment=False)
+        said = " ".join(protocol.validate() + protocol.warnings())
+        assert words in said if words else not said, (words, said)
 
 
 def test_gain_must_have_the_size_of_the_movie_once_it_is_turned(project, movies, tmp_path):

@@ -40,7 +40,7 @@ XMIPP_DEFAULTS = dict(
     gainFlip=0,
 )
 # Not in the form: properties of the input movies, and the plots that Scipion's viewers always need.
-NOT_IN_FORM = {"pixel_size", "voltage", "dose_per_frame", "pre_exposure", "gain", "dark", "do_plots"}
+NOT_IN_FORM = {"pixel_size", "voltage", "dose_per_frame", "frame_doses", "pre_exposure", "gain", "dark", "do_plots"}
 
 
 def protocol_class():

@@ -44,6 +44,15 @@ def test_scipion_finds_the_wizards_of_the_parameters(wizards):
     assert set(targets.values()) == {"ProtFlexAlign"}
 
 
+def test_the_input_wizard_says_what_the_input_amounts_to(wizards, project, movies):
+    """The phantoms have 4 electrons in each pixel of 4 A: 0.25 e/A^2 in each of 8 frames."""
+    imported = import_movies(project, movies.folder, "*.mrcs", PIXEL_A, dosePerFrame=0.25)
+    wizards.InputWizard().show(Form(new_alignment(project, imported)))
+    said = " ".join(wizards.said[0].split())
+    assert "movie_1.mrcs: 4 A/px, field 0.13 x 0.1 um, 8 frames x 0.25 = 2 e/A^2; counted in the movie: 2" in said
+    assert said.endswith("These values make sense.")
+
+
 @pytest.mark.parametrize("kind, frames", [("mrcs", SHAPE[0]), ("eer", 5)])
 def test_the_frame_range_is_that_of_the_file(wizards, project, movies, kind, frames):
     imported = import_movies(project, movies.folder, f"*.{kind}", PIXEL_A)

@@ -134,7 +134,8 @@ def figures_of(shifts, sigma=0.1, dose=None, is_measured=True, local=True):
         model.global_shifts_px, 0, 0.0, 0.0, 0.1, 9.0, is_measured=is_measured, shift_sigma_px=errors
     )
     nothing = LocalAlignment(model.global_shifts_px, None, None, None, 0.0, None, -1.0, shift_sigma_px=errors)
-    figures = with_confidence(Figures(), overall, nothing if local else None, model, dose)
+    after = None if dose is None else [dose * (i + 1) for i in range(n)]
+    figures = with_confidence(Figures(), overall, nothing if local else None, model, after)
     return figures, " ".join(motion_doubts(figures, model))
 
 

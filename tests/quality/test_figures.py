@@ -84,8 +84,15 @@ def test_ranks_are_distinct_and_give_the_order():
 def test_figures_of_each_chart():
     assert in_chart("motion") == [f"accumulated_motion_{part}_A" for part in ("total", "early", "late")]
     assert in_chart("local motion") == ["local_motion_max_px"]
+    assert in_chart("dose") == ["counted_dose_A2", "mean_intensity"]
     assert in_chart("pairs") == ["pairs_rejected"]
-    assert {description.chart for description in DESCRIPTIONS.values()} == {"", "motion", "local motion", "pairs"}
+    assert {description.chart for description in DESCRIPTIONS.values()} == {
+        "",
+        "motion",
+        "local motion",
+        "dose",
+        "pairs",
+    }
 
 
 def test_limits_are_those_that_the_alignment_uses():

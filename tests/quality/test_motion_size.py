@@ -25,7 +25,8 @@ def model():
 )
 def test_accumulated_motion(model, dose, pre_exposure, early):
     # The steps lead to frames 3, 4, 5, 6 (1-based), where the dose is 3, 4, 5, 6 times that of a frame.
-    assert path_length(model, dose, pre_exposure) == (4.0, early, None if early is None else 4.0 - early)
+    after = None if dose is None else [dose * (i + 1) for i in model.aligned_frames]
+    assert path_length(model, after, pre_exposure) == (4.0, early, None if early is None else 4.0 - early)
     assert largest_local_motion_px(model) == 0.0
 
 

@@ -9,6 +9,7 @@ import shutil
 
 from flexalign_plugin.output import write_result
 from flexalign_plugin.output.failures import write_failures
+from flexalign_plugin.sanity import InputFacts
 
 from ..output.synthetic import motion_model, movie_result
 
@@ -29,7 +30,9 @@ def make_results(folder, n_copies=0):
         frc_frequency_per_A=[0.1, 0.3, 0.5],
     )
     warnings = ["A warning about <b>this</b> movie."]
-    result = dataclasses.replace(result, movie="full_0000.tif", figures=figures, warnings=warnings)
+    facts = InputFacts(0.83, (4092, 5760), 40, dose_A2=48.0, counted=0.8)
+    figures = dataclasses.replace(figures, counted_dose_A2=facts.counted_A2, mean_intensity=0.8)
+    result = dataclasses.replace(result, movie="full_0000.tif", figures=figures, warnings=warnings, facts=facts)
     path = write_result(result, str(folder), FULL)["motion"]
     with open(path) as f:
         content = json.load(f)
@@ -47,6 +50,9 @@ def copy_result(folder, root, motion_A=9.0, when=None):
         content = json.load(f)
     content.update(movie=f"{root}.tif", warnings=[])
     content["quality"]["accumulated_motion_total_A"] = motion_A
+    if root.endswith("3"):
+        content["quality"]["counted_dose_A2"] = 12.0
+        content["input"]["doubts"] = ["The movie holds 12 e/A^2, but 48 were given."]
     path = folder / f"{root}_motion.json"
     path.write_text(json.dumps(content))
     if when is not None:

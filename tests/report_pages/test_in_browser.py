@@ -39,6 +39,12 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
     text = browser.run("document.body.innerText")
     for words in ("12\ndone", "1\nfailed", "Motion of each movie", "Throughput", "is empty.", "times the run's median"):
         assert words in text
+    assert "0.83 A/px, field 0.48 x 0.34 um, 40 frames x 1.2 = 48 e/A^2; counted in the movie: 46" in text
+    for words in ("The movie holds 12 e/A^2, but 48 were given. In 1 of 12 movies.", "Dose of each movie"):
+        assert words in text
+    dots = browser.run("[...document.querySelectorAll('circle title')].map((t) => t.textContent).join('; ')")
+    assert "copy_0003.tif: Counted dose 12 e/Å²" in dots and "full_0000.tif: Counted dose 46.5 e/Å²" in dots
+    assert "null" not in text and "undefined" not in text
     browser.run("[...document.querySelectorAll('td a')].find((a) => a.textContent.startsWith('full_')).click()")
     browser.wait("document.querySelector('h1').textContent === 'full_0000.tif' && document.querySelector('canvas')")
     text = browser.run("document.body.innerText")

@@ -73,7 +73,8 @@ def test_mdoc_of_a_part_in_another_order(tmp_path):
 
 @pytest.mark.parametrize("text, why", [
     ("", "contains no section"),
-    ("[FrameSet = 0]\nTiltAngle = 3\n", "contains no section"),
+    ("[Image = 0]\nTiltAngle = 3\n", "contains no section"),
+    ("[FrameSet = 4]\nSubFramePath = a.mrc\n", "frame set 4 has no TiltAngle"),
     ("[ZValue = 4]\nSubFramePath = a.mrc\n", "section 4 has no TiltAngle"),
     ("[ZValue = 4]\nTiltAngle = steep\n", "section 4: TiltAngle is 'steep', but it must be a number from -360 to 360"),
 ])  # fmt: skip
