@@ -33,10 +33,11 @@ class Settings:
 
     pixel_size: float = option(
         1.0,
-        "Pixel size of the movie as stored, in Angstrom.",
+        "Pixel size of the movie as recorded, in Angstrom; for EER that of the physical pixel (4K grid), whatever the "
+        "rendering.",
         metavar="A",
         label="Pixel size",
-        bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as stored"),
+        bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as recorded"),
     )
     voltage: float = option(
         300.0,
@@ -47,9 +48,23 @@ class Settings:
     )
     dose_per_frame: Optional[float] = option(
         None,
-        "Dose per frame in e/A^2 (per output frame for EER).",
+        "Dose per frame in e/A^2 (for EER of a frame after grouping).",
         metavar="D",
         label="Dose per frame",
+        bounds=Bounds(0, 10_000, unit="e/A^2"),
+    )
+    total_dose: Optional[float] = option(
+        None,
+        "Dose of the whole movie in e/A^2, instead of the dose per frame.",
+        metavar="D",
+        label="Total dose",
+        bounds=Bounds(0, 100_000, unit="e/A^2"),
+    )
+    dose_per_hardware_frame: Optional[float] = option(
+        None,
+        "EER only: dose of a hardware frame in e/A^2, instead of the dose per frame.",
+        metavar="D",
+        label="Dose per hardware frame",
         bounds=Bounds(0, 10_000, unit="e/A^2"),
     )
     pre_exposure: float = option(
@@ -104,8 +119,32 @@ class Settings:
         label="Number of EER frames",
         bounds=Bounds(2, 100_000),
     )
+    eer_group: int = option(
+        0,
+        "EER only: number of hardware frames in each frame, from which the number of frames follows; used if above 0.",
+        form="eerGroup",
+        label="Hardware frames per EER frame",
+        bounds=Bounds(0, 100_000, advice="0 if it is not used"),
+    )
+    eer_dose: float = option(
+        0.0,
+        "EER only: dose of each frame in e/A^2, about 1, from which the number of frames follows; used if above 0.",
+        metavar="D",
+        form="eerDose",
+        label="Dose per EER frame",
+        bounds=Bounds(0, 10_000, unit="e/A^2", advice="0 if it is not used"),
+    )
     eer_sampling: int = option(
-        1, "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS, form="eerSampling"
+        1,
+        "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K); the finer pixel size follows from the "
+        "rendering.",
+        EER_SAMPLINGS,
+        form="eerSampling",
+    )
+    use_whole_frames: bool = option(
+        False,
+        "Align a truncated movie (MRC, TIFF, EER) from its complete frames, with a warning, instead of failing.",
+        form="useWholeFrames",
     )
 
     flip_tiff: bool = option(
@@ -342,8 +381,16 @@ class Settings:
         return self.pixel_size * self.output_binning
 
     @property
+    def _doses(self) -> List[Optional[float]]:
+        return [self.dose_per_frame, self.total_dose, self.dose_per_hardware_frame]
+
+    @property
+    def dose_is_known(self) -> bool:
+        return any(dose is not None for dose in self._doses)
+
+    @property
     def is_dose_weighted(self) -> bool:
-        return self.do_apply_dose_filter and self.dose_per_frame is not None
+        return self.do_apply_dose_filter and self.dose_is_known
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -389,7 +436,22 @@ class Settings:
                 sentences.append(sentence)
 
         check(
-            not self.do_save_ps or bool(self.dose_per_frame),
+            sum(dose is not None for dose in self._doses) < 2,
+            "More than one dose is given: give the dose per frame, the dose of the whole movie or, for EER, the dose "
+            "per hardware frame.",
+        )
+        check(
+            not (self.eer_group and self.eer_dose),
+            f"EER frames are to have {self.eer_group} hardware frames and a dose of {self.eer_dose:g} e/A^2: give one "
+            "of them, and 0 for the other.",
+        )
+        check(
+            not self.eer_dose or self.dose_per_frame is None,
+            f"EER frames are to have a dose of {self.eer_dose:g} e/A^2, but a dose per frame is given too: give the "
+            "dose of the whole movie or of a hardware frame instead.",
+        )
+        check(
+            not self.do_save_ps or any(self._doses),
             "Amplitude spectra for CTF programs are computed from sums of frames with a dose of 4 e/A^2, but the dose "
             "per frame is not known: give the dose per frame, or don't write these spectra.",
         )

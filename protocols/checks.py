@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Tuple
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
 from flexalign_plugin.motion.patches import MIN_ROOM
-from flexalign_plugin.movies import Movie, load_corrections, open_movie
+from flexalign_plugin.movies import Movie, load_corrections, open_movie, settings_of_frames
+from flexalign_plugin.movies.exposure import contradictions
 from flexalign_plugin.settings import Settings
 
 MOVIES_TRIED = 5  # the checks use the first of these that can be read
@@ -33,6 +34,10 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
     errors = []
     with movie:
         n_frames, ny, nx = movie.shape
+        try:
+            settings = settings_of_frames(movie, settings)
+        except FlexAlignError as error:
+            return [str(error)]
         for check in (
             lambda: settings.frame_ranges(n_frames, movie.path),
             lambda: settings.crop_window(ny, nx, movie.path),
@@ -56,6 +61,17 @@ def hints(values: Dict[str, Any], shape: Tuple[int, int]) -> List[str]:
             "*Dose weighting*, or set *Apply dose filter?* to No."
         )
     return sentences + room_hints(settings, shape)
+
+
+def movie_hints(values: Dict[str, Any], path: str) -> List[str]:
+    """Sentences about pixel size and dose that contradict the movie's own metadata; none if it can't be read, which
+    `problems` reports."""
+    try:
+        settings = Settings(**values)
+        with open_movie(path, settings) as movie:
+            return contradictions(movie, settings)
+    except FlexAlignError:
+        return []
 
 
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
@@ -49,11 +49,13 @@ class AlignedMovieSets(ProtAlignMovies):
     # Filled by ProtFlexAlign: {number of the movie: root of its files}, {number of a failed movie: its record}.
     _roots: Dict[int, str]
     _failures: Dict[int, JobResult]
+    _first_aligned: Optional[emobj.Movie] = None  # of the movies that are being added
 
     def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
         records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
         good = [m for m in newDone if records[m.getObjId()].ok]
         bad = [m for m in newDone if not records[m.getObjId()].ok]
+        self._first_aligned = good[0] if good else None
         self._failures.update({m.getObjId(): records[m.getObjId()] for m in bad})
         if bad:
             write_failures(
@@ -110,6 +112,7 @@ class AlignedMovieSets(ProtAlignMovies):
             # Set here, because pwem would keep the input's values or read the first file, whose format it may not know.
             movie_set.setFramesRange(movies[0].getFramesRange())
             movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
+            movie_set.setAcquisition(movies[0].getAcquisition())
         if aligned_files:
             movie_set.setGain(None)
             movie_set.setDark(None)
@@ -117,6 +120,27 @@ class AlignedMovieSets(ProtAlignMovies):
             movie_set.append(movie)
         self._updateOutputSet(name, movie_set, streamMode)
         self._relate(name)
+
+    def _loadOutputSet(self, SetClass: Any, baseName: str, fixSampling: bool = True) -> Any:
+        """As in the base class, with the dose that was used, which may have been given in the form."""
+        output = super()._loadOutputSet(SetClass, baseName, fixSampling)
+        if output.isEmpty() and self._first_aligned is not None and baseName != FAILED_TABLE:
+            output.setAcquisition(self._acquisition(self._first_aligned))
+        return output
+
+    def _acquisition(self, movie: emobj.Movie, aligned_file: bool = False) -> emobj.Acquisition:
+        """The acquisition with the dose per frame of the imported movie's file, for EER per hardware frame as at the
+        import; with `aligned_file` that of the written movie."""
+        record = _loaded(self._getMovieDone(movie))
+        acquisition, dose = self.inputMovies.get().getAcquisition().clone(), record.dose_per_frame
+        if dose is None:
+            return acquisition
+        dose /= 1 if aligned_file else record.hardware_frames or 1
+        acquisition.setDosePerFrame(dose)
+        if not self.useMovieDose:
+            # Programs add the dose of frames that the file lacks.
+            acquisition.setDoseInitial(max(self.preExposure.get() - dose * form_values.dropped_frames(movie), 0.0))
+        return acquisition
 
     def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
         known = numbers_in_set(self._getPath(table)) or set()
@@ -129,22 +153,29 @@ class AlignedMovieSets(ProtAlignMovies):
             self._defineTransformRelation(self.inputMovies, output)
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
-        """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file."""
-        record = _loaded(self._getMovieDone(movie))
+        """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file. The
+        frames of an EER file are hardware frames; its shifts, and an aligned movie, have one frame for each group."""
+        record, aligned_file = _loaded(self._getMovieDone(movie)), self.doSaveMovie.get()
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
+        group, dropped = record.hardware_frames or 1, form_values.dropped_frames(movie)
         output = movie.clone()
-        first = first_in_file + form_values.dropped_frames(movie)
+        output.setAcquisition(self._acquisition(movie, aligned_file))
+        first = first_in_file + dropped // group
+        roi = [getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")]
         shifts = {
             "xshifts": [float(s[1]) for s in record.shifts_px],
             "yshifts": [float(s[0]) for s in record.shifts_px],
         }
-        if self.doSaveMovie:
+        if aligned_file:
             output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
             output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
-            shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
-        output.setFramesRange([first, first + n - 1, first_in_file])
+            shifts, roi = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, [0, 0, 0, 0]
+            output.setFramesRange([first, first + n - 1, 1])
+        else:
+            start = record.first_frame * group + 1
+            output.setFramesRange([start + dropped, start + dropped + n * group - 1, start])
         alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
-        alignment.setRoi([getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")])
+        alignment.setRoi(roi)
         output.setAlignment(alignment)
         return output
 

@@ -106,7 +106,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         result = self._hand_over.result(movie)
         save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
-        self._log_result("Movie", name, result, movie.getSamplingRate(), more_come=not self.streamClosed)
+        self._log_result("Movie", name, result, more_come=not self.streamClosed)
 
     def _n_known(self) -> int:
         return len(self._roots)
@@ -214,7 +214,10 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _warnings(self) -> List[str]:
         first = self._first_movie()
         size = self.inputMovies.get().getDim() if first is not None else None
-        return checks.hints(form_values.settings_values(self, first), (size[1], size[0])) if size else []
+        if first is None or not size:
+            return []
+        values = form_values.settings_values(self, first)
+        return checks.hints(values, (size[1], size[0])) + checks.movie_hints(values, first.getFileName())
 
     def _summary(self) -> List[str]:
         return (self.summaryVar.get("") or "No movie is finished yet.").splitlines()

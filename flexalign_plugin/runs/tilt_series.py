@@ -115,7 +115,7 @@ def align_tilt_series(
 def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Union[Job, JobResult]]:
     """A Job for each tilt, or a failed JobResult if its movie can't be opened."""
     taken: Set[str] = set()
-    dose_is_given = settings.dose_per_frame is not None
+    dose_is_given = settings.dose_is_known
     for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
         path = os.path.join(movies, tilt.movie)
         root = unique_root(tilt.movie or f"{series}_{tilt.z}", taken, number)
@@ -126,14 +126,14 @@ def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Setti
                 raise MovieError(
                     f"Tilt {tilt.angle:g}: section {tilt.z} of the .mdoc has no SubFramePath with the name of a movie."
                 )
-            with open_movie(path, settings) as movie:
-                n_frames = movie.n_frames
+            with open_movie(path, settings):
+                pass  # only to report early what can't be read
         except MovieError as error:
             yield failure(job, error)
             continue
         changed: Dict[str, Any] = {}
         if not dose_is_given and tilt.dose is not None:
-            changed["dose_per_frame"] = tilt.dose / n_frames
+            changed["total_dose"] = tilt.dose
         if prior is not None:
             changed["pre_exposure"] = settings.pre_exposure + prior
         yield dataclasses.replace(job, settings=dataclasses.replace(settings, **changed))
@@ -186,6 +186,12 @@ class _Images:
                 yield np.array(image.frame(0))
 
 
+def settings_of_images(settings: Settings, results: Sequence[JobResult]) -> Settings:
+    """The settings with the pixel size of the tilts' frames, which is finer than given for EER at 8K or 16K."""
+    pixel_size = results[0].pixel_size_A  # 0 in records of earlier versions
+    return dataclasses.replace(settings, pixel_size=pixel_size) if pixel_size else settings
+
+
 def stacks_of(results: Sequence[JobResult]) -> List[str]:
     """Keys of the stacks to write: of the kinds of micrographs that every tilt has."""
     return [key for key in STACKS if all(key in result.files for result in results)]
@@ -203,6 +209,7 @@ def write_stack(path: str, images: Sequence[str], settings: Settings, label: str
 
 def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
     """Write stacks, angles and `.mdoc`, either all or none; returns {kind of file: path}."""
+    settings = settings_of_images(settings, [result for _, result in good])
     pixel_size = settings.micrograph_pixel_size
     angles = "".join(f"{tilt.angle:.2f}\n" for tilt, _ in good)
     files: Dict[str, str] = {}

@@ -138,8 +138,10 @@ def test_each_tilt_has_its_dose_and_its_motion(series):
         if z == 2:
             continue
         path = folder / "out" / f"tilt_{z}_motion.json"
-        settings = json.loads(path.read_text())["settings"]
-        assert settings["dose_per_frame"] == pytest.approx(DOSES[z] / N_FRAMES)
+        result = json.loads(path.read_text())
+        settings = result["settings"]
+        assert settings["total_dose"] == DOSES[z]
+        assert result["frames"]["dose_per_frame"] == pytest.approx(DOSES[z] / N_FRAMES)
         assert settings["pre_exposure"] == pytest.approx(1 + sum(DOSES[:z]))
         model, truth = MotionModel.load(path), truths[angle]
         t = np.arange(N_FRAMES)
