@@ -76,7 +76,8 @@ def align(
     spectra = None
     if settings.do_compute_psd:
         with clock.stage("power spectra", 0.9):
-            spectra = spectra_of(images.full, seen.mean * np.float32(scale), backend)
+            uncorrected = seen.mean if scale == 1 else seen.mean * np.float32(scale)
+            spectra = spectra_of(images.full, uncorrected, backend)
     polynomial = fit_polynomial(estimate.model) if estimate.model.is_local else None
 
     return MovieResult(

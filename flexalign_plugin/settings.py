@@ -33,8 +33,7 @@ class Settings:
 
     pixel_size: float = option(
         1.0,
-        "Pixel size of the movie as recorded, in Angstrom; for EER that of the physical pixel (4K grid), whatever the "
-        "rendering.",
+        "Pixel size of the movie as recorded, in Angstrom; for EER always that of the 4K grid.",
         metavar="A",
         label="Pixel size",
         bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as recorded"),
@@ -55,7 +54,7 @@ class Settings:
     )
     total_dose: Optional[float] = option(
         None,
-        "Dose of the whole movie in e/A^2, instead of the dose per frame.",
+        "Dose of the whole movie in e/A^2.",
         metavar="D",
         label="Total dose",
         bounds=Bounds(0, 100_000, unit="e/A^2"),
@@ -121,14 +120,14 @@ class Settings:
     )
     eer_group: int = option(
         0,
-        "EER only: number of hardware frames in each frame, from which the number of frames follows; used if above 0.",
+        "EER only: hardware frames in each frame, instead of the number of frames; used if above 0.",
         form="eerGroup",
         label="Hardware frames per EER frame",
         bounds=Bounds(0, 100_000, advice="0 if it is not used"),
     )
     eer_dose: float = option(
         0.0,
-        "EER only: dose of each frame in e/A^2, about 1, from which the number of frames follows; used if above 0.",
+        "EER only: dose of each frame in e/A^2, instead of the number of frames; used if above 0.",
         metavar="D",
         form="eerDose",
         label="Dose per EER frame",
@@ -136,8 +135,7 @@ class Settings:
     )
     eer_sampling: int = option(
         1,
-        "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K); the finer pixel size follows from the "
-        "rendering.",
+        "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K).",
         EER_SAMPLINGS,
         form="eerSampling",
     )
@@ -341,7 +339,7 @@ class Settings:
     )
 
     do_apply_dose_filter: bool = option(
-        True, "Also write a dose-weighted micrograph; needs the dose per frame.", form="doApplyDoseFilter"
+        True, "Also write a dose-weighted micrograph; needs the dose.", form="doApplyDoseFilter"
     )
     do_save_unweighted_mic: bool = option(
         True, "Write the unweighted micrograph in addition to the dose-weighted one.", form="doSaveUnweightedMic"

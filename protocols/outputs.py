@@ -112,7 +112,6 @@ class AlignedMovieSets(ProtAlignMovies):
             # Set here, because pwem would keep the input's values or read the first file, whose format it may not know.
             movie_set.setFramesRange(movies[0].getFramesRange())
             movie_set.setDim(movies[0].getDim() if aligned_files else self.inputMovies.get().getDim())
-            movie_set.setAcquisition(movies[0].getAcquisition())
         if aligned_files:
             movie_set.setGain(None)
             movie_set.setDark(None)
@@ -122,25 +121,24 @@ class AlignedMovieSets(ProtAlignMovies):
         self._relate(name)
 
     def _loadOutputSet(self, SetClass: Any, baseName: str, fixSampling: bool = True) -> Any:
-        """As in the base class, with the dose that was used, which may have been given in the form."""
+        """As in the base class, with the dose that was used if the set is new."""
         output = super()._loadOutputSet(SetClass, baseName, fixSampling)
         if output.isEmpty() and self._first_aligned is not None and baseName != FAILED_TABLE:
-            output.setAcquisition(self._acquisition(self._first_aligned))
+            aligned_files = baseName == MOVIES_TABLE and self.doSaveMovie.get()
+            self._set_dose(output.getAcquisition(), self._first_aligned, aligned_files)
         return output
 
-    def _acquisition(self, movie: emobj.Movie, aligned_file: bool = False) -> emobj.Acquisition:
-        """The acquisition with the dose per frame of the imported movie's file, for EER per hardware frame as at the
-        import; with `aligned_file` that of the written movie."""
+    def _set_dose(self, acquisition: emobj.Acquisition, movie: emobj.Movie, aligned_file: bool = False) -> None:
+        """Set the dose of a frame of the imported file, for EER of a hardware frame as at the import; with
+        `aligned_file` that of a frame of the written movie."""
         record = _loaded(self._getMovieDone(movie))
-        acquisition, dose = self.inputMovies.get().getAcquisition().clone(), record.dose_per_frame
-        if dose is None:
-            return acquisition
-        dose /= 1 if aligned_file else record.hardware_frames or 1
+        if record.dose_per_frame is None:
+            return
+        dose = record.dose_per_frame / (1 if aligned_file else record.hardware_frames or 1)
         acquisition.setDosePerFrame(dose)
         if not self.useMovieDose:
             # Programs add the dose of frames that the file lacks.
             acquisition.setDoseInitial(max(self.preExposure.get() - dose * form_values.dropped_frames(movie), 0.0))
-        return acquisition
 
     def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
         known = numbers_in_set(self._getPath(table)) or set()
@@ -159,7 +157,7 @@ class AlignedMovieSets(ProtAlignMovies):
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
         group, dropped = record.hardware_frames or 1, form_values.dropped_frames(movie)
         output = movie.clone()
-        output.setAcquisition(self._acquisition(movie, aligned_file))
+        self._set_dose(output.getAcquisition(), movie, aligned_file)
         first = first_in_file + dropped // group
         roi = [getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")]
         shifts = {

@@ -31,7 +31,7 @@ HEADINGS = {
 # Settings in the short help: those that most users need. `--help-all` lists all.
 COMMON_SETTINGS = (
     ("help", "pixel_size", "voltage", "dose_per_frame", "total_dose")
-    + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_group", "eer_dose", "eer_sampling")
+    + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_dose", "eer_sampling")
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
     + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
 )
