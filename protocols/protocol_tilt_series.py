@@ -263,6 +263,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
                 "The dose of the tilts is not known, so no dose-weighted tilt series will be written: give the dose at "
                 "the import, or set *Apply dose filter?* to No."
             )
+        hints += checks.movie_hints(tilt_form.settings_values(self, tilt), tilt.getFileName())
         size = self._getInputTs().getDim()
         return hints + (checks.room_hints(settings, (size[1], size[0])) if size else [])
 
