@@ -149,6 +149,8 @@ class EerMovie(Movie):
                 f"{n_left_out} of {n_hardware} hardware frames are left out: "
                 f"{fewer} EER frames would use {fewer * (group + 1)} of them."
             )
+        if settings.eer_dose and not settings.dose_is_known:
+            notes.append("The size of the groups follows from the dose in the movie's own metadata.")
         whole = [page for page in hardware_frames if page.segments]
         if not whole:
             raise MovieError(f"{path}: damaged: it has no hardware frame that can be read: copy the file again.")

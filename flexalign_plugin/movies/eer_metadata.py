@@ -16,6 +16,7 @@ import tifffile
 from ..errors import MovieError
 
 METADATA_TAG = 65001
+MOST = 1e6  # larger numbers of frames, seconds or electrons in a pixel make no sense
 A_PER_UNIT = {"m": 1e10, "nm": 10.0, "A": 1.0, "pm": 0.01}
 
 
@@ -76,13 +77,14 @@ def parse_metadata(text: bytes) -> EerMetadata:
         return EerMetadata()
     items = {i.get("name", ""): ((i.text or "").strip(), i.get("unit") or "") for i in root.iter("item")}
     width, unit = items.get("sensorPixelSize.width", ("", ""))
-    pixel, factor = _positive(width), A_PER_UNIT.get(unit or "m")
+    pixel_A = _positive(width, math.inf) or 0.0
+    pixel_A *= A_PER_UNIT.get(unit or "m", 0.0)
     dose, rate, exposure = (_number(items, name) for name in ("totalDose", "meanDoseRate", "exposureTime"))
     if dose is None and rate is not None and exposure is not None:
         dose = rate * exposure
     frames = _number(items, "numberOfFrames")
     return EerMetadata(
-        pixel_size_A=None if pixel is None or factor is None else pixel * factor,
+        pixel_size_A=pixel_A if 0.01 <= pixel_A <= 1000 else None,
         dose_per_pixel=dose,
         exposure_s=exposure,
         n_hardware_frames=None if frames is None else int(frames),
@@ -91,13 +93,13 @@ def parse_metadata(text: bytes) -> EerMetadata:
 
 
 def _number(items: Dict[str, Tuple[str, str]], name: str) -> Optional[float]:
-    return _positive(items.get(name, ("", ""))[0])
+    return _positive(items.get(name, ("", ""))[0], MOST)
 
 
-def _positive(text: str) -> Optional[float]:
-    """The number, or None if it is none, or not finite and above 0."""
+def _positive(text: str, most: float) -> Optional[float]:
+    """The number, or None if it is none, or not finite, above 0 and at most `most`."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 < value < math.inf else None
+    return value if 0 < value <= most and value < math.inf else None

@@ -213,7 +213,8 @@ def test_grouped_by_size_or_dose(tmp_path, asked, group):
         np.testing.assert_array_equal(movie.frame(1), want)
         lost = 46 % group
         assert ("left out" in movie.notes[0]) == bool(lost) and (f"the last {lost} are" in movie.notes[0] or not lost)
-        assert len(movie.notes) == 1
+        from_metadata = asked == {"eer_dose": 0.5}
+        assert ["own metadata" in note for note in movie.notes[1:]] == [True] * from_metadata
 
 
 def test_groups_that_can_not_be_made(tmp_path):

@@ -88,6 +88,7 @@ def test_metadata_of_a_file(eer, tmp_path):
         ('<item name="totalDose">-3</item>', None, None),
         ('<item name="totalDose">nan</item><item name="sensorPixelSize.width">inf</item>', None, None),
         ('<item name="totalDose"/><item/>', None, None),
+        ('<item name="totalDose">1e99</item><item name="sensorPixelSize.width">1e-200</item>', None, None),
     ],
 )
 def test_metadata_that_are_partly_missing_or_make_no_sense(text, pixel, dose):

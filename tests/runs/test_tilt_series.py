@@ -10,10 +10,13 @@ import pytest
 
 from flexalign_plugin import cli
 from flexalign_plugin.errors import MovieError
+from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.runs.mdoc import mdoc_text, prior_doses, read_mdoc
+from flexalign_plugin.runs.tilt_series import settings_of_images
+from flexalign_plugin.settings import Settings
 
 ANGLES = (0.02, 3.0, -3.0, 6.0, -6.0)  # dose-symmetric, as recorded
 DOSES = (3.0, 3.1, 3.2, 3.3, 3.4)
@@ -177,3 +180,11 @@ def test_a_tilt_of_another_size_is_listed(series, tmp_path):
     assert cli.main(again) == 1
     assert "was left out of the stack" in (tmp_path / "out" / "TS_1_failed.tsv").read_text()
     assert (tmp_path / "out" / "TS_1_stack.tlt").read_text() == "0.00\n1.00\n"
+
+
+def test_stacks_of_eer_movies_have_the_pixel_size_of_the_rendering():
+    """Records of version 1.0.0 hold none; their settings have it."""
+    given = Settings(pixel_size=1.2, eer_sampling=2, bin_factor=3)
+    now, then = JobResult("a.eer", ok=True, pixel_size_A=0.6), JobResult("a.eer", ok=True)
+    assert settings_of_images(given, [now]).micrograph_pixel_size == pytest.approx(1.8)
+    assert settings_of_images(given, [then]).micrograph_pixel_size == pytest.approx(3.6)
