@@ -57,7 +57,7 @@ class TiledMovie:
     shifts_px : (n, tiles_y, tiles_x, 2) true shifts [sy, sx], which are added to the content; zero in the first frame.
     """
 
-    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
+    path, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", (), (), None, 1
 
     def __init__(self, shape: Shape, seed: int = 5):
         n, ny, nx = self.shape = shape
@@ -74,6 +74,9 @@ class TiledMovie:
         self.shifts_px = np.rint(whole)
         self._side = side
         self._frames = [self._tiled(rng.poisson(rate).astype(np.uint8), moved) for moved in self.shifts_px.astype(int)]
+
+    def damage(self) -> List[str]:
+        return []
 
     def _tiled(self, small: np.ndarray, shifts: np.ndarray) -> np.ndarray:
         frame = np.empty(self.shape[1:], np.uint8)

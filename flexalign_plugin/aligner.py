@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Callable, Dict, Iterator, List, Optional
 
+import numpy as np
+
 from .backend import Backend
 from .correction.magnification import resampling_model
 from .correction.motion_correction import Images, MovedFrames, correct_motion, uncovered_border
@@ -19,7 +21,8 @@ from .correction.power_spectra import Spectra, spectra_of
 from .motion.estimation import Estimate, EstimationOptions, estimate_motion
 from .motion.model import MotionModel
 from .motion.relion_polynomial import PolynomialFit, fit_polynomial, residual_warnings
-from .movies import Corrections, Movie, load_corrections
+from .movies import Corrections, Movie, load_corrections, settings_of_frames
+from .movies.exposure import contradictions, no_dose_note
 from .movies.inspection import Inspection, inspect
 from .quality.figures import Figures
 from .quality.frc import halves_agreement
@@ -53,6 +56,7 @@ def align(
     SettingsError : the settings do not suit the movie.
     """
     clock = Clock(progress)
+    given, settings = settings, settings_of_frames(movie, settings)
     n_frames, ny, nx = movie.shape
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
@@ -67,25 +71,32 @@ def align(
     estimate = estimate_motion(backend, seen.source, aligned, _options(settings), clock.stage)
     judgement = judge(estimate, settings.max_shift, settings.dose_after(aligned), settings.pre_exposure)
     resampling = resampling_model(estimate.model, settings)
+    scale = float(movie.upsampling**2)  # a finer grid has fewer counts in a pixel, but the same per area
     with clock.stage("motion correction", 0.65):
-        images = correct_motion(MovedFrames(backend, seen.source, resampling, seen.fill), summed, window, settings)
+        moved = MovedFrames(backend, seen.source, resampling, seen.fill, scale)
+        images = correct_motion(moved, summed, window, settings)
     spectra = None
     if settings.do_compute_psd:
         with clock.stage("power spectra", 0.9):
-            spectra = spectra_of(images.full, seen.mean, backend)
+            uncorrected = seen.mean if scale == 1 else seen.mean * np.float32(scale)
+            spectra = spectra_of(images.full, uncorrected, backend)
     polynomial = fit_polynomial(estimate.model) if estimate.model.is_local else None
 
     return MovieResult(
         movie=movie.path,
         settings=settings,
+        given=given,
         model=estimate.model,
         summed_frames=summed,
         images=images,
         spectra=spectra,
         polynomial=polynomial,
         figures=_figures(judgement.figures, seen, resampling, images, spectra, polynomial, settings),
-        warnings=seen.warnings + judgement.warnings + residual_warnings(polynomial, settings.pixel_size),
-        notes=_notes(movie, settings, corrections, seen, estimate, judgement.figures),
+        warnings=[*movie.warnings, *contradictions(movie, given)]
+        + seen.warnings
+        + judgement.warnings
+        + residual_warnings(polynomial, settings.pixel_size),
+        notes=_notes(movie, given, corrections, seen, estimate, judgement.figures),
         timings_s=clock.timings,
         defects_px=seen.defects_px,
         turned_gain=None if corrections.plain_gain else corrections.gain,
@@ -176,9 +187,9 @@ def _notes(
     figures: Figures,
 ) -> List[str]:
     """Notes for the user on what was done, in the order in which it was done."""
-    notes = list(movie.notes)
+    notes = [*movie.notes, *movie.damage()]
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
-        notes.append("No dose weighting: the dose per frame is not known.")
+        notes.append(no_dose_note(movie, settings))
     notes += corrections.notes + seen.notes + estimate.notes
     if estimate.local is None and figures.global_error_px is not None:
         notes.append(

@@ -23,6 +23,8 @@ class MovieResult:
     Attributes
     ----------
     movie : path of the movie file.
+    settings : with pixel size and dose per frame of the frames as they were aligned, see `movies.settings_of_frames`.
+    given : the settings as they were given; None: the same.
     summed_frames : 0-based frames in the micrograph.
     images : micrographs and aligned movie.
     model : the motion.
@@ -53,6 +55,7 @@ class MovieResult:
     defects_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     turned_gain: Optional[np.ndarray] = None
     hardware_frames: Optional[int] = None
+    given: Optional[Settings] = None
     facts: Optional[InputFacts] = None
 
     @property

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from .errors import SettingsError
 from .frame_doses import each_dose, parse_doses
@@ -38,10 +38,10 @@ class Settings:
 
     pixel_size: float = option(
         1.0,
-        "Pixel size of the movie as stored, in Angstrom.",
+        "Pixel size of the movie as recorded, in Angstrom; for EER always that of the 4K grid.",
         metavar="A",
         label="Pixel size",
-        bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as stored"),
+        bounds=Bounds(0.01, 1000, unit="A", advice="that of the movie as recorded"),
     )
     voltage: float = option(
         300.0,
@@ -52,7 +52,7 @@ class Settings:
     )
     dose_per_frame: Optional[float] = option(
         None,
-        "Dose per frame in e/A^2 (per output frame for EER).",
+        "Dose per frame in e/A^2 (for EER of a frame after grouping).",
         metavar="D",
         label="Dose per frame",
         bounds=Bounds(0, 10_000, unit="e/A^2"),
@@ -62,6 +62,20 @@ class Settings:
         "Doses of the frames if they differ: dose in e/A^2 and number of frames in turn, as in SerialEM's "
         "FrameDosesAndNumber, for example '0.5 10 1.2 30'; instead of the dose per frame.",
         metavar="TEXT",
+    )
+    total_dose: Optional[float] = option(
+        None,
+        "Dose of the whole movie in e/A^2.",
+        metavar="D",
+        label="Total dose",
+        bounds=Bounds(0, 100_000, unit="e/A^2"),
+    )
+    dose_per_hardware_frame: Optional[float] = option(
+        None,
+        "EER only: dose of a hardware frame in e/A^2, instead of the dose per frame.",
+        metavar="D",
+        label="Dose per hardware frame",
+        bounds=Bounds(0, 10_000, unit="e/A^2"),
     )
     pre_exposure: float = option(
         0.0,
@@ -115,8 +129,31 @@ class Settings:
         label="Number of EER frames",
         bounds=Bounds(2, 100_000),
     )
+    eer_group: int = option(
+        0,
+        "EER only: hardware frames in each frame, instead of the number of frames; used if above 0.",
+        form="eerGroup",
+        label="Hardware frames per EER frame",
+        bounds=Bounds(0, 100_000, advice="0 if it is not used"),
+    )
+    eer_dose: float = option(
+        0.0,
+        "EER only: dose of each frame in e/A^2, instead of the number of frames; used if above 0.",
+        metavar="D",
+        form="eerDose",
+        label="Dose per EER frame",
+        bounds=Bounds(0, 10_000, unit="e/A^2", advice="0 if it is not used"),
+    )
     eer_sampling: int = option(
-        1, "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K).", EER_SAMPLINGS, form="eerSampling"
+        1,
+        "EER only: render on the physical grid (1, 4K), 2x (8K) or 4x (16K).",
+        EER_SAMPLINGS,
+        form="eerSampling",
+    )
+    use_whole_frames: bool = option(
+        False,
+        "Align a truncated movie (MRC, TIFF, EER) from its complete frames, with a warning, instead of failing.",
+        form="useWholeFrames",
     )
 
     flip_tiff: bool = option(
@@ -320,7 +357,7 @@ class Settings:
     )
 
     do_apply_dose_filter: bool = option(
-        True, "Also write a dose-weighted micrograph; needs the dose per frame.", form="doApplyDoseFilter"
+        True, "Also write a dose-weighted micrograph; needs the dose.", form="doApplyDoseFilter"
     )
     do_save_unweighted_mic: bool = option(
         True, "Write the unweighted micrograph in addition to the dose-weighted one.", form="doSaveUnweightedMic"
@@ -360,8 +397,16 @@ class Settings:
         return self.pixel_size * self.output_binning
 
     @property
+    def _doses(self) -> List[Union[float, str, None]]:
+        return [self.dose_per_frame, self.frame_doses, self.total_dose, self.dose_per_hardware_frame]
+
+    @property
+    def dose_is_known(self) -> bool:
+        return any(dose is not None for dose in self._doses)
+
+    @property
     def is_dose_weighted(self) -> bool:
-        return self.do_apply_dose_filter and (self.dose_per_frame is not None or self.frame_doses is not None)
+        return self.do_apply_dose_filter and self.dose_is_known
 
     def doses(self, n_frames: int) -> Optional[List[float]]:
         """Dose of each of the movie's `n_frames` frames in e/A^2; None if it is unknown."""
@@ -431,13 +476,27 @@ class Settings:
                 sentences.append(sentence)
 
         if self.frame_doses is not None:
-            check(self.dose_per_frame is None, "Dose per frame and doses of the frames are both given: give one.")
             try:
                 parse_doses(self.frame_doses)
             except SettingsError as error:
                 sentences.append(str(error))
         check(
-            not self.do_save_ps or bool(self.dose_per_frame or self.frame_doses),
+            sum(dose is not None for dose in self._doses) < 2,
+            "More than one dose is given: give the dose per frame, the doses of the frames, the dose of the whole "
+            "movie or, for EER, the dose per hardware frame.",
+        )
+        check(
+            not (self.eer_group and self.eer_dose),
+            f"EER frames are to have {self.eer_group} hardware frames and a dose of {self.eer_dose:g} e/A^2: give one "
+            "of them, and 0 for the other.",
+        )
+        check(
+            not self.eer_dose or (self.dose_per_frame is None and self.frame_doses is None),
+            f"EER frames are to have a dose of {self.eer_dose:g} e/A^2, but the dose of a frame is given too: give the "
+            "dose of the whole movie or of a hardware frame instead.",
+        )
+        check(
+            not self.do_save_ps or any(self._doses),
             "Amplitude spectra for CTF programs are computed from sums of frames with a dose of 4 e/A^2, but the dose "
             "per frame is not known: give the dose per frame, or don't write these spectra.",
         )

@@ -23,7 +23,7 @@ from .motion.bspline import places
 from .motion.local_alignment import finest_control_points
 from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
-from .movies import load_corrections, open_movie
+from .movies import load_corrections, open_movie, settings_of_frames
 from .movies.counting import input_facts
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
 from .protocols.form_values import empty_numbers, settings_values
@@ -122,6 +122,7 @@ def preview(protocol: Any) -> Preview:
     """Patches and control points that the form's values give for the first movie."""
     path, settings = first_movie(protocol)
     with open_movie(path, settings) as movie:
+        settings = settings_of_frames(movie, settings)
         aligned, _ = settings.frame_ranges(movie.n_frames, path)
         shown = aligned[:PREVIEW_FRAMES]
         mean = np.zeros(movie.shape[1:], np.float32)

@@ -6,11 +6,12 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from flexalign_plugin.errors import FlexAlignError, MovieError
 from flexalign_plugin.motion.patches import MIN_ROOM
-from flexalign_plugin.movies import Movie, load_corrections, open_movie
+from flexalign_plugin.movies import Movie, load_corrections, open_movie, settings_of_frames
 from flexalign_plugin.movies.counting import input_facts
-from flexalign_plugin.sanity import InputFacts
+from flexalign_plugin.movies.exposure import contradictions
 from flexalign_plugin.output.corrected_star import polishing_obstacle
-from flexalign_plugin.settings import Settings
+from flexalign_plugin.sanity import InputFacts
+from flexalign_plugin.settings import MIDDLE_MOST, Settings
 
 MOVIES_TRIED = 5  # the checks use the first of these that can be read
 
@@ -36,6 +37,10 @@ def problems(values: Dict[str, Any], paths: List[str]) -> List[str]:
     errors = []
     with movie:
         n_frames, ny, nx = movie.shape
+        try:
+            settings = settings_of_frames(movie, settings)
+        except FlexAlignError as error:
+            return [str(error)]
         for check in (
             lambda: settings.frame_ranges(n_frames, movie.path),
             lambda: settings.crop_window(ny, nx, movie.path),
@@ -71,20 +76,25 @@ def hints(values: Dict[str, Any], shape: Tuple[int, int], paths: List[str]) -> L
 
 
 def input_doubts(settings: Settings, paths: List[str]) -> List[str]:
-    """What about the input makes no sense, after a line with what it amounts to; empty if all makes sense."""
-    facts = input_facts_of(settings, paths)
-    return [f"{facts.line}.", *facts.doubts] if facts is not None and facts.doubts else []
+    """What about the input makes no sense or contradicts the movie's own metadata, after a line with what the input
+    amounts to; empty if all makes sense."""
+    facts, contradicted = input_facts_of(settings, paths)
+    doubts = contradicted + (facts.doubts if facts is not None else [])
+    return [f"{facts.line}.", *doubts] if facts is not None and doubts else doubts
 
 
-def input_facts_of(settings: Settings, paths: List[str]) -> Optional[InputFacts]:
-    """What was typed and what the first readable movie holds; None if none can be read, or if that would take long."""
+def input_facts_of(settings: Settings, paths: List[str]) -> Tuple[Optional[InputFacts], List[str]]:
+    """What was typed and what the first readable movie holds, None if none can be read or if that would take long; and
+    sentences on what contradicts the movie's own metadata."""
     try:
         with _first_readable(paths, settings) as movie:
+            contradicted = contradictions(movie, settings)
             if movie.read_in_order:
-                return None
-            return input_facts(movie, settings, load_corrections(movie, settings).gain)
+                return None, contradicted
+            settings = settings_of_frames(movie, settings)
+            return input_facts(movie, settings, load_corrections(movie, settings).gain), contradicted
     except FlexAlignError:
-        return None  # `problems` reports it
+        return None, []  # `problems` reports it
 
 
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:
@@ -111,6 +121,16 @@ def polishing_hints(values: Dict[str, Any], movie: str) -> List[str]:
         obstacle = (
             "they are cropped, and RELION's protocol in Scipion would look for each particle off by the crop's "
             "offset; to polish, align whole frames"
+        )
+    if not obstacle and settings.reference_frame == MIDDLE_MOST:
+        obstacle = (
+            "they have the geometry of a middle frame, and RELION's protocol in Scipion takes it for that of the first; "
+            "to polish, choose the first as *Reference frame*"
+        )
+    if not obstacle and settings.eer_sampling > 1 and movie.lower().endswith(".eer"):
+        obstacle = (
+            "they are rendered finer than 4K, and RELION's protocol in Scipion knows only the pixel size of the 4K "
+            "grid; to polish, render at 4K"
         )
     return [f"The micrographs can't be used for Bayesian polishing in RELION: {obstacle}."] if obstacle else []
 

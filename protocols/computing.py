@@ -60,7 +60,8 @@ class ComputesMovies(EMProtocol):
         raise NotImplementedError
 
     def _getBinFactor(self) -> float:
-        return self.binFactor.get() / self.fcropFactor.get()
+        """Ratio of the micrographs' pixel size to that of the imported movies."""
+        return self.binFactor.get() / self.fcropFactor.get() / form_values.upsampling(self, self._first_movie())
 
     # --------------------------- Devices ---------------------------
     def getGpuList(self) -> List[int]:
@@ -104,7 +105,7 @@ class ComputesMovies(EMProtocol):
         """Number of movies (or tilts) in the input so far."""
         raise NotImplementedError
 
-    def _log_result(self, item: str, name: str, result: JobResult, pixel_size_A: float, more_come: bool) -> None:
+    def _log_result(self, item: str, name: str, result: JobResult, more_come: bool) -> None:
         """Log the outcome for one movie, count the movie, and log the progress of the run.
 
         Parameters
@@ -119,7 +120,7 @@ class ComputesMovies(EMProtocol):
                 self.warning(f"{name}: {warning}")
             for note in result.notes:
                 self.info(f"{name}: {note}")
-            outcome = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result, pixel_size_A)}"
+            outcome = f"aligned in {result.seconds:.1f} s, {summaries.motion_text(result)}"
         else:
             self.warning(f"FAILED: {result.message}")
             outcome = "failed, the run continues"

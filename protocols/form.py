@@ -21,6 +21,7 @@ from flexalign_plugin.settings import DENOISER_PAIRS, FIELDS_OF_FORM, Settings
 from . import devices
 
 DEFAULT_THREADS = 4
+EER_GROUP, EER_DOSE = 20, 1.0  # usual values
 
 
 def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
@@ -114,6 +115,15 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
     add(line, "sumFrame0", "from")
     add(line, "sumFrameN", "to")
 
+    add(
+        group,
+        "useWholeFrames",
+        "Use complete frames of truncated movies?",
+        "With *No* a movie whose file was cut off, for example by an interrupted copy, fails. With *Yes* its complete "
+        "frames are aligned, and a warning states what is missing.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+
     group = form.addGroup("TIFF movies", condition=only_tiff, expertLevel=LEVEL_ADVANCED)
     add(
         group,
@@ -125,22 +135,49 @@ def define_frames(form: Any, movies: str = "inputMovies", eer_frames: int = Sett
         expertLevel=LEVEL_ADVANCED,
     )
     group = form.addGroup("EER movies", condition=only_eer)
+    group.addParam(
+        "eerFractionation",
+        params.EnumParam,
+        choices=["Number of frames", "Hardware frames in each", "Dose of each"],
+        default=0,
+        label="EER frames are chosen by",
+        help="The camera stores hundreds of hardware frames with few electrons each. They are summed in groups of "
+        "equal size. A dose of about 1 e/A^2 in each group is a good choice. The dose per frame of imported EER movies "
+        "is the dose of one hardware frame. For tilt series the import gives the dose of the whole tilt.",
+        display=params.EnumParam.DISPLAY_COMBO,
+        condition=only_eer,
+    )
     add(
         group,
         "nFrames",
         "Number of EER frames",
-        "The camera stores hundreds of hardware frames with few electrons each. They are summed in groups of equal "
-        "size. A dose of about 1 e/A^2 in each group is a good choice. The dose per frame of imported EER movies is "
-        "the dose of one hardware frame. For tilt series the import gives the dose of the whole tilt.",
-        condition=only_eer,
+        condition=f"{only_eer} and eerFractionation == 0",
         default=eer_frames,
+    )
+    add(
+        group,
+        "eerGroup",
+        "Hardware frames in each frame",
+        "MotionCor and RELION call it EER fractionation.",
+        condition=f"{only_eer} and eerFractionation == 1",
+        default=EER_GROUP,
+        validators=[params.Positive],
+    )
+    add(
+        group,
+        "eerDose",
+        "Dose of each frame (e/A^2)",
+        "This needs the dose: from the import, from *Dose weighting*, or from the movie's own metadata.",
+        condition=f"{only_eer} and eerFractionation == 2",
+        default=EER_DOSE,
+        validators=[params.Positive],
     )
     add(
         group,
         "eerSampling",
         "EER rendering",
-        "The camera locates electrons with sub-pixel precision. With 8K or 16K, the pixel size of the imported movies "
-        "must be that of the finer grid.",
+        "The camera locates electrons with sub-pixel precision. The pixel size of the imported movies is always that "
+        "of the 4K grid. With 8K or 16K, that of the micrographs is a half or a quarter of it, times the binning.",
         choices=["4K (physical pixels)", "8K", "16K"],
         display=params.EnumParam.DISPLAY_COMBO,
         condition=only_eer,
@@ -363,11 +400,12 @@ def _define_dose(form: Any) -> None:
     line = group.addLine(
         "Dose (e/A^2)",
         condition="not useMovieDose",
-        help="Dose of one aligned frame (for EER: of one group of hardware frames), and the dose that the specimen "
-        "received before the first frame of the file.",
+        help="Dose of one aligned frame (for EER: of one group of hardware frames), or of the whole movie, which is "
+        "used if it is not 0; and the dose that the specimen received before the first frame of the file.",
         expertLevel=LEVEL_ADVANCED,
     )
     line.addParam("dosePerFrame", params.FloatParam, default=1.0, label="per frame")
+    line.addParam("totalDose", params.FloatParam, default=0.0, label="or in all")
     line.addParam("preExposure", params.FloatParam, default=0.0, label="before")
 
 

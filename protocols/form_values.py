@@ -7,7 +7,9 @@ from typing import Any, Dict, List, Optional
 
 import pyworkflow.protocol.params as params
 
-from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
+from flexalign_plugin.settings import EER_SAMPLINGS, FIELDS_OF_FORM, Settings
+
+EER_FRACTIONATIONS = ("n_frames", "eer_group", "eer_dose")  # choices of `eerFractionation`
 
 
 def form_values(protocol: Any) -> Dict[str, Any]:
@@ -24,29 +26,33 @@ def form_values(protocol: Any) -> Dict[str, Any]:
         elif field.default is None:
             value = value or None
         values[field.name] = value
+    chosen = EER_FRACTIONATIONS[protocol.eerFractionation.get()]
+    values.update({name: 0 for name in ("eer_group", "eer_dose") if name != chosen})
     return values
 
 
 def settings_values(protocol: Any, movie: Any) -> Dict[str, Any]:
     """Fields of Settings for one movie: the form's values and the properties of the input set.
 
-    The doses depend on the movie: on frames that its file lacks, and for EER on its number of hardware frames.
+    The dose before the first frame depends on the movie: on frames that its file lacks. For EER, Scipion gives the dose
+    of a hardware frame.
     """
     values = form_values(protocol)
     movies = protocol.inputMovies.get()
     acquisition = movies.getAcquisition()
     dose = acquisition.getDosePerFrame() or 0.0
-    pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
-    if is_eer(movie):
-        # For EER, Scipion gives the number of hardware frames, and the dose of one of them.
-        first, last, _ = movie.getFramesRange()
-        dose *= max((last - first + 1) // max(values["n_frames"], 1), 1)
-    if not protocol.useMovieDose:
-        dose, pre_exposure = protocol.dosePerFrame.get(), protocol.preExposure.get()
+    if protocol.useMovieDose:
+        pre_exposure = (acquisition.getDoseInitial() or 0.0) + dose * dropped_frames(movie)
+        values["dose_per_hardware_frame" if is_eer(movie) else "dose_per_frame"] = dose or None
+    else:
+        pre_exposure = protocol.preExposure.get()
+        if protocol.totalDose.get():
+            values["total_dose"] = protocol.totalDose.get()
+        else:
+            values["dose_per_frame"] = protocol.dosePerFrame.get()
     values.update(
         pixel_size=movies.getSamplingRate(),
         voltage=acquisition.getVoltage(),
-        dose_per_frame=dose if dose or not protocol.useMovieDose else None,
         pre_exposure=pre_exposure,
         gain=absolute(movies.getGain()),
         dark=absolute(movies.getDark()),
@@ -77,6 +83,11 @@ def dropped_frames(movie: Any) -> int:
     """Number of frames of the original movie before the first frame of the stored file."""
     first, _, index_in_file = movie.getFramesRange()
     return max(first - index_in_file, 0)
+
+
+def upsampling(protocol: Any, movie: Any) -> int:
+    """Pixels of a frame along each side of a recorded pixel: above 1 for EER rendered at 8K or 16K."""
+    return EER_SAMPLINGS[protocol.eerSampling.get()] if movie is not None and is_eer(movie) else 1
 
 
 def absolute(path: Optional[str]) -> Optional[str]:

@@ -123,18 +123,29 @@ class AlignedMovieSets(ProtAlignMovies):
         self._relate(name)
 
     def _loadOutputSet(self, SetClass: Any, baseName: str, fixSampling: bool = True) -> Any:
-        """The set with what RELION reads from its acquisition, if it is new."""
+        """The set with the dose that was used and what RELION reads from its acquisition, if it is new."""
         output = super()._loadOutputSet(SetClass, baseName, fixSampling)
         if output.isEmpty() and baseName != FAILED_TABLE and self._example is not None:
             shifts, folder = self._shifts(self._example), self._getExtraPath()
-            raw = not (baseName == MOVIES_TABLE and self.doSaveMovie)
-            if baseName == MOVIES_TABLE and raw:
+            aligned_files = baseName == MOVIES_TABLE and self.doSaveMovie.get()
+            self._set_dose(output.getAcquisition(), self._example, aligned_files)
+            if baseName == MOVIES_TABLE and not aligned_files:
                 relion_handover.share_defects(shifts, folder)
             first = self._record(self._example).first_frame + 1
-            relion_handover.describe(output.getAcquisition(), shifts, first, folder, raw)
-            if not self.useMovieDose:
-                relion_handover.set_dose(output.getAcquisition(), shifts, raw)
+            relion_handover.describe(output.getAcquisition(), shifts, first, folder, not aligned_files)
         return output
+
+    def _set_dose(self, acquisition: emobj.Acquisition, movie: emobj.Movie, aligned_file: bool = False) -> None:
+        """Set the dose of a frame of the imported file, for EER of a hardware frame as at the import; with
+        `aligned_file` that of a frame of the written movie."""
+        record = self._record(movie)
+        if record.dose_per_frame is None:
+            return
+        dose = record.dose_per_frame / (1 if aligned_file else record.hardware_frames or 1)
+        acquisition.setDosePerFrame(dose)
+        if not self.useMovieDose:
+            # Programs add the dose of frames that the file lacks.
+            acquisition.setDoseInitial(max(self.preExposure.get() - dose * form_values.dropped_frames(movie), 0.0))
 
     def _missing_in(self, table: str, movies: List[emobj.Movie]) -> List[emobj.Movie]:
         known = numbers_in_set(self._getPath(table)) or set()
@@ -147,27 +158,34 @@ class AlignedMovieSets(ProtAlignMovies):
             self._defineTransformRelation(self.inputMovies, output)
 
     def _createOutputMovie(self, movie: emobj.Movie) -> emobj.Movie:
-        """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file."""
-        record = self._record(movie)
+        """The movie with its shifts, or the aligned movie with shifts of zero. Frame numbers are those in the file. The
+        frames of an EER file are hardware frames; its shifts, and an aligned movie, have one frame for each group."""
+        record, aligned_file = self._record(movie), self.doSaveMovie.get()
         first_in_file, n = record.first_frame + 1, len(record.shifts_px)
+        group, dropped = record.hardware_frames or 1, form_values.dropped_frames(movie)
         output = movie.clone()
-        first = first_in_file + form_values.dropped_frames(movie)
+        self._set_dose(output.getAcquisition(), movie, aligned_file)
+        first = first_in_file + dropped // group
+        roi = [getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")]
         shifts = {
             "xshifts": [float(s[1]) for s in record.shifts_px],
             "yshifts": [float(s[0]) for s in record.shifts_px],
         }
-        if self.doSaveMovie:
+        if aligned_file:
             output.setFileName(self._getExtraPath(self._getOutputMovieName(movie)))
             output.setSamplingRate(movie.getSamplingRate() * self._getBinFactor())
-            shifts, first_in_file = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, 1
-        if self.doSaveMovie or self._polishing_hints(movie):
+            shifts, roi = {"xshifts": [0.0] * n, "yshifts": [0.0] * n}, [0, 0, 0, 0]
+            output.setFramesRange([first, first + n - 1, 1])
+        else:
+            start = record.first_frame * group + 1
+            output.setFramesRange([start + dropped, start + dropped + n * group - 1, start])
+        if aligned_file or self._polishing_hints(movie):
             relion_handover.set_none(output)
         else:
             known = relion_handover.shared_defects(self._getExtraPath())
             relion_handover.set_motion(output, self._shifts(movie), first_in_file, known)
-        output.setFramesRange([first, first + n - 1, first_in_file])
         alignment = emobj.MovieAlignment(first=first, last=first + n - 1, **shifts)
-        alignment.setRoi([getattr(self, f"crop{name}").get() for name in ("OffsetX", "OffsetY", "DimX", "DimY")])
+        alignment.setRoi(roi)
         output.setAlignment(alignment)
         return output
 

@@ -16,13 +16,12 @@ import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
-from flexalign_plugin.errors import FlexAlignError, MovieError
+from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import OutputFiles, atomic_path
-from flexalign_plugin.movies import open_movie
 from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.result_files import FAILED_MOVIES, SCIPION_STACKS
-from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, stacks_of, write_stack
+from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, settings_of_images, stacks_of, write_stack
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form_values, summaries, tilt_form
@@ -124,13 +123,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
     def _job(self, tilt: Any) -> Job:
         ts_id, number = self._tilts[tilt.getObjId()]
         path = os.path.abspath(tilt.getFileName())
-        settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
-        try:
-            with open_movie(path, settings) as movie:
-                n_frames = movie.n_frames
-        except MovieError:
-            n_frames = 1  # the alignment will fail with the same error and report it
-        settings = Settings(**tilt_form.settings_values(self, tilt, n_frames))
+        settings = Settings(**tilt_form.settings_values(self, tilt))
         return Job(path, os.path.abspath(self._getExtraPath()), self._root(ts_id, number), settings)
 
     def processTiltImageStep(self, tsId: str, tiltImageId: int, *args: Any) -> List[str]:
@@ -142,7 +135,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             result = self._hand_over.result(self._numbered(tsId, tiltImageId))
             save_record(done, result)
             name = _name(tsId, self._tsDict.getTi(tsId, tiltImageId))
-            self._log_result("Tilt", name, result, self._getInputTs().getSamplingRate(), more_come=False)
+            self._log_result("Tilt", name, result, more_come=False)
         return [done]
 
     def _n_known(self) -> int:
@@ -185,8 +178,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         {key of `STACKS`: name of the stack}.
         """
         files = {}
-        settings = Settings(**tilt_form.settings_values(self, good[0][0], n_frames=1))
         results = [result for _, result in good]
+        settings = settings_of_images(Settings(**tilt_form.settings_values(self, good[0][0])), results)
         label = f"{len(good)} of {len(self._tsDict.getTiList(ts_id))} tilts of {ts_id}"
         with OutputFiles(self._getExtraPath()) as out:
             for key in stacks_of(results):
@@ -261,7 +254,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         tilts = self._first_tilts(checks.MOVIES_TRIED)
         if not tilts:  # no input, which Scipion reports itself
             return errors
-        values = tilt_form.settings_values(self, tilts[0], n_frames=1)
+        values = tilt_form.settings_values(self, tilts[0])
         return errors + checks.problems(values, [tilt.getFileName() for tilt in tilts])
 
     def _warnings(self) -> List[str]:
@@ -270,9 +263,7 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         if tilt is None:
             return hints
         try:
-            settings = Settings(**tilt_form.settings_values(self, tilt, n_frames=1))
-            with open_movie(tilt.getFileName(), settings) as movie:
-                settings = Settings(**tilt_form.settings_values(self, tilt, movie.n_frames))
+            settings = Settings(**tilt_form.settings_values(self, tilt))
         except FlexAlignError:
             return hints  # `_validate` reports it
         hints += checks.input_doubts(settings, [tilt.getFileName()])

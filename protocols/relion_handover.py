@@ -116,15 +116,6 @@ def describe(acquisition: Any, shifts: Shifts, first_frame: int, folder: str, ra
     acquisition.opticsGroupInfo.set(text.getvalue())
 
 
-def set_dose(acquisition: Any, shifts: Shifts, raw: bool) -> None:
-    """Set the doses that were used, for a run whose form has others than the input. See `describe` for `raw`."""
-    dose = shifts.general.get("rlnMicrographDoseRate")
-    if dose is not None:
-        # Scipion counts hardware frames of EER movies.
-        acquisition.setDosePerFrame(dose / (shifts.general.get("rlnEERGrouping", 1) if raw else 1))
-        acquisition.setDoseInitial(shifts.general["rlnMicrographPreExposure"])
-
-
 def _new_group(acquisition: Any) -> Dict[str, Any]:
     return {
         "rlnOpticsGroupName": "opticsGroup1",

@@ -88,10 +88,10 @@ def counted(number: int, noun: str = "movie") -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def motion_text(result: JobResult, pixel_size_A: float) -> str:
+def motion_text(result: JobResult) -> str:
     """`moved 9.1 px (9.1 A)`: length of the path of the global shifts, as in plots and report."""
     path = sum(math.dist(a, b) for a, b in zip(result.shifts_px, result.shifts_px[1:]))
-    return f"moved {path:.1f} px ({path * pixel_size_A:.1f} A)"
+    return f"moved {path:.1f} px ({path * result.pixel_size_A:.1f} A)"
 
 
 def reason(record: JobResult) -> str:

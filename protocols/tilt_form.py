@@ -59,13 +59,12 @@ def _define_output(where: Any) -> None:
     form.add_psd(group)
 
 
-def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
+def settings_values(protocol: Any, tilt: Any) -> Dict[str, Any]:
     """Fields of Settings from the form's values, the properties of the input set and the dose of the tilt.
 
     Parameters
     ----------
     tilt : tomo's TiltImageM. The dose per frame in its acquisition is the dose of the whole tilt.
-    n_frames : number of aligned frames of its movie (EER: of groups).
     """
     tilts = getattr(protocol, INPUT).get()
     acquisition = tilt.getAcquisition() or tilts.getAcquisition()
@@ -74,7 +73,7 @@ def settings_values(protocol: Any, tilt: Any, n_frames: int) -> Dict[str, Any]:
     values.update(
         pixel_size=tilts.getSamplingRate(),
         voltage=acquisition.getVoltage() or 0.0,  # Settings reports 0 as an error
-        dose_per_frame=dose / n_frames if dose else None,
+        total_dose=dose or None,
         pre_exposure=acquisition.getDoseInitial() or 0.0,
         gain=form_values.absolute(tilts.getGain()),
         dark=form_values.absolute(tilts.getDark()),

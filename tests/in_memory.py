@@ -8,7 +8,10 @@ import numpy as np
 class Stack:
     """Frames (n, ny, nx) in memory with what the aligner asks of a movie."""
 
-    path, kind, notes, hardware_frames_per_frame = "memory.mrc", "MRC", (), None
+    path, kind, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", "MRC", (), (), None, 1
+
+    def damage(self):
+        return []
 
     def __init__(self, frames: np.ndarray):
         self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype

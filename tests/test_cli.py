@@ -371,7 +371,7 @@ def test_outputs_for_microscopists(tmp_path):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--do-apply-dose-filter"], "Dose weighting needs the dose per frame: give it with --dose-per-frame"),
+        (["--do-apply-dose-filter"], "Dose weighting needs the dose: give it with --dose-per-frame or --total-dose"),
         (["--dose-per-frame", "-1"], "Dose per frame is -1"),
         (["--fcrop-factor", "1.5"], "F-crop factor is 1.5"),
         (["--fcrop-factor", "0"], "F-crop factor is 0"),

@@ -30,8 +30,8 @@ HEADINGS = {
 }
 # Settings in the short help: those that most users need. `--help-all` lists all.
 COMMON_SETTINGS = (
-    ("help", "pixel_size", "voltage", "dose_per_frame")
-    + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_sampling")
+    ("help", "pixel_size", "voltage", "dose_per_frame", "total_dose")
+    + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_dose", "eer_sampling")
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
     + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
 )
@@ -182,7 +182,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise SettingsError("The pixel size is missing: give it with --pixel-size, in Angstrom.")
     settings = Settings.from_dict(values)
     if given.get("do_apply_dose_filter") and not settings.is_dose_weighted:
-        raise SettingsError("Dose weighting needs the dose per frame: give it with --dose-per-frame, in e/A^2.")
+        raise SettingsError("Dose weighting needs the dose: give it with --dose-per-frame or --total-dose, in e/A^2.")
     return settings
 
 
@@ -194,12 +194,12 @@ def _settings_file(path: str) -> Dict[str, Any]:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:
         raise SettingsError(f"{path}: is not a JSON file ({error}): give the {MOTION} of a result.") from error
-    of_result = isinstance(values, dict) and "settings" in values
-    values = values.get("settings", values) if isinstance(values, dict) else None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not isinstance(values.get("settings", values), dict):
         raise SettingsError(f"{path}: contains no settings: give the {MOTION} of a result.")
+    from ..output.motion_json import settings_of_result
+
     try:
-        return (Settings.of_result if of_result else Settings.from_dict)(values).to_dict()
+        return (settings_of_result(values) if "settings" in values else Settings.from_dict(values)).to_dict()
     except SettingsError as error:
         raise SettingsError(f"{path}: {error} Give the {MOTION} of a result.") from error
 

@@ -44,12 +44,14 @@ class MovedFrames:
     Attributes
     ----------
     fill : (n_aligned,) value of the pixels that each aligned frame does not cover.
+    scale : factor of all images.
     """
 
     backend: Backend
     source: FrameSource
     model: MotionModel
     fill: np.ndarray
+    scale: float = 1.0
 
     def sums(self, frames: range, weights: np.ndarray) -> OnDevice:
         """Weighted sums of the moved frames (0-based), on the device; weights (n_sums, n)."""
@@ -68,7 +70,13 @@ class MovedFrames:
             sums = self.sums(alone.frames, alone.sums) if together is None else together
             (image,) = self.backend.mix(sums, [alone.mixes[name]])
             del sums
-            yield name, image
+            yield name, self.scaled(image)
+
+    def scaled(self, image: np.ndarray) -> np.ndarray:
+        """The image with its intensity multiplied by `scale`, in place."""
+        if self.scale != 1:
+            image *= np.float32(self.scale)
+        return image
 
 
 def correct_motion(
@@ -111,7 +119,7 @@ def _aligned_movie(moved: MovedFrames, finished: Callable[[np.ndarray], np.ndarr
     for t in moved.model.aligned_frames:
         sums = moved.sums(range(t, t + 1), np.ones((1, 1)))
         (image,) = moved.backend.mix(sums, [plain_mix(moved.model, [t])])
-        frames.append(finished(image))
+        frames.append(finished(moved.scaled(image)))
     return np.stack(frames)
 
 

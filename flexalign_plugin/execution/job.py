@@ -43,6 +43,8 @@ class JobResult:
     input_line, input_doubts : what the input amounts to, and what about it makes no sense; see `sanity`.
     seconds : wall time.
     first_frame : 0-based first aligned frame; shifts_px : global shift [sy, sx] of each aligned frame.
+    pixel_size_A, dose_per_frame : of the frames as they were aligned (EER: after rendering and grouping); the dose in
+        e/A^2 is None if it is not known. hardware_frames : hardware frames in a frame of an EER movie, else None.
     device_fault : DEVICE_FAILED or DEVICE_TOO_SMALL if the movie failed because of the device, else "".
     """
 
@@ -59,6 +61,9 @@ class JobResult:
     first_frame: int = 0
     shifts_px: List[List[float]] = field(default_factory=list)
     device_fault: str = ""
+    pixel_size_A: float = 0.0
+    dose_per_frame: Optional[float] = None
+    hardware_frames: Optional[int] = None
 
     @property
     def message(self) -> str:
@@ -131,6 +136,9 @@ def run_job(
         seconds=time.monotonic() - started,
         first_frame=result.model.first_frame,
         shifts_px=result.model.global_shifts_px.tolist(),
+        pixel_size_A=result.settings.pixel_size,
+        dose_per_frame=result.settings.dose_per_frame,
+        hardware_frames=result.hardware_frames,
     )
 
 

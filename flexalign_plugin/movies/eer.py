@@ -6,21 +6,25 @@ with a recent imagecodecs.
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+import threading
+from typing import Any, List, Optional, Set, Tuple
 
 import numba
 import numpy as np
 
 from ..errors import MovieError
 from ..settings import Settings
+from .eer_metadata import EerMetadata
 from .movie import Movie, read_into
-from .tiff import EER_BIT_TAGS, TiffPageInfo
+from .tiff import EER_BIT_TAGS, Pages, TiffPageInfo
 
 # TIFF compression -> bits of a code: skip, horizontal and vertical sub-pixel position. For 65002 the file's tags
 # can define others.
 SKIP_AND_SUBPIXEL_BITS = {65000: (8, 2, 2), 65001: (7, 2, 2), 65002: (7, 2, 2)}
 CACHED_BYTES = 1 << 18  # of `counts` that are filled at a time
 DECODED_AT_ONCE = 64  # hardware frames; limits the memory for their streams
+MAX_DAMAGED = 0.1  # share of the hardware frames that may be damaged
+NAMED_FRAMES = 5  # damaged hardware frames listed in a note; further ones are only counted
 
 
 @numba.njit(cache=True, nogil=True)
@@ -100,50 +104,80 @@ def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_b
 
 
 class EerMovie(Movie):
-    """An EER file whose hardware frames are summed in equal groups into `settings.n_frames` frames of counts.
+    """An EER file whose hardware frames are summed in equal groups into frames of counts.
 
-    Of N hardware frames, each group has N // n_frames. The last N % n_frames are left out, so that every frame has the
-    same exposure, as dose weighting assumes. `hardware_frames_per_frame` and a note contain the group size.
+    The size of a group follows from the number of frames, or is given, or follows from the dose (`eer_group`,
+    `eer_dose` of the settings). Hardware frames at the end that don't fill a group are left out, so that every frame
+    has the same exposure, as dose weighting assumes; a note states them.
+
+    A hardware frame that can't be decoded is left out of its group. The groups stay the same, since the specimen
+    received its dose too. `damage` lists such frames. The movie can't be read if they are more than `MAX_DAMAGED`.
+
+    Attributes
+    ----------
+    metadata : pixel size and dose according to the file itself.
     """
 
     kind = "EER"
     top_row_first = True
     hardware_frames_per_frame: int
 
-    def __init__(self, path: str, file: Any, pages: List[TiffPageInfo], settings: Settings, notes: List[str]) -> None:
-        n_groups = settings.n_frames  # frames of this movie
-        hardware_frames = [page for page in pages if page.compression in SKIP_AND_SUBPIXEL_BITS]
+    def __init__(self, path: str, file: Any, pages: Pages, settings: Settings, notes: List[str]) -> None:
+        hardware_frames = [page for page in pages.pages if page.compression in SKIP_AND_SUBPIXEL_BITS]
         n_hardware = len(hardware_frames)
-        if n_hardware < len(pages):
-            notes.append(f"{len(pages) - n_hardware} pages that hold no electron events are not read.")
-        if n_hardware < n_groups:
-            raise MovieError(
-                f"{path}: {n_hardware} hardware frames can't be grouped into {n_groups} frames: ask for at most "
-                f"{n_hardware} EER frames (Number of EER frames in the form, --n-frames)."
-            )
+        if n_hardware < len(pages.pages):
+            notes.append(f"{len(pages.pages) - n_hardware} pages that hold no electron events are not read.")
+        self.metadata = pages.eer
+        n_recorded = max(n_hardware, pages.eer.n_hardware_frames or 0) if pages.cut else n_hardware
+        group, n_groups = _grouping(path, n_hardware, n_recorded, pages.eer, settings)
+        self.upsampling = settings.eer_sampling
         self._zoom = {1: 0, 2: 1, 4: 2}[settings.eer_sampling]
-        group_size = self.hardware_frames_per_frame = n_hardware // n_groups
-        n_left_out = n_hardware - group_size * n_groups
+        self.hardware_frames_per_frame = group
+        n_left_out = n_hardware - group * n_groups
         notes.append(
-            f"{n_hardware} hardware frames summed by {group_size} into {n_groups} frames"
-            + (f"; the last {n_left_out} are left out, so that all have the same exposure." if n_left_out else ".")
+            f"{n_hardware} hardware frames summed by {group} into {n_groups} frames"
+            + (
+                f"; the last {n_left_out} are left out, so that all have the same exposure "
+                f"({_percent(n_left_out, n_hardware)} of the dose)."
+                if n_left_out
+                else "."
+            )
         )
-        if n_left_out > 0.1 * n_hardware:
-            fewer = n_hardware // (group_size + 1)
+        if n_left_out > 0.1 * n_hardware and not (settings.eer_group or settings.eer_dose):
+            fewer = n_hardware // (group + 1)
             notes.append(
                 f"{n_left_out} of {n_hardware} hardware frames are left out: "
-                f"{fewer} EER frames would use {fewer * (group_size + 1)} of them."
+                f"{fewer} EER frames would use {fewer * (group + 1)} of them."
             )
-        codes = {self._code_bits(path, page) for page in hardware_frames}
-        if len(codes) > 1 or len({page.shape for page in hardware_frames}) > 1:
+        if settings.eer_dose and not settings.dose_is_known:
+            notes.append("The size of the groups follows from the dose in the movie's own metadata.")
+        whole = [page for page in hardware_frames if page.segments]
+        if not whole:
+            raise MovieError(f"{path}: damaged: it has no hardware frame that can be read: copy the file again.")
+        codes = {self._code_bits(path, page) for page in whole}
+        if len(codes) > 1 or len({page.shape for page in whole}) > 1:
             raise MovieError(f"{path}: its hardware frames differ in size or coding: copy the file again.")
         self._bits = codes.pop()
-        self._pages = hardware_frames[: group_size * n_groups]
+        self._pages = hardware_frames[: group * n_groups]
         self._file = file
-        self._sensor = ny, nx = hardware_frames[0].shape
+        self._sensor = ny, nx = whole[0].shape
+        self._damaged: Set[int] = set()
+        self._lock = threading.Lock()
         # A pixel has at most one event in a hardware frame.
-        dtype = np.uint8 if group_size <= 255 else np.uint16
+        dtype = np.uint8 if group <= 255 else np.uint16
         super().__init__(path, (n_groups, ny << self._zoom, nx << self._zoom), dtype, notes)
+        self.n_recorded = n_recorded
+
+    def damage(self) -> List[str]:
+        if not self._damaged:
+            return []
+        numbers = sorted(i + 1 for i in self._damaged)
+        shown = ", ".join(map(str, numbers[:NAMED_FRAMES]))
+        more = f" and {len(numbers) - NAMED_FRAMES} more" if len(numbers) > NAMED_FRAMES else ""
+        return [
+            f"{len(numbers)} of {len(self._pages)} hardware frames ({_percent(len(numbers), len(self._pages))} of the "
+            f"dose) are damaged and were left out: {shown}{more}."
+        ]
 
     def _code_bits(self, path: str, page: TiffPageInfo) -> Tuple[int, int, int]:
         skip, horizontal, vertical = SKIP_AND_SUBPIXEL_BITS[page.compression]
@@ -169,18 +203,42 @@ class EerMovie(Movie):
         self._file.close()
 
     def _read(self, i: int) -> np.ndarray:
-        ny, nx = self._sensor
-        counts = np.zeros(self.shape[1:], self.dtype)
         first, n = i * self.hardware_frames_per_frame, self.hardware_frames_per_frame
-        for start in range(first, first + n, DECODED_AT_ONCE):
-            streams = self._streams(self._pages[start : min(start + DECODED_AT_ONCE, first + n)])
+        usable = [k for k in range(first, first + n) if self._pages[k].segments and k not in self._damaged]
+        self._leave_out({k for k in range(first, first + n) if not self._pages[k].segments})
+        while True:
+            counts = np.zeros(self.shape[1:], self.dtype)
+            corrupt = self._add(usable, counts)
+            if corrupt is None:
+                return counts
+            # Some of its events are in the counts already, so the group is decoded again without it.
+            self._leave_out({corrupt})
+            usable.remove(corrupt)
+
+    def _add(self, numbers: List[int], counts: np.ndarray) -> Optional[int]:
+        """Add the events of hardware frames to `counts`; returns the number of the first corrupt one, if there is
+        one."""
+        ny, nx = self._sensor
+        for start in range(0, len(numbers), DECODED_AT_ONCE):
+            part = numbers[start : start + DECODED_AT_ONCE]
+            streams = self._streams([self._pages[k] for k in part])
             corrupt = add_events(*streams, counts.reshape(-1), nx, ny, *self._bits, self._zoom)
             if corrupt >= 0:
-                raise MovieError(
-                    f"{self.path}: corrupt: the events of hardware frame {start + corrupt + 1} don't fill the frame "
-                    "exactly: copy the file again."
-                )
-        return counts
+                return part[corrupt]
+        return None
+
+    def _leave_out(self, damaged: Set[int]) -> None:
+        if not damaged:
+            return
+        with self._lock:
+            self._damaged |= damaged
+            n = len(self._damaged)
+        if n > MAX_DAMAGED * len(self._pages):
+            raise MovieError(
+                f"{self.path}: corrupt: the events of hardware frame {min(damaged) + 1} don't fill the frame exactly, "
+                f"and at least {n} of {len(self._pages)} hardware frames are damaged (up to "
+                f"{_percent(MAX_DAMAGED, 1)} are left out): copy the file again."
+            )
 
     def _streams(self, pages: List[TiffPageInfo]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The pages' streams as uint64 words, the index of each stream's first word, and its length in bits."""
@@ -194,3 +252,47 @@ class EerMovie(Movie):
                 read_into(self._file, self.path, start, data[at : at + n])
                 at += n
         return data.view(np.uint64), first_word, 8 * n_bytes
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2g} %"
+
+
+def _grouping(
+    path: str, n_hardware: int, n_recorded: int, metadata: EerMetadata, settings: Settings
+) -> Tuple[int, int]:
+    """Number of hardware frames in a frame, and number of frames.
+
+    Parameters
+    ----------
+    n_hardware : hardware frames in the file. n_recorded : of the whole exposure.
+
+    Raises
+    ------
+    MovieError : the file has too few hardware frames, or the dose is needed and not known.
+    """
+    if not (settings.eer_group or settings.eer_dose):
+        if n_hardware < settings.n_frames:
+            raise MovieError(
+                f"{path}: {n_hardware} hardware frames can't be grouped into {settings.n_frames} frames: ask for at "
+                f"most {n_hardware} EER frames (Number of EER frames in the form, --n-frames)."
+            )
+        return n_hardware // settings.n_frames, settings.n_frames
+    group = settings.eer_group
+    if settings.eer_dose:
+        dose = settings.dose_per_hardware_frame
+        if dose is None:
+            total = settings.total_dose or metadata.total_dose(settings.pixel_size)
+            dose = None if total is None else total / n_recorded
+        if not dose:
+            raise MovieError(
+                f"{path}: frames of {settings.eer_dose:g} e/A^2 need the dose, which is not known: give the dose of "
+                "the whole movie or of a hardware frame, or group by number."
+            )
+        group = max(round(settings.eer_dose / dose), 1)
+    if n_hardware < 2 * group:
+        raise MovieError(
+            f"{path}: {n_hardware} hardware frames make {n_hardware // group} frames of {group}, but at least 2 are "
+            f"needed: use groups of at most {max(n_hardware // 2, 1)} hardware frames, or a lower dose per frame."
+        )
+    return group, n_hardware // group

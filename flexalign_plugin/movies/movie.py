@@ -10,6 +10,11 @@ import numpy as np
 
 from ..errors import MovieError
 
+TRUNCATED_ADVICE = (
+    "copy the file again, or align its complete frames (Use complete frames of truncated movies? in the form, "
+    "--use-whole-frames)."
+)
+
 
 class Movie:
     """A stack of frames in a file, read lazily; a context manager.
@@ -25,9 +30,11 @@ class Movie:
     shape : (n_frames, ny, nx). For EER, n_frames is the number of groups of hardware frames.
     dtype : of the arrays that `frame` returns, in native byte order.
     memory_mapped : whether frames are read from the page cache, so that `prefetch` need not copy them.
-    notes : sentences for the user about how the file was read.
+    notes, warnings : sentences for the user about how the file was read.
+    n_recorded : frames of the whole exposure, of which a truncated file has fewer; for EER hardware frames.
     read_in_order : whether a frame can only be read after all frames before it.
     hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
+    upsampling : pixels of a frame along each side of a recorded pixel: 2 or 4 for EER rendered at 8K or 16K, else 1.
     """
 
     kind = ""
@@ -35,12 +42,15 @@ class Movie:
     memory_mapped = False
     read_in_order = False
     hardware_frames_per_frame: Optional[int] = None
+    upsampling = 1
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
         self.path = path
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.notes: List[str] = list(notes or [])
+        self.warnings: List[str] = []
+        self.n_recorded = shape[0]
         self._kept: List[Optional[np.ndarray]] = [None] * shape[0]
 
     @property
@@ -61,6 +71,10 @@ class Movie:
             raise IndexError(f"frame {i} of {self.shape[0]}")
         kept = self._kept[i]
         return self._read(i) if kept is None else kept
+
+    def damage(self) -> List[str]:
+        """Sentences on parts of the file that can't be read and were left out. Complete when all frames were read."""
+        return []
 
     def prefetch(
         self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from ..errors import MovieError
-from .movie import Movie
+from .movie import TRUNCATED_ADVICE, Movie
 
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
@@ -148,23 +148,30 @@ class MrcMovie(Movie):
     kind = "MRC"
     memory_mapped = True
 
-    def __init__(self, path: str, header: bytes) -> None:
+    def __init__(self, path: str, header: bytes, use_whole_frames: bool = False) -> None:
         notes: List[str] = []
+        warnings: List[str] = []
         self._layout = layout = mrc_layout(path, header, notes)
         size = os.path.getsize(path)
-        n_frames, ny, nx = layout.shape
+        n_recorded, ny, nx = layout.shape
+        n_frames = n_recorded
         if size < layout.total_bytes:
             whole = max(size - layout.offset, 0) / layout.frame_bytes
-            raise MovieError(
-                f"{path}: truncated: its header specifies {n_frames} frames of {nx} x {ny} ({layout.total_bytes} "
-                f"bytes), but the file holds {whole:.1f} ({size} bytes): copy the file again."
+            cut = (
+                f"truncated: its header specifies {n_frames} frames of {nx} x {ny} ({layout.total_bytes} bytes), but "
+                f"the file holds {whole:.1f} ({size} bytes)"
             )
-        if size > layout.total_bytes:
+            if not use_whole_frames or whole < 1:
+                raise MovieError(f"{path}: {cut}: {TRUNCATED_ADVICE}")
+            n_frames = int(whole)
+            warnings.append(f"The file is {cut}: its {n_frames} complete frames are used.")
+        elif size > layout.total_bytes:
             notes.append(f"{size - layout.total_bytes} bytes after the {n_frames} frames of the header are not read.")
         self._stored: Optional[np.ndarray] = np.memmap(
             path, layout.dtype, "r", layout.offset, (n_frames, ny, layout.stored_row)
         ).view(np.ndarray)
-        super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
+        super().__init__(path, (n_frames, ny, nx), layout.dtype.newbyteorder("="), notes)
+        self.warnings, self.n_recorded = warnings, n_recorded
 
     def prefetch(
         self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None

@@ -10,7 +10,7 @@ from ..errors import MovieError
 from ..settings import Settings
 from .compressed import OPENERS, CompressedMrcMovie
 from .eer import SKIP_AND_SUBPIXEL_BITS, EerMovie
-from .movie import Movie
+from .movie import TRUNCATED_ADVICE, Movie
 from .mrc import HEADER_BYTES, MrcMovie, looks_like_mrc
 from .tiff import MAGIC as TIFF_MAGIC
 from .tiff import TiffMovie, read_pages
@@ -35,19 +35,32 @@ def open_movie(path: str, settings: Settings) -> Movie:
     try:
         if start[:4] in TIFF_MAGIC:
             pages = read_pages(path)
+            if pages.cut and not settings.use_whole_frames:
+                raise MovieError(f"{path}: {pages.cut}: {TRUNCATED_ADVICE}")
             notes: List[str] = []
             file = open(path, "rb")
             try:
-                if any(page.compression in SKIP_AND_SUBPIXEL_BITS for page in pages):
-                    return EerMovie(path, file, pages, settings, notes)
-                return TiffMovie(path, file, pages, notes, settings.flip_tiff)
+                movie: Movie
+                if any(page.compression in SKIP_AND_SUBPIXEL_BITS for page in pages.pages):
+                    movie = EerMovie(path, file, pages, settings, notes)
+                else:
+                    movie = TiffMovie(path, file, pages.pages, notes, settings.flip_tiff)
+                if pages.cut:
+                    kind = "hardware frames" if movie.kind == "EER" else "frames"
+                    movie.warnings.append(f"The file is {pages.cut}: its {len(pages.pages)} complete {kind} are used.")
+                    if settings.total_dose is not None and movie.n_recorded <= len(pages.pages):
+                        movie.warnings.append(
+                            f"The file does not tell how many {kind} were recorded, so the dose of the whole movie was "
+                            f"taken as that of the {len(pages.pages)} complete ones: give the dose per frame."
+                        )
+                return movie
             except BaseException:
                 file.close()
                 raise
         if start[:2] in OPENERS:
             return CompressedMrcMovie(path, start[:2])
         if looks_like_mrc(start):
-            return MrcMovie(path, start)
+            return MrcMovie(path, start, settings.use_whole_frames)
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
     if path.lower().endswith((".mrc", ".mrcs")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import struct
@@ -13,6 +14,7 @@ import numpy as np
 import tifffile
 
 from ..errors import MovieError
+from .eer_metadata import EerMetadata, metadata_of_page
 from .lzw import lzw_decode
 from .movie import Movie, read_into
 from .mrc import is_packed_super_resolution, unpack_4bit
@@ -29,6 +31,7 @@ SAMPLE_FORMATS = {1: "u", 2: "i", 3: "f"}
 DTYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
 MAX_TILE_EXCESS = 1 << 16  # pixels by which a tile may be larger than the frame
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
+EER_COMPRESSIONS = (65000, 65001, 65002)
 EER_BIT_TAGS = (65007, 65008, 65009)
 
 # tifffile logs problems of damaged files; here they become errors.
@@ -64,15 +67,30 @@ class TiffPageInfo:
         return self.segments_across * -(-self.stored_shape[0] // self.segment[0])
 
 
-def read_pages(path: str) -> List[TiffPageInfo]:
-    """All pages of a TIFF file, checked against the file's size.
+@dataclass(frozen=True)
+class Pages:
+    """The pages of a TIFF file that are complete; `cut` describes why the file has fewer than were written, or is "".
+
+    `eer` : the metadata of an EER file.
+    """
+
+    pages: List[TiffPageInfo]
+    cut: str
+    eer: EerMetadata
+
+
+def read_pages(path: str) -> Pages:
+    """The pages of a TIFF file, checked against the file's size.
+
+    A page of electron events whose data are outside the file, although those of later pages are not, has no segments.
 
     Raises
     ------
-    MovieError : the file is truncated or damaged.
+    MovieError : the file is damaged, or has no complete page.
     """
     size = os.path.getsize(path)
     pages: List[TiffPageInfo] = []
+    metadata, problem = EerMetadata(), ""
     try:
         with tifffile.TiffFile(path) as tiff:
             order = tiff.byteorder
@@ -83,30 +101,40 @@ def read_pages(path: str) -> List[TiffPageInfo]:
                     raise ValueError(f"page {len(pages) + 1} is an earlier one again")
                 seen.add(last)
                 pages.append(_page_info(raw_page, order))
+                if len(pages) == 1 and pages[0].compression in EER_COMPRESSIONS:
+                    metadata = metadata_of_page(raw_page)
             file, form = tiff.filehandle, tiff.tiff
             file.seek(last)
             n_tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
             file.seek(last + form.tagnosize + n_tags * form.tagsize)
             following = struct.unpack(form.offsetformat, file.read(form.offsetsize))[0]
+        if following != 0:  # tifffile stops silently at a page that lies outside the file
+            problem = f"truncated: its TIFF pages end after {len(pages)}, but more follow"
     except (tifffile.TiffFileError, struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise MovieError(
-            f"{path}: truncated or damaged: its TIFF pages can't be read ({error}): copy the file again."
-        ) from error
-    if following != 0:  # tifffile stops silently at a page that lies outside the file
-        raise MovieError(
-            f"{path}: truncated: its TIFF pages end after {len(pages)}, but more follow: copy the file again."
-        )
-    for number, page in enumerate(pages, 1):
-        tile_excess = max(n - m for n, m in zip(page.segment, page.stored_shape))
-        if min(page.shape + page.segment) < 1 or tile_excess > MAX_TILE_EXCESS:
-            raise MovieError(f"{path}: damaged: frame {number} has an impossible size: copy the file again.")
-        end = max((start + n for start, n in page.segments), default=0)
-        if end > size or any(start <= 0 or n <= 0 for start, n in page.segments) or not page.segments:
-            raise MovieError(
-                f"{path}: truncated or damaged: frame {number} of {len(pages)} needs data up to byte {end}, but the "
-                f"file has {size}: copy the file again."
-            )
-    return pages
+        problem = f"truncated or damaged: its TIFF pages can't be read ({error})"
+    wrong = [_what_is_wrong(page, size) for page in pages]
+    sound = [i for i, what in enumerate(wrong) if not what]
+    n_whole = sound[-1] + 1 if sound else 0
+    broken = next((i for i, what in enumerate(wrong) if what), None)
+    if broken is not None and pages[broken].compression not in EER_COMPRESSIONS:
+        n_whole = broken
+    if n_whole < len(pages):
+        problem = wrong[n_whole].format(frame=f"frame {n_whole + 1} of {len(pages)}")
+    whole = [page if not what else dataclasses.replace(page, segments=()) for page, what in zip(pages[:n_whole], wrong)]
+    if not whole:
+        raise MovieError(f"{path}: {problem or 'has no TIFF page'}: copy the file again.")
+    return Pages(whole, problem, metadata)
+
+
+def _what_is_wrong(page: TiffPageInfo, size: int) -> str:
+    """Why a page of a file of this size can't be used, to be filled in with `frame`; empty if nothing is wrong."""
+    tile_excess = max(n - m for n, m in zip(page.segment, page.stored_shape))
+    if min(page.shape + page.segment) < 1 or tile_excess > MAX_TILE_EXCESS:
+        return "damaged: {frame} has an impossible size"
+    end = max((start + n for start, n in page.segments), default=0)
+    if end > size or any(start <= 0 or n <= 0 for start, n in page.segments) or not page.segments:
+        return f"truncated or damaged: {{frame}} needs data up to byte {end}, but the file has {size}"
+    return ""
 
 
 def _page_info(page: Any, order: str) -> TiffPageInfo:

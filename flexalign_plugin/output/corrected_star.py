@@ -16,6 +16,7 @@ from ..errors import SettingsError
 from ..files import atomic_path
 from ..quality.figures import Figures
 from ..settings import Settings
+from .motion_json import settings_of_result
 from .star import star_loop
 
 OPTICS_COLUMNS = (
@@ -148,17 +149,16 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     start = os.path.join(folder, root)
     with open(start + names.MOTION, encoding="utf-8") as file:
         result = json.load(file)
-    parsed = Settings.of_result(result["settings"])
-    settings, binned = result["settings"], float(result["micrograph"]["pixel_size_A"])
+    settings, binned = settings_of_result(result), float(result["micrograph"]["pixel_size_A"])
     figures = Figures.from_dict(result["quality"])
-    pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])
+    pixel_size = binned / settings.output_binning  # of the frames: finer than recorded for EER at 8K or 16K
     # Such files are from an earlier run with other settings and not part of this result.
     outdated = {
-        "rlnMicrographName": not parsed.is_dose_weighted,
-        "rlnMicrographNameNoDW": parsed.is_dose_weighted and not parsed.do_save_unweighted_mic,
-        "rlnMicrographNameEven": not parsed.split_even_odd,
-        "rlnMicrographNameOdd": not parsed.split_even_odd,
-        "rlnCtfPowerSpectrum": not parsed.do_save_ps,
+        "rlnMicrographName": not settings.is_dose_weighted,
+        "rlnMicrographNameNoDW": settings.is_dose_weighted and not settings.do_save_unweighted_mic,
+        "rlnMicrographNameEven": not settings.split_even_odd,
+        "rlnMicrographNameOdd": not settings.split_even_odd,
+        "rlnCtfPowerSpectrum": not settings.do_save_ps,
     }
     row = {
         column: start + ending
@@ -169,7 +169,7 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         if "rlnMicrographNameNoDW" not in row:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    obstacle = polishing_obstacle(parsed, str(result["movie"]))
+    obstacle = polishing_obstacle(settings, str(result["movie"]))
     if obstacle:
         row["obstacle"] = obstacle
         row.pop("rlnMicrographMetadata", None)
@@ -177,5 +177,5 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         value = figure(figures)
         if value is not None:
             row[column] = f"{value:.6f}"
-    row.update(original_pixel_size=f"{pixel_size:.6f}", pixel_size=f"{binned:.6f}", voltage=f"{voltage:.6f}")
+    row.update(original_pixel_size=f"{pixel_size:.6f}", pixel_size=f"{binned:.6f}", voltage=f"{settings.voltage:.6f}")
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any, Dict
@@ -10,13 +11,16 @@ import numpy as np
 
 from .. import __version__
 from ..result import MovieResult
+from ..settings import Settings
 
-RESULT_FORMAT = "flexalign-result-1"
+RESULT_FORMAT = "flexalign-result-2"
+PIXEL_OF_GRID_FORMAT = "flexalign-result-1"  # its pixel size of an EER movie is that of the rendering
+EER_NOTE = "hardware frames summed by"  # in the notes on every EER movie
 
 
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
     """The saved part of a result. Frames in "frames" count from 1, in "model" (`MotionModel.to_dict`) from 0."""
-    aligned, summed = result.model.aligned_frames, result.summed_frames
+    aligned, summed, settings = result.model.aligned_frames, result.summed_frames, result.settings
     ny, nx = result.images.micrograph.shape
     return {
         "format": RESULT_FORMAT,
@@ -28,6 +32,8 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
             "last_aligned": aligned.stop,
             "first_summed": summed.start + 1,
             "last_summed": summed.stop,
+            "pixel_size_A": settings.pixel_size,
+            "dose_per_frame": settings.dose_per_frame,
         },
         "micrograph": {"size_x": nx, "size_y": ny, "pixel_size_A": result.micrograph_pixel_size_A},
         "quality": result.figures.to_dict(),
@@ -35,9 +41,22 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         "warnings": result.warnings,
         "notes": result.notes,
         "timings_s": result.timings_s,
-        "settings": result.settings.to_dict(),
+        "settings": (result.given or settings).to_dict(),
         "model": result.model.to_dict(),
     }
+
+
+def settings_of_result(values: Dict[str, Any]) -> Settings:
+    """The settings with which a saved result was made, in the meaning that they have today.
+
+    Raises
+    ------
+    KeyError, TypeError, SettingsError : the values are no result, or one of a newer version.
+    """
+    settings = Settings.of_result(values["settings"])
+    if values.get("format") == PIXEL_OF_GRID_FORMAT and any(EER_NOTE in note for note in values.get("notes", ())):
+        return dataclasses.replace(settings, pixel_size=settings.pixel_size * settings.eer_sampling)
+    return settings
 
 
 def json_text(value: Any) -> str:

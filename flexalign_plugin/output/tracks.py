@@ -20,6 +20,7 @@ from ..files import atomic_path
 from ..motion.model import MotionModel
 from ..result_files import MOTION
 from ..settings import Settings
+from .motion_json import settings_of_result
 from .star import star_loop
 
 
@@ -41,7 +42,7 @@ def load_motion(path: str) -> SavedMotion:
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-        settings, model = Settings.of_result(values["settings"]), MotionModel.from_dict(values["model"])
+        settings, model = settings_of_result(values), MotionModel.from_dict(values["model"])
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
     except (ValueError, KeyError, TypeError, SettingsError) as error:

@@ -8,7 +8,7 @@ from typing import Callable, Dict, Iterable, Iterator, Optional, Tuple
 
 import numpy as np
 
-from .movie_writers import write_eer_movie, write_mrc_movie, write_tiff_movie
+from .movie_writers import eer_metadata_text, write_eer_movie, write_mrc_movie, write_tiff_movie
 from .phantom import Phantom
 from .truth import natural_basis
 
@@ -103,7 +103,10 @@ def write_phantom(
         write_tiff_movie(files["movie"], _reported(phantom.frames(), progress), compression=chosen, rows_per_strip=64)
     else:
         shape: Tuple[int, int] = phantom.truth.frame_shape
-        write_eer_movie(files["movie"], _reported(hardware_frames(phantom, hardware_per_frame), progress), shape)
+        n = phantom.truth.n_frames
+        own = eer_metadata_text(pixel_size_A, phantom.dose * n, n * hardware_per_frame)
+        events = _reported(hardware_frames(phantom, hardware_per_frame), progress)
+        write_eer_movie(files["movie"], events, shape, metadata=own)
     if phantom.gain is not None:
         gain_format = USUAL_GAIN[movie_format] if gain_format == "auto" else gain_format
         files["gain"] = start + "_gain" + GAIN_ENDINGS[gain_format]

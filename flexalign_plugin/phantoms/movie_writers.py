@@ -122,6 +122,20 @@ def write_tiff_movie(
             )
 
 
+def eer_metadata_text(pixel_size_A: float, dose_per_pixel: float, n_hardware_frames: int) -> str:
+    """The metadata that a camera writes into an EER file: pixel size, dose and exposure at 250 frames per second."""
+    items = [
+        ("commercialName", "", "phantom"),
+        ("exposureTime", "s", n_hardware_frames / 250),
+        ("numberOfFrames", "", n_hardware_frames),
+        ("sensorPixelSize.height", "m", f"{pixel_size_A * 1e-10:.6g}"),
+        ("sensorPixelSize.width", "m", f"{pixel_size_A * 1e-10:.6g}"),
+        ("totalDose", "e/pixel", f"{dose_per_pixel:.6g}"),
+    ]
+    lines = [f'<item name="{name}" unit="{unit}">{value}</item>' for name, unit, value in items]
+    return "<metadata>" + "".join(lines) + "</metadata>"
+
+
 def write_eer_movie(
     path: str,
     frames: Iterable[np.ndarray],
@@ -137,6 +151,7 @@ def write_eer_movie(
     frames : for each hardware frame an (n, 4) integer array of y, x, sub_y, sub_x: the pixel on the (ny, nx) sensor and
         the position inside it, counted from its lower edge, below 2**(sub-pixel bits). At most one event in a pixel.
     compression : 65000, 65001, or 65002 with `bits` = (skip, horizontal, vertical) bits of a code.
+    metadata : XML of the first page, see `eer_metadata_text`.
     """
     bits = bits or SKIP_AND_SUBPIXEL_BITS[compression]
     ny, nx = shape

@@ -13,13 +13,14 @@ SAME_DOSE = 0.1
 
 
 def dose_settings(tilt: Tilt, n_frames: int, hardware_frames: Optional[int] = None) -> Dict[str, Any]:
-    """`dose_per_frame` or `frame_doses` of a movie with `n_frames` frames; empty if the `.mdoc` states no dose.
+    """The setting of the dose of a movie with `n_frames` frames: `total_dose`, `dose_per_frame` or `frame_doses`; empty
+    if the `.mdoc` states no dose.
 
     hardware_frames : in each frame of an EER movie.
     """
     doses = _frame_doses(tilt, n_frames, hardware_frames)
     if doses is None:
-        return {} if tilt.dose is None else {"dose_per_frame": tilt.dose / n_frames}
+        return {} if tilt.dose is None else {"total_dose": tilt.dose}
     stated = sum(each_dose(tilt.frame_doses))
     if tilt.dose is not None and abs(stated - tilt.dose) > SAME_DOSE * tilt.dose:
         doses = [dose * tilt.dose / stated for dose in doses]
@@ -41,7 +42,7 @@ def span_settings(tilt: Tilt, frames: range, n_frames: int, given: Optional[floa
     else:
         return {}
     pairs = [(0.0, frames.start), *((dose, 1) for dose in doses), (0.0, n_frames - frames.stop)]
-    return {"dose_per_frame": None, "frame_doses": doses_text(pairs)}
+    return {"dose_per_frame": None, "total_dose": None, "frame_doses": doses_text(pairs)}
 
 
 def as_settings(doses: List[float]) -> Dict[str, Any]:

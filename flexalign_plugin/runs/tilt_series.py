@@ -122,7 +122,7 @@ def align_tilt_series(
 def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Union[Job, JobResult]]:
     """A Job for each tilt, or a failed JobResult if its movie can't be opened."""
     taken: Set[str] = set()
-    dose_is_given = settings.dose_per_frame is not None or settings.frame_doses is not None
+    dose_is_given = settings.dose_is_known
     spans = _Spans(mdoc.tilts, movies)
     for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
         path = os.path.join(movies, tilt.movie)
@@ -188,7 +188,9 @@ class _Spans:
                 f"{path}: {len(wanted)} of its frames show the tilt at {tilt.angle:g} degrees, but at least 2 are "
                 "needed."
             )
-        doses = span_settings(tilt, frames, n_frames, settings.dose_per_frame)
+        total = settings.total_dose
+        given = settings.dose_per_frame if total is None else total / n_frames
+        doses = span_settings(tilt, frames, n_frames, given)
         return {"align_frame0": wanted.start + 1, "align_frame_n": wanted.stop, **doses}
 
 
@@ -248,6 +250,12 @@ class _Images:
                 yield np.array(image.frame(0))
 
 
+def settings_of_images(settings: Settings, results: Sequence[JobResult]) -> Settings:
+    """The settings with the pixel size of the tilts' frames, which is finer than given for EER at 8K or 16K."""
+    pixel_size = results[0].pixel_size_A  # 0 in records of earlier versions
+    return dataclasses.replace(settings, pixel_size=pixel_size) if pixel_size else settings
+
+
 def stacks_of(results: Sequence[JobResult]) -> List[str]:
     """Keys of the stacks to write: of the kinds of micrographs that every tilt has."""
     return [key for key in STACKS if all(key in result.files for result in results)]
@@ -265,6 +273,7 @@ def write_stack(path: str, images: Sequence[str], settings: Settings, label: str
 
 def _write_stacks(mdoc: Mdoc, good: Aligned, output_dir: str, series: str, settings: Settings) -> Dict[str, str]:
     """Write stacks, angles and `.mdoc`, either all or none; returns {kind of file: path}."""
+    settings = settings_of_images(settings, [result for _, result in good])
     pixel_size = settings.micrograph_pixel_size
     angles = "".join(f"{tilt.angle:.2f}\n" for tilt, _ in good)
     files: Dict[str, str] = {}

@@ -48,5 +48,5 @@ def test_doses_of_another_number_of_frames_are_refused():
     varying.check_doses(5, "a.mrc")
     with pytest.raises(SettingsError, match="a.mrc: the doses of 5 frames are given, but the movie has 6"):
         varying.check_doses(6, "a.mrc")
-    with pytest.raises(SettingsError, match="both given"):
+    with pytest.raises(SettingsError, match="More than one dose"):
         Settings(frame_doses="0.5 2", dose_per_frame=0.5)

@@ -21,13 +21,13 @@ from ..protocols.conftest import PIXEL_A, SHAPE
 from ..scipion_project import import_movies, new_alignment, new_project, run
 from .window import Form, Scipion, below
 
-EER_ONLY = {"nFrames", "eerSampling"}
+EER_ONLY = {"eerFractionation", "nFrames", "eerSampling"}
 CONTROL_POINTS = {"controlPointX", "controlPointY", "controlPointT"}
 PATCHES = {"patchesX", "patchesY"}
 LOCAL = {"autoPatches", "minLocalRes", "groupNFrames", "autoControlPoints", "doRefinement"}
 DISTORTION = {"scaleMaj", "scaleMin", "angDist"}
 SUMMED = {"sumFrame0", "sumFrameN"}
-DOSE = {"dosePerFrame", "preExposure"}
+DOSE = {"dosePerFrame", "totalDose", "preExposure"}
 RESULTS = "gui_results"
 POINTS_ROW = "Control_points__override_knots_"
 # Some of those that everyone sees, and of those that only experts do, for every kind of movie.
@@ -106,7 +106,10 @@ def form_of_mrc(folder: str) -> None:
 
 
 def form_of_eer(folder: str) -> None:
-    form_of(folder, "eer", EER_ONLY, {"flipTiff"}, set())
+    form = form_of(folder, "eer", EER_ONLY, {"flipTiff", "eerGroup", "eerDose"}, set())
+    for choice, shown in enumerate(("nFrames", "eerGroup", "eerDose")):
+        form.set(eerFractionation=choice)
+        check_shown(form, {shown}, {"nFrames", "eerGroup", "eerDose"} - {shown})
 
 
 def form_of_tiff(folder: str) -> None:

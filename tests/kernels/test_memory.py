@@ -24,7 +24,10 @@ SHAPE = (20, 8184, 11520)
 class SameFrames:
     """A movie of one frame, again and again."""
 
-    path, notes, hardware_frames_per_frame = "memory.mrc", (), None
+    path, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", (), (), None, 1
+
+    def damage(self):
+        return []
 
     def __init__(self, dtype: str, shape=SHAPE):
         self.shape, self.dtype = shape, np.dtype(dtype)

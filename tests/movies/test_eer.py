@@ -8,8 +8,8 @@ import pytest
 import tifffile
 
 from flexalign_plugin.errors import MovieError
-from flexalign_plugin.movies import open_movie
-from flexalign_plugin.phantoms.movie_writers import encode_events, write_eer_movie
+from flexalign_plugin.movies import open_movie, settings_of_frames
+from flexalign_plugin.phantoms.movie_writers import eer_metadata_text, encode_events, write_eer_movie
 from flexalign_plugin.settings import Settings
 
 SHAPE = (96, 160)
@@ -118,24 +118,112 @@ def test_too_few_subpixel_bits(tmp_path):
         open_movie(str(tmp_path / "m.eer"), settings(2, 4))
 
 
-def test_corrupt_stream_names_the_hardware_frame(tmp_path):
+def spoil(path, numbers, damage):
+    """Replace the streams of hardware frames (0-based) by `damage(n_bytes)`."""
+    with tifffile.TiffFile(path) as tiff:
+        places = [(tiff.pages[k].dataoffsets[0], tiff.pages[k].databytecounts[0]) for k in numbers]
+    with open(path, "r+b") as file:
+        for start, n in places:
+            file.seek(start)
+            file.write(damage(n))
+
+
+DAMAGES = {
+    "zeros": bytes,
+    "ones": lambda n: b"\xff" * n,
+    "random": lambda n: np.random.default_rng(0).bytes(n),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_corrupt_stream_names_the_hardware_frame_if_there_are_too_many(tmp_path, damage):
+    """One of six is more than a tenth."""
     path = str(tmp_path / "m.eer")
     write_eer_movie(path, [random_events(0.1)] * 6, SHAPE)
+    spoil(path, [4], DAMAGES[damage])
+    with open_movie(path, settings(3)) as movie:
+        movie.frame(1)
+        with pytest.raises(MovieError, match="m.eer: corrupt: the events of hardware frame 5 don't fill the frame"):
+            movie.frame(2)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("sampling, zoom", [(1, 0), (4, 2)])
+def test_damaged_hardware_frames_are_left_out_of_their_group(tmp_path, damage, sampling, zoom):
+    """All other events are in the frames, each once; the groups are those of the whole movie."""
+    path, broken = str(tmp_path / "m.eer"), (7, 8, 31)
+    frames = [random_events(0.05, seed=k) for k in range(40)]
+    write_eer_movie(path, frames, SHAPE)
+    spoil(path, broken, DAMAGES[damage])
+    with open_movie(path, settings(8, sampling)) as movie:
+        assert movie.shape[0] == 8 and movie.hardware_frames_per_frame == 5 and movie.damage() == []
+        movie.prefetch(threads=2)
+        for i in range(8):
+            kept = [rendered(frames[k], (7, 2, 2), zoom) for k in range(5 * i, 5 * i + 5) if k not in broken]
+            np.testing.assert_array_equal(movie.frame(i), sum(kept))
+        assert movie.damage() == [
+            "3 of 40 hardware frames (7.5 % of the dose) are damaged and were left out: 8, 9, 32."
+        ]
+
+
+def test_a_hardware_frame_whose_data_are_outside_the_file_is_damaged(tmp_path):
+    path = str(tmp_path / "m.eer")
+    frames = [random_events(0.05, seed=k) for k in range(20)]
+    write_eer_movie(path, frames, SHAPE)
     with tifffile.TiffFile(path) as tiff:
-        start, n = tiff.pages[4].dataoffsets[0], tiff.pages[4].databytecounts[0]
+        value_at = tiff.pages[6].tags[273].offset + 12
     with open(path, "r+b") as file:
-        good = file.read()
-        for damage in (bytes(n), b"\xff" * n, np.random.default_rng(0).bytes(n)):
-            file.seek(start)
-            file.write(damage)
-            file.flush()
-            with open_movie(path, settings(3)) as movie:
-                movie.frame(1)
-                with pytest.raises(
-                    MovieError, match="m.eer: corrupt: the events of hardware frame 5 don't fill the frame"
-                ):
-                    movie.frame(2)
-    assert len(good) == os.path.getsize(path)
+        file.seek(value_at)
+        file.write((10**9).to_bytes(8, "little"))
+    with open_movie(path, settings(4)) as movie:
+        want = sum(rendered(frames[k], (7, 2, 2), 0) for k in (5, 7, 8, 9))
+        np.testing.assert_array_equal(movie.frame(1), want)
+        assert movie.damage()[0].endswith("left out: 7.")
+
+
+def test_the_limit_of_damaged_hardware_frames_counts_all_groups(tmp_path):
+    path = str(tmp_path / "m.eer")
+    write_eer_movie(path, [random_events(0.05)] * 40, SHAPE)
+    spoil(path, (0, 10, 20, 30), bytes)
+    with open_movie(path, settings(4)) as movie:
+        movie.prefetch()
+        assert "4 of 40 hardware frames (10 % of the dose)" in movie.damage()[0]
+    spoil(path, (15,), bytes)
+    with open_movie(path, settings(4)) as movie, pytest.raises(MovieError, match="at least 5 of 40"):
+        movie.prefetch()
+
+
+@pytest.mark.parametrize(
+    "asked, group",
+    [
+        ({"eer_group": 6}, 6),
+        ({"eer_dose": 1.0, "dose_per_hardware_frame": 0.26}, 4),  # 1.04, closer than 0.78
+        ({"eer_dose": 1.0, "total_dose": 46 * 0.18}, 6),  # 1.08
+        ({"eer_dose": 1.0, "total_dose": 46 * 4.0}, 1),  # a hardware frame has more already
+        ({"eer_dose": 0.5}, 7),  # from the metadata: 4.6 e/px at 1.2 A are 3.194 e/A^2, 0.0694 in a hardware frame
+    ],
+)
+def test_grouped_by_size_or_dose(tmp_path, asked, group):
+    path = str(tmp_path / "m.eer")
+    frames = [random_events(0.02, seed=k) for k in range(46)]
+    write_eer_movie(path, frames, SHAPE, metadata=eer_metadata_text(1.2, 4.6, 46))
+    with open_movie(path, Settings(pixel_size=1.2, **asked)) as movie:
+        assert (movie.hardware_frames_per_frame, movie.n_frames) == (group, 46 // group)
+        want = sum(rendered(events, (7, 2, 2), 0) for events in frames[group : 2 * group])
+        np.testing.assert_array_equal(movie.frame(1), want)
+        lost = 46 % group
+        assert ("left out" in movie.notes[0]) == bool(lost) and (f"the last {lost} are" in movie.notes[0] or not lost)
+        from_metadata = asked == {"eer_dose": 0.5}
+        assert ["own metadata" in note for note in movie.notes[1:]] == [True] * from_metadata
+
+
+def test_groups_that_can_not_be_made(tmp_path):
+    path = str(tmp_path / "m.eer")
+    write_eer_movie(path, [random_events(0.02)] * 20, SHAPE)
+    with pytest.raises(MovieError, match="m.eer: frames of 1 e/A.2 need the dose, which is not known"):
+        open_movie(path, Settings(eer_dose=1.0))
+    with pytest.raises(MovieError, match="20 hardware frames make 1 frames of 11, .*groups of at most 10"):
+        open_movie(path, Settings(eer_group=11))
 
 
 def test_truncated_at_any_length(tmp_path):
@@ -159,3 +247,26 @@ def test_no_file_handle_is_left_open(tmp_path):
         with pytest.raises(MovieError, match="4 hardware frames can't be grouped into 5 frames"):
             open_movie(path, settings(5))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_truncated_movie_is_read_from_its_whole_hardware_frames_if_asked(tmp_path):
+    """Cut at many lengths: the frames that are returned are the true ones, and a warning states how many there are."""
+    path = str(tmp_path / "m.eer")
+    frames = [random_events(0.05, seed=k) for k in range(12)]
+    write_eer_movie(path, frames, SHAPE, metadata=eer_metadata_text(1.0, 0.6, 12))
+    data = open(path, "rb").read()
+    with tifffile.TiffFile(path) as tiff:
+        ends = [page.dataoffsets[0] + page.databytecounts[0] for page in tiff.pages]
+    for length in range(ends[3] + 1, ends[-1], 331):
+        with open(path, "wb") as file:
+            file.write(data[:length])
+        with pytest.raises(MovieError, match="m.eer: truncated.*--use-whole-frames"):
+            open_movie(path, Settings(eer_group=2))
+        n = sum(end <= length for end in ends)
+        with open_movie(path, Settings(eer_group=2, use_whole_frames=True, total_dose=24)) as movie:
+            assert movie.n_frames == n // 2 and movie.n_recorded == 12
+            assert len(movie.warnings) == 1 and f"its {n} complete hardware frames are used" in movie.warnings[0]
+            for i in range(movie.n_frames):
+                want = sum(rendered(events, (7, 2, 2), 0) for events in frames[2 * i : 2 * i + 2])
+                np.testing.assert_array_equal(movie.frame(i), want)
+            assert settings_of_frames(movie, Settings(total_dose=24)).dose_per_frame == 4

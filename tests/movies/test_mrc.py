@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.errors import MovieError
-from flexalign_plugin.movies import open_movie
+from flexalign_plugin.movies import open_movie, settings_of_frames
 from flexalign_plugin.movies.mrc import IMOD_FLAGS_AT, IMOD_STAMP, IMOD_STAMP_AT
 from flexalign_plugin.phantoms.movie_writers import pack_4bit, write_mrc_movie
 from flexalign_plugin.settings import Settings
@@ -131,3 +131,27 @@ def test_a_failing_writer_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="frame 1 is"):
         write_mrc_movie(str(tmp_path / "m.mrc"), [np.zeros((4, 4), "u2"), np.zeros((5, 4), "u2")])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["u1", "f4"])
+def test_whole_frames_of_a_truncated_file(tmp_path, mode):
+    """Cut anywhere in the last two frames. The dose of the whole movie is still spread over all recorded frames."""
+    frames = np.random.default_rng(0).integers(0, 100, (5, 33, 51)).astype(mode)
+    path = str(tmp_path / "m.mrc")
+    write_mrc_movie(path, frames)
+    data, frame = open(path, "rb").read(), frames[0].nbytes
+    for missing, whole in ((1, 4), (frame - 1, 4), (frame, 4), (frame + 1, 3), (2 * frame, 3)):
+        with open(path, "wb") as file:
+            file.write(data[: len(data) - missing])
+        with pytest.raises(MovieError, match="m.mrc: truncated: .*--use-whole-frames"):
+            open_movie(path, Settings())
+        asked = Settings(use_whole_frames=True, total_dose=20)
+        with open_movie(path, asked) as movie:
+            assert movie.shape == (whole, 33, 51) and movie.n_recorded == 5
+            assert len(movie.warnings) == 1 and f"its {whole} complete frames are used" in movie.warnings[0]
+            np.testing.assert_array_equal(np.stack([movie.frame(i) for i in range(whole)]), frames[:whole])
+            assert settings_of_frames(movie, asked).dose_per_frame == 4
+    with open(path, "wb") as file:
+        file.write(data[: 1024 + frame // 2])
+    with pytest.raises(MovieError, match="m.mrc: truncated"):
+        open_movie(path, Settings(use_whole_frames=True))

@@ -167,3 +167,28 @@ def test_flipped_upside_down(tmp_path):
                     write_tiff_movie(str(tmp_path / name), [stored])
                 got = load_corrections(movie, Settings(flip_tiff=True, gain=str(tmp_path / name)))
                 np.testing.assert_array_equal(got.gain, gain)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_whole_frames_of_a_truncated_file(tmp_path, compression):
+    """Cut at any length after the first two frames: as many frames as have all their data, each the true one."""
+    path, frames = str(tmp_path / "m.tif"), random_frames(shape=(6, 33, 51))
+    write_tiff_movie(path, frames, compression, rows_per_strip=8)
+    data, asked = open(path, "rb").read(), Settings(use_whole_frames=True)
+    with tifffile.TiffFile(path) as tiff:
+        ends = [max(a + b for a, b in zip(p.dataoffsets, p.databytecounts)) for p in tiff.pages]
+    seen = set()
+    for length in range(ends[1] + 1, ends[-1], 67):
+        with open(path, "wb") as file:
+            file.write(data[:length])
+        with pytest.raises(MovieError, match="m.tif: truncated.*--use-whole-frames"):
+            open_movie(path, SETTINGS)
+        with open_movie(path, asked) as movie:
+            assert movie.n_frames == sum(end <= length for end in ends)
+            assert len(movie.warnings) == 1 and f"its {movie.n_frames} complete frames are used" in movie.warnings[0]
+            read = np.stack([movie.frame(i) for i in range(movie.n_frames)])
+            np.testing.assert_array_equal(read, frames[: movie.n_frames])
+            seen.add(movie.n_frames)
+    assert seen == {2, 3, 4, 5}
+    with open_movie(path, Settings(use_whole_frames=True, total_dose=20)) as movie:
+        assert "does not tell how many frames were recorded" in movie.warnings[1]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 import flexalign_plugin
 from flexalign_plugin.settings import FIELDS_OF_FORM, Settings
 
 from ..scipion_project import import_movies, new_alignment
-from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
+from .conftest import PIXEL_A, SHAPE
 
 XMIPP_DEFAULTS = dict(
     alignFrame0=1,
@@ -40,7 +38,12 @@ XMIPP_DEFAULTS = dict(
     gainFlip=0,
 )
 # Not in the form: properties of the input movies, and the plots that Scipion's viewers always need.
-NOT_IN_FORM = {"pixel_size", "voltage", "dose_per_frame", "frame_doses", "pre_exposure", "gain", "dark", "do_plots"}
+NOT_IN_FORM = {"pixel_size", "voltage", "pre_exposure", "gain", "dark", "do_plots"} | {
+    "dose_per_frame",
+    "frame_doses",
+    "total_dose",
+    "dose_per_hardware_frame",
+}
 
 
 def protocol_class():
@@ -90,7 +93,7 @@ def test_settings_take_the_form_the_movies_and_their_acquisition(project, movies
     settings = Settings(**form_values.settings_values(protocol, imported.outputMovies.getFirstItem()))
     assert (settings.gain_rot, settings.gain_flip, settings.eer_sampling) == ("90", "left-right", 2)
     assert settings.pixel_size == PIXEL_A and settings.voltage == 300 and settings.pre_exposure == 2.0
-    assert settings.dose_per_frame == pytest.approx(0.1 * HARDWARE_FRAMES / SHAPE[0])
+    assert settings.dose_per_hardware_frame == 0.1 and settings.dose_per_frame is None
     assert settings.gain.endswith("gain.mrc") and settings.dark is None and settings.defect_file is None
 
 

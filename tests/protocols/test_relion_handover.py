@@ -88,15 +88,6 @@ def test_the_gain_is_named_relative_to_the_project_and_without_blanks(acquisitio
     assert os.readlink(tmp_path / "extra" / "relion_gain.gain") == "/reference/of the day.gain"
 
 
-def test_doses_of_the_form_count_for_hardware_frames(acquisition):
-    relion_handover.set_dose(acquisition, shifts(EER), raw=True)
-    assert acquisition.getDosePerFrame() == pytest.approx(0.2) and acquisition.getDoseInitial() == 0.5
-    relion_handover.set_dose(acquisition, shifts(EER), raw=False)
-    assert acquisition.getDosePerFrame() == 1.4
-    relion_handover.set_dose(acquisition, shifts(GENERAL), raw=True)  # no dose is known
-    assert acquisition.getDosePerFrame() == 1.4
-
-
 def test_many_pixels_become_a_defect_file_once(tmp_path):
     folder = str(tmp_path)
     column = [(7, y) for y in range(MOST_HOT_PIXELS)]

@@ -10,7 +10,7 @@ import pytest
 import flexalign_plugin
 
 from ..scipion_project import run
-from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
+from .conftest import PIXEL_A, SHAPE
 
 TEMPLATES = Path(flexalign_plugin.__file__).parent / "templates"
 
@@ -38,7 +38,7 @@ def load(project, name, protocols=2, **values):
     "name, pattern, more",
     [
         ("SPA_movies_to_micrographs", "*.tiff", {}),
-        ("EER_movies_to_micrographs", "*.eer", {"nFrames": str(SHAPE[0]), "dose": str(8 / HARDWARE_FRAMES)}),
+        ("EER_movies_to_micrographs", "*.eer", {"eerDose": "1", "dose": str(SHAPE[0])}),
     ],
 )
 def test_a_template_runs_from_files_to_micrographs(project, movies, name, pattern, more):
@@ -54,8 +54,9 @@ def test_a_template_runs_from_files_to_micrographs(project, movies, name, patter
     assert alignment.isFinished(), alignment.getErrorMessage()
     assert alignment.outputMicrographs.getSize() == alignment.outputMicrographsDoseWeighted.getSize() == 1
     with open(alignment._getExtraPath(next(iter(alignment._roots.values())) + "_motion.json")) as f:
-        settings = json.load(f)["settings"]
-    assert settings["dose_per_frame"] == pytest.approx(1.0) and settings["gain"].endswith("gain.mrc")
+        result = json.load(f)
+    assert result["frames"]["dose_per_frame"] == pytest.approx(1.0)
+    assert result["settings"]["gain"].endswith("gain.mrc")
 
 
 def test_the_template_with_ctf_estimation_loads_without_the_plugin_too(project, movies):

@@ -143,8 +143,9 @@ def test_tilts_become_stacks_by_angle_with_their_dose_and_the_true_motion(projec
     for z, truth in enumerate(tilts[1]):
         path = protocol._getExtraPath(f"TS_1_{z + 1:03d}_motion.json")
         with open(path) as file:
-            settings = json.load(file)["settings"]
-        assert settings["dose_per_frame"] == pytest.approx(DOSES[z] / SHAPE[0])
+            result = json.load(file)
+        settings = result["settings"]
+        assert result["frames"]["dose_per_frame"] == pytest.approx(DOSES[z] / SHAPE[0])
         assert settings["pre_exposure"] == pytest.approx(sum(DOSES[:z]))
         t = np.arange(SHAPE[0])
         estimated = np.stack(MotionModel.load(path).shift(t, SHAPE[1] / 2, SHAPE[2] / 2))

@@ -10,10 +10,13 @@ import pytest
 
 from flexalign_plugin import cli
 from flexalign_plugin.errors import MovieError
+from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.runs.mdoc import mdoc_text, prior_doses, read_mdoc
+from flexalign_plugin.runs.tilt_series import settings_of_images
+from flexalign_plugin.settings import Settings
 
 ANGLES = (0.02, 3.0, -3.0, 6.0, -6.0)  # dose-symmetric, as recorded
 DOSES = (3.0, 3.1, 3.2, 3.3, 3.4)
@@ -139,8 +142,10 @@ def test_each_tilt_has_its_dose_and_its_motion(series):
         if z == 2:
             continue
         path = folder / "out" / f"tilt_{z}_motion.json"
-        settings = json.loads(path.read_text())["settings"]
-        assert settings["dose_per_frame"] == pytest.approx(DOSES[z] / N_FRAMES)
+        result = json.loads(path.read_text())
+        settings = result["settings"]
+        assert settings["total_dose"] == DOSES[z]
+        assert result["frames"]["dose_per_frame"] == pytest.approx(DOSES[z] / N_FRAMES)
         assert settings["pre_exposure"] == pytest.approx(1 + sum(DOSES[:z]))
         model, truth = MotionModel.load(path), truths[angle]
         t = np.arange(N_FRAMES)
@@ -197,3 +202,11 @@ def test_a_tilt_with_an_impossible_number_is_left_out_and_named(tmp_path, key, v
     assert (out / "TS_1_stack.tlt").read_text().split() == ["0.00", "6.00"]
     (failed,) = [line for line in (out / "TS_1_failed.tsv").read_text().splitlines() if line.startswith("1\t")]
     assert "TS_1.mrc.mdoc: section 1" in failed and key in failed and value in failed
+
+
+def test_stacks_of_eer_movies_have_the_pixel_size_of_the_rendering():
+    """Records of version 1.0.0 hold none; their settings have it."""
+    given = Settings(pixel_size=1.2, eer_sampling=2, bin_factor=3)
+    now, then = JobResult("a.eer", ok=True, pixel_size_A=0.6), JobResult("a.eer", ok=True)
+    assert settings_of_images(given, [now]).micrograph_pixel_size == pytest.approx(1.8)
+    assert settings_of_images(given, [then]).micrograph_pixel_size == pytest.approx(3.6)
