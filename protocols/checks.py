@@ -124,8 +124,8 @@ def polishing_hints(values: Dict[str, Any], movie: str) -> List[str]:
         )
     if not obstacle and settings.reference_frame == MIDDLE_MOST:
         obstacle = (
-            "they have the geometry of a middle frame, and RELION's protocol in Scipion takes it for that of the first; "
-            "to polish, choose the first as *Reference frame*"
+            "they have the geometry of a middle frame, and RELION's protocol in Scipion takes it for that of the "
+            "first; to polish, choose *first* as the reference frame"
         )
     if not obstacle and settings.eer_sampling > 1 and movie.lower().endswith(".eer"):
         obstacle = (
