@@ -80,6 +80,8 @@ def test_every_setting_is_an_option_and_keeps_its_default():
         elif field.metadata["choices"]:
             value = field.metadata["choices"][-1]
             words = [flag, str(value)]
+        elif name == "frame_doses":
+            words, value = [flag, "0.5 10 1.2 30"], "0.5 10 1.2 30"
         elif "Optional[str]" in field.type:
             value = os.path.abspath("x")
             words = [flag, "x"]
@@ -394,3 +396,29 @@ def test_several_movies_make_a_report(movies, tmp_path):
     assert run(*words).returncode == 1
     text = (out / "report.html").read_text(encoding="utf-8")
     assert "broken.tif" in text and '"details":{' in text and f'"root":"{movie.stem}"' in text
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("--pixel-size 2 --dose-per-frame 0.5", ""),
+        ("--pixel-size 2 --dose-per-frame 2", "a dose per frame of 0.5 (was the total dose typed?)"),
+        ("--pixel-size 4 --dose-per-frame 0.5", "a pixel size of 2 A (super-resolution or 8K?)"),
+        ("--pixel-size 200 --dose-per-frame 0.5", "2 A would make sense, if it was typed in pm"),
+        ("--pixel-size 2e-10", "2 A would make sense, if it was typed in metres"),
+        ("--pixel-size 0.02", "too little to compare them"),
+    ],
+)
+def test_mistakes_are_named_in_the_first_movie(tmp_path, capsys, options, words):
+    """Four frames of 2 electrons in each pixel of 2 A: 0.5 e/A^2."""
+    frames = np.random.default_rng(0).poisson(2.0, (4, 128, 160)).astype(np.uint8)
+    write_mrc_movie(str(tmp_path / "m.mrc"), frames)
+    command = ["align", str(tmp_path / "m.mrc"), "--output", str(tmp_path / "out"), *options.split(), "--threads", "1"]
+    status = cli.main([*command, "--no-do-local-alignment", "--no-do-plots", "--no-do-compute-psd"])
+    said = "".join(capsys.readouterr())
+    if not words:
+        line = "input: 2 A/px, field 0.032 x 0.026 um, 4 frames x 0.5 = 2 e/A^2; counted in the movie: 2\n"
+        assert line in said and "would make sense" not in said
+    else:
+        assert words in said and "Traceback" not in said
+    assert status == (2 if "e-10" in options else 1 if "0.02" in options else 0)
