@@ -85,6 +85,7 @@ setup(
             "scipion-em-xmipp>=29.0.1",
             "scipion-em-cryosparc2>=5.0.1",
             "scipion-em-tomo>=3.12",
+            "scipion-app>=3.8",  # scipion-em-xmipp imports it
         ],
         # What `make test` runs. starfile reads our STAR files as users' scripts do; it has left Python 3.8 behind.
         "dev": ["pytest", "ruff", "mypy", "build", "starfile; python_version >= '3.9'"],
