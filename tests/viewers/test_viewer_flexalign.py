@@ -75,7 +75,7 @@ def test_even_and_odd_micrographs_have_entries(viewer, monkeypatch):
     for entry, name in (("showEven", "outputMicrographsEven"), ("showOdd", "outputMicrographsOdd")):
         (message,) = views[entry](entry)
         assert "nothing yet" in message.getMessage()  # this run has none
-        made = viewer.protocol.outputMicrographs.clone()
+        made = viewer.protocol.outputMicrographs
         monkeypatch.setattr(viewer.protocol, name, made, raising=False)
         (table,) = views[entry](entry)
         assert table._emSet is made
