@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 _logo = "flexalign_logo.png"
 _references = ["strelak2020flexalign"]
 
