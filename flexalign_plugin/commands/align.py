@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
+from ..execution import time_limit
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
@@ -41,6 +42,7 @@ DEVICE_HELP = (
     "code has been run on hardware (default: auto)"
 )
 FAILURE_HELP = "movies that no GPU can align fail (error) or are aligned on the CPU (cpu) (default: error)"
+TIMEOUT_HELP = f"time limit per movie in seconds (default: {time_limit.DEFAULT})"
 SETTINGS_HELP = "take the settings of an earlier result (_motion.json); options on the command line have precedence"
 QUIET_HELP = "print only failures"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
@@ -110,11 +112,11 @@ def add_computing(parser: Any) -> None:
     option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
     option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
-    option("--timeout", type=positive, metavar="S", help="time limit per movie in seconds (default: none)")
+    option("--timeout", type=positive, metavar="S", help=TIMEOUT_HELP)
 
 
 def compute_of(args: argparse.Namespace) -> Compute:
-    """Devices, threads and memory from the options; SettingsError if a name is not that of a device."""
+    """Devices, threads, memory and time limit from the options; SettingsError if a name is not that of a device."""
     from ..execution.devices import Compute, device_names
 
     return Compute(
@@ -123,6 +125,7 @@ def compute_of(args: argparse.Namespace) -> Compute:
         args.gpu_memory,
         tune_fft=not args.no_fft_tuning,
         cpu_instead=args.on_device_failure == "cpu",
+        timeout_s=args.timeout,
     )
 
 
@@ -213,9 +216,7 @@ def _align(args: argparse.Namespace) -> int:
     report = Report(json_lines=args.json, quiet=args.quiet)
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
-    failed = align_movies(
-        movies, args.output, settings, report, compute_of(args), args.timeout, args.denoiser_pairs, optics
-    )
+    failed = align_movies(movies, args.output, settings, report, compute_of(args), args.denoiser_pairs, optics)
     if not args.no_report and len(failed) < len(movies) > 1:
         from ..report_pages import LiveReport
 

@@ -58,7 +58,6 @@ def _tilt_series(args: argparse.Namespace) -> int:
         Report(quiet=args.quiet),
         compute_of(args),
         args.order,
-        args.timeout,
     )
     if not args.quiet:
         for kind, path in files.items():

@@ -24,7 +24,6 @@ def align_movies(
     settings: Settings,
     report: Report,
     compute: Compute,
-    timeout_s: Optional[float] = None,
     denoiser_pairs: int = 0,
     optics: Optional[Tuple[float, float]] = (2.7, 0.1),
 ) -> List[JobResult]:
@@ -32,7 +31,6 @@ def align_movies(
 
     Parameters
     ----------
-    timeout_s : time limit per movie in seconds; None: no limit.
     denoiser_pairs : number of movies, from the first, whose even and odd frames are also summed separately, regardless
         of the settings.
     optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
@@ -51,7 +49,7 @@ def align_movies(
     failures: List[Tuple[int, str, str]] = []
     report.start(len(jobs))
     try:
-        with closing(results_of(jobs, report, compute, timeout_s)) as results:
+        with closing(results_of(jobs, report, compute)) as results:
             for number, result in enumerate(results, 1):
                 report.result(result)
                 if not result.ok:

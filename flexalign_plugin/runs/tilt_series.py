@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 from contextlib import closing
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar, Union, cast
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple, TypeVar, Union, cast
 
 import numpy as np
 
@@ -56,7 +56,6 @@ def align_tilt_series(
     report: Report,
     compute: Compute,
     order: str = "tilt",
-    timeout_s: Optional[float] = None,
 ) -> Tuple[Dict[str, str], List[JobResult]]:
     """Align every tilt's movie and write the stacks.
 
@@ -67,7 +66,6 @@ def align_tilt_series(
         tilt is added to the pre-exposure.
     compute : devices that align the tilts.
     order : of the stacks: "tilt" by angle, "mdoc" as in the file.
-    timeout_s : time limit per movie in seconds; None: no limit.
 
     Returns
     -------
@@ -91,9 +89,7 @@ def align_tilt_series(
     entries = list(_jobs(mdoc, movies, output_dir, series, settings))
     results: Aligned = []
     try:
-        with closing(
-            results_of([job for job in entries if isinstance(job, Job)], report, compute, timeout_s)
-        ) as aligned:
+        with closing(results_of([job for job in entries if isinstance(job, Job)], report, compute)) as aligned:
             for tilt, entry in zip(mdoc.tilts, entries):
                 result = next(aligned) if isinstance(entry, Job) else entry
                 report.result(result)
