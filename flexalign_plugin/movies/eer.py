@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, List, Tuple
 
-import numba
 import numpy as np
 
 from ..errors import MovieError
+from ..jit import njit
 from ..settings import Settings
 from .movie import Movie, read_into
 from .tiff import EER_BIT_TAGS, TiffPageInfo
@@ -23,7 +23,7 @@ CACHED_BYTES = 1 << 18  # of `counts` that are filled at a time
 DECODED_AT_ONCE = 64  # hardware frames; limits the memory for their streams
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_bits, up):  # type: ignore[no-untyped-def]
     """Add the events of several hardware frames to `counts`.
 
