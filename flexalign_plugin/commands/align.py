@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..execution import time_limit
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
-from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, stop_by_signals
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
@@ -210,9 +209,7 @@ def _align(args: argparse.Namespace) -> int:
     from ..runs.movies import align_movies
 
     check_files(settings)
-
-    # Queues end jobs with SIGTERM: clean up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()
     report = Report(json_lines=args.json, quiet=args.quiet)
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)

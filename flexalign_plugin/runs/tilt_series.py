@@ -33,6 +33,7 @@ from ..result_files import (
 )
 from ..settings import Settings
 from .console import Report
+from .failure_list import FailureList
 from .mdoc import Mdoc, Tilt, mdoc_text, prior_doses, read_mdoc
 from .results import results_of
 
@@ -88,8 +89,14 @@ def align_tilt_series(
     report.start(len(mdoc.tilts))
     entries = list(_jobs(mdoc, movies, output_dir, series, settings))
     results: Aligned = []
+    failures = FailureList(failures_path, report.log)
+    sections = [tilt.z for tilt, entry in zip(mdoc.tilts, entries) if isinstance(entry, Job)]
+    for tilt, entry in zip(mdoc.tilts, entries):
+        if isinstance(entry, JobResult):
+            failures.add(tilt.z, entry)
     try:
-        with closing(results_of([job for job in entries if isinstance(job, Job)], report, compute)) as aligned:
+        jobs = [job for job in entries if isinstance(job, Job)]
+        with closing(results_of(jobs, report, compute, lambda i, result: failures.add(sections[i], result))) as aligned:
             for tilt, entry in zip(mdoc.tilts, entries):
                 result = next(aligned) if isinstance(entry, Job) else entry
                 report.result(result)

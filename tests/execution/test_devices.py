@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future
 
 import pytest
 
@@ -106,10 +107,9 @@ def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):
             asked.append(compute)
 
         def submit(self, job, progress):
-            class Done:
-                result = staticmethod(lambda: JobResult(job.movie, True, shifts_px=[[0.0, 0.0]]))
-
-            return Done()
+            done = Future()
+            done.set_result(JobResult(job.movie, True, shifts_px=[[0.0, 0.0]]))
+            return done
 
         def __enter__(self):
             return self
