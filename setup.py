@@ -57,7 +57,7 @@ setup(
         f"{PACKAGE}.tests": ["emulation/*.h", "emulation/driver/*.cpp", "emulation/kernels/*.cu"],
     },
     install_requires=[
-        "scipion-pyworkflow>=3.11.2",  # protocols, forms, projects
+        "scipion-pyworkflow>=3.11.3",  # protocols, forms, projects; retries while a set is locked
         "scipion-em>=3.11.1",  # ProtAlignMovies and the movie and micrograph objects; pins numpy, scipy, matplotlib
         # numpy, scipy, matplotlib, tifffile (TIFF and EER containers), mrcfile, pillow (PNG) and ncempy (dm4 gains)
         # come with the two above, which pin them.
