@@ -6,9 +6,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from pathlib import Path
@@ -214,3 +216,41 @@ def test_a_single_movie_that_is_truncated_while_it_is_read_fails_with_the_reason
     assert process.returncode == 1 and "FAILED large.mrc" in errors and "copy it again" in errors, output + errors
     ((number, movie, reason),) = read_failures(str(folder / "out" / "failed.tsv"))
     assert (number, movie) == ("1", "large.mrc") and "SIGBUS" in reason
+
+
+# --------------------------------------------------------------------------------------- limits of the account
+
+CAPABILITIES = "-all,+dac_override,+dac_read_search"
+AS_USER = ["setpriv", "--reuid", "54321", "--clear-groups", "--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("prlimit"),
+    reason="the limit does not apply to root, and only root can become another user",
+)
+@pytest.mark.parametrize("n_processes", [1, 3, 5])
+def test_at_the_limit_of_processes_the_run_ends_with_the_reason(folder, n_processes):
+    """With 1 not even the run's own threads can be started, with 5 those of the worker process."""
+    with tempfile.TemporaryDirectory() as public:  # pytest's own folder is closed to others
+        os.chmod(public, 0o777)
+        words = ["prlimit", f"--nproc={n_processes}", *AS_USER]
+        words += command(str(folder / "a.mrc"), str(folder / "b.mrc"))
+        done = subprocess.run(words, cwd=public, capture_output=True, text=True, timeout=100)
+        listed = [os.path.basename(line[1]) for line in read_failures(os.path.join(public, "out", "failed.tsv"))]
+    assert done.returncode == 1 and "start new thread" in done.stderr, done.stderr
+    assert listed == ([] if n_processes == 1 else ["a.mrc", "b.mrc"])
+
+
+def test_interrupted_processes_end_also_where_the_tests_ignore_signals(folder):
+    """As under `nohup make test &`: child processes inherit ignored signals, unless `default_signals` resets them."""
+    large_movie(folder / "large.mrc")
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        process = started(folder, "bad.mrc", "large.mrc")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    wait_until((folder / "out" / "failed.tsv").exists)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in errors, errors
