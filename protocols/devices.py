@@ -40,6 +40,18 @@ def define_choice(form: Any) -> None:
     )
 
 
+def define_time_limit(group: Any) -> None:
+    group.addParam(
+        "timeout",
+        params.FloatParam,
+        default=0.0,
+        label="Time limit per movie (s)",
+        help="A movie that takes longer fails, so that a disk or a GPU that does not respond can't stop the run for "
+        f"ever. 0: {time_limit.DEFAULT}.",
+        expertLevel=LEVEL_ADVANCED,
+    )
+
+
 def define_details(form: Any) -> None:
     group = form.addGroup("Cluster", expertLevel=LEVEL_ADVANCED)
     group.addParam(
@@ -50,15 +62,6 @@ def define_details(form: Any) -> None:
         help="Largest number of movies in one job. Used only if each step, and not the whole protocol, is submitted to "
         "the queue of a cluster. The number of simultaneous jobs is *Scipion threads* minus 1. Each job takes a few "
         "seconds to start. If a job is killed, only its unfinished movies have to be aligned again.",
-        expertLevel=LEVEL_ADVANCED,
-    )
-    form.addParam(
-        "timeout",
-        params.FloatParam,
-        default=0.0,
-        label="Time limit per movie (s)",
-        help="A movie that takes longer fails, so that a disk or a GPU that does not respond can't stop the run for "
-        f"ever. 0: {time_limit.DEFAULT}.",
         expertLevel=LEVEL_ADVANCED,
     )
     group = form.addGroup("GPUs", expertLevel=LEVEL_ADVANCED)
