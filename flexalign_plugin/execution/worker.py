@@ -316,7 +316,7 @@ class Worker:
         _remove_leftovers([head, *others])
         head.fail(
             f"gave no result within {limit_s:.4g} s and was stopped: check that its disk responds, or allow more time "
-            "(timeout).",
+            "(option --timeout; in the form, Time limit per movie).",
             seconds=limit_s,
         )
 
