@@ -85,19 +85,21 @@ def test_a_thread_that_has_no_memory_to_begin_ends_the_child(runner, job):
         threading.Event().wait(1000)
     """
     with Worker(runner=runner(before=textwrap.dedent(breaks))) as made:
-        (result,) = results_in(made, [job("a")], 30)
+        (result,) = results_in(made, [job("a")])
     assert not result.ok and "MemoryError: none left" in result.message
 
 
 def test_a_child_that_does_not_start_is_given_up(runner, job, monkeypatch):
-    monkeypatch.setattr(worker, "START_SECONDS", 5.0)
-    with Worker(
-        runner=runner(before="import time, sys\nprint('loading', file=sys.stderr)\ntime.sleep(1000)\n")
-    ) as made:
-        results = results_in(made, [job(name) for name in "abcd"], 30)
-        assert not any(r.ok for r in results)
-        for r in results:
-            assert "did not start within 5 s" in r.message and "ulimit -v" in r.message and "loading" in r.message
+    loading = threading.Event()
+    hangs = runner(before="import time, sys\nprint('loading', file=sys.stderr)\ntime.sleep(1000)\n")
+    with Worker(runner=hangs, log=lambda line: loading.set()) as made:
+        futures = [made.submit(job(name)) for name in "abc"]
+        assert loading.wait(60)
+        monkeypatch.setattr(worker, "START_SECONDS", 0.5)
+        futures.append(made.submit(job("d")))
+        for future in futures:
+            error = future.result(20).error
+            assert "did not start within 0.5 s" in error and "ulimit -v" in error and "loading" in error
         monkeypatch.setattr(worker, "START_SECONDS", 60.0)
         runner()
         assert results_in(made, [job("e")])[0].ok
