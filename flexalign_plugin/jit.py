@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import Any, Callable, Set
 
 import numba
@@ -21,10 +20,6 @@ NO_FOLDER = (
     "set NUMBA_CACHE_DIR to a folder that can be written."
 )
 DAMAGED = "The compiled code in %s is damaged (%s): it is made again."
-
-# Without a home, numba would make a folder named `~` beside the movies, and later load code from it.
-if not os.path.isabs(os.path.expanduser("~")):
-    os.environ.setdefault("XDG_CACHE_HOME", os.path.join(os.devnull, "no home folder"))
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
 
 from flexalign_plugin import launch
+from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.phantoms.phantom import particle_phantom
 
 MODULE = """
     from flexalign_plugin.jit import njit
@@ -27,7 +31,6 @@ RUN = (
     "import {before}os, sys; sys.path.insert(0, os.getcwd()); import compiled_here as c; "
     "print(c.next_one(1), c.twice(2), sum(c.next_one.stats.cache_hits.values()))"
 )
-NO_HOME = "os; os.path.expanduser = lambda path: path; import "
 
 
 @pytest.fixture
@@ -86,6 +89,26 @@ def test_without_a_home_nothing_is_written_beside_the_movies(run, tmp_path):
     """numba alone would make a folder `~`, and later load code from it."""
     (tmp_path / "__pycache__").write_text("not a folder")
     before = sorted(os.listdir(tmp_path))
-    hit, log = run(before=NO_HOME)
+    hit, log = run(before="os; os.path.expanduser = lambda path: path; import ")
     assert not hit and log.count("can't be kept") == 1 and "Traceback" not in log
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become a user without a home"
+)
+def test_a_container_without_a_home_aligns(tmp_path):
+    """A user who is not in the list of users, as in many containers, and who may write only the output."""
+    phantom = particle_phantom((3, 128, 128), pixel_size_A=2.0, dose=4, contrast=0.4, band_limit_A=20, seed=1)
+    write_mrc_movie(str(tmp_path / "a.mrc"), phantom.frames(), 2.0)
+    rights = "-all,+dac_read_search"
+    words = ["setpriv", "--reuid", "54321", "--clear-groups", "--inh-caps", rights, "--ambient-caps", rights]
+    words += [*launch.command("flexalign_plugin"), "align", str(tmp_path / "a.mrc"), "--output", "out"]
+    with tempfile.TemporaryDirectory() as public:
+        os.chmod(public, 0o777)
+        environment = {"PATH": os.environ["PATH"], "TMPDIR": public}
+        done = subprocess.run(
+            [*words, "--pixel-size", "2"], cwd=public, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr and "~" not in os.listdir(public)
