@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import no_home  # noqa: F401
+
 __version__ = "1.1.0"
 _logo = "flexalign_logo.png"
 _references = ["strelak2020flexalign"]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+from . import launch
+
+# `python -m` puts the current folder in front, in which there may be a `numpy.py` beside the movies.
+if sys.path and sys.path[0] == os.path.abspath("") != launch.ROOT:
+    del sys.path[0]
 
 from .cli import main
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
-from . import __version__
+from . import __version__, launch
 from .commands import COMMANDS
+from .commands.streams import lasting_streams, problem
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
 from .errors import CorrectionError, FlexAlignError, MovieError, SettingsError
 
@@ -19,6 +19,18 @@ NO_LIST = "the file given with @ is not a text file: it must hold the names of m
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line; returns the exit status."""
+    launch.forget_current_folder()
+    with lasting_streams() as streams:
+        status = _run(argv)
+        for stream in streams:
+            stream.flush()
+        lost = problem(streams)
+        if lost:
+            print(f"flexalign: {lost}", file=sys.stderr)
+    return status if lost is None else max(status, SOME_FAILED)
+
+
+def _run(argv: Optional[Sequence[str]]) -> int:
     try:
         args = build_parser().parse_args(argv)
     except UnicodeDecodeError:
@@ -32,10 +44,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return USAGE
     except FlexAlignError as error:
         print(f"flexalign: {error}", file=sys.stderr)
-        return SOME_FAILED
-    except BrokenPipeError:
-        # As with `flexalign ... | head`. Without this, Python reports the error again when it flushes its buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except KeyboardInterrupt:
         print("flexalign: interrupted; results finished before are complete.", file=sys.stderr)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from ..backend import PEAK_RADIUS_PX
+from ..jit import njit
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_jit = njit(nogil=True, error_model="numpy")
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def pair_products(groups, members, sizes, pairs, group, out):
     """out[r, p, c] = group_i * conj(group_j) of pair p without what single frames contribute to both groups.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
+from ..jit import njit
+
+_jit = njit(nogil=True, fastmath=False, error_model="numpy")
 
 
 def native(raw: np.ndarray) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Callable, Tuple
 
-import numba
 import numpy as np
 import scipy.fft
 
 from ..backend import LEAST_INTERPOLATION_POWER, Mix
+from ..jit import njit
 
 _ROWS_PER_TASK = 128
-_jit = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath=False, error_model="numpy")
 
 
 def mix_one(sums: np.ndarray, mix: Mix, threads: int, run: Callable[..., Any]) -> np.ndarray:

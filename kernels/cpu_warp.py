@@ -11,10 +11,11 @@ The B-spline is not prefiltered here: the filter is the same for all frames and 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy", boundscheck=False)
+from ..jit import njit
+
+_jit = njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
 
 FLAT_SLOPE = 1e-8  # px per px: negligible over a mesh cell
 

@@ -20,11 +20,11 @@ OPTIONS = ("-std=c++17", "-lineinfo", *block_sizes.compiler_options())
 
 
 def cache_folder() -> Path:
-    """FLEXALIGN_CACHE, or flexalign/ in the user's cache folder."""
+    """FLEXALIGN_CACHE, or flexalign/ in the user's cache folder. Without a home, a path that can't be written."""
     chosen = os.environ.get("FLEXALIGN_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flexalign"
+    folder = chosen or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flexalign")
+    folder = os.path.expanduser(folder)
+    return Path(os.devnull, "no home folder") if folder.startswith("~") else Path(folder)
 
 
 class Cubins:

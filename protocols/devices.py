@@ -1,7 +1,8 @@
-"""Form parameters for GPUs and cluster jobs, and the devices and threads that follow from them."""
+"""Form parameters for GPUs, time limit and cluster jobs, and the devices and threads that follow from them."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, List
 
 import pyworkflow.protocol.params as params
@@ -9,6 +10,7 @@ from pyworkflow.constants import QUEUE_FOR_JOBS
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
 
 from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.execution import time_limit
 from flexalign_plugin.execution.devices import Compute
 from flexalign_plugin.kernels import usable_cores
 from flexalign_plugin.kernels.cuda_installation import devices_of
@@ -35,6 +37,18 @@ def define_choice(form: Any) -> None:
         label="Choose GPU IDs",
         help="Numbers of the GPUs, separated by spaces or commas, for example *0 1*. The first GPU is 0. The GPUs "
         "share the movies: each GPU aligns one movie while the next one is read. Leave *Scipion threads* at 1.",
+    )
+
+
+def define_time_limit(group: Any) -> None:
+    group.addParam(
+        "timeout",
+        params.FloatParam,
+        default=0.0,
+        label="Time limit per movie (s)",
+        help="A movie that takes longer fails, so that a disk or a GPU that does not respond can't stop the run for "
+        f"ever. 0: {time_limit.DEFAULT}.",
+        expertLevel=LEVEL_ADVANCED,
     )
 
 
@@ -118,6 +132,7 @@ def compute(protocol: Any) -> Compute:
         protocol.gpuMemory.get() or None,
         tune_fft=protocol.tuneFftSizes.get(),
         cpu_instead=protocol.onGpuFailure.get() == 1,
+        timeout_s=protocol.timeout.get() or None,
     )
 
 
@@ -141,6 +156,8 @@ def problems(protocol: Any) -> List[str]:
         errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: it must be at least 1.")
     if protocol.gpuMemory.get() < 0:
         errors.append(f"GPU memory limit is {protocol.gpuMemory.get():g} GB: it must be above 0, or 0 for all of it.")
+    if not 0 <= protocol.timeout.get() < math.inf:
+        errors.append(f"Time limit per movie is {protocol.timeout.get():g} s: give a number above 0, or 0.")
     try:
         devices = compute(protocol)
         if not protocol.useQueue():

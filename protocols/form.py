@@ -69,6 +69,7 @@ def define_computing(form: Any, can_stop_early: bool = False) -> None:
             help="Align only the first N movies of the input, for example to test settings. 0: all movies.",
         )
     add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit into memory. The results are the same.")
+    devices.define_time_limit(group)
     devices.define_details(form)
     form.addParallelSection(
         threads=1,

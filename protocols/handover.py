@@ -39,6 +39,7 @@ class HandOver:
         self._engine: Optional[Engine] = None
         self._closed = False
         self._waiting: OrderedDict[int, Any] = OrderedDict()  # not yet passed to the engine
+        self._filling = False
         self._in_work = 0  # passed to the engine, without a result yet
         self._futures: Dict[int, Future[JobResult]] = {}
         self._seen: Dict[int, State] = {}  # of each movie's file when it was passed to the engine
@@ -79,8 +80,14 @@ class HandOver:
             return self._futures.pop(movie.getObjId())
 
     def _keep_busy(self) -> None:
-        while self._engine is not None and self._waiting and self._in_work < self._engine.capacity:
-            self._submit(next(iter(self._waiting.values())))
+        if self._filling:
+            return  # called from `_submit`, because the movie had a result at once
+        self._filling = True
+        try:
+            while self._engine is not None and self._waiting and self._in_work < self._engine.capacity:
+                self._submit(next(iter(self._waiting.values())))
+        finally:
+            self._filling = False
 
     def _submit(self, movie: Any) -> None:
         number = movie.getObjId()

@@ -9,16 +9,23 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import logging
 import os
 import re
 import sqlite3
 from contextlib import closing
-from typing import Collection, Optional, Set, Tuple
+from typing import Collection, List, Optional, Set, Tuple
 
+from pyworkflow.utils.retry_streaming import is_sqlite_lock_error, retry_on_sqlite_lock
+
+from flexalign_plugin.errors import OutputError
 from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.files import atomic_path, remove_all_leftovers
 
-LOCKED_SECONDS = 60.0  # longest wait for a set that another process, for example a viewer, has locked
+# How often, and how long each time, a set is tried that another process, for example a viewer, has locked: 20 min with
+# pyworkflow's pauses, about as long as pyworkflow itself waits to write a set.
+LOCKED_ATTEMPTS, LOCKED_SECONDS = 60, 10.0
+logger = logging.getLogger(__name__)
 
 
 def save_record(path: str, result: JobResult) -> None:
@@ -69,14 +76,21 @@ def numbers_in_set(path: str) -> Optional[Set[int]]:
     """Numbers of the items in the file of a set; None if there is no file or the set is incomplete or damaged."""
     if not os.path.exists(path):
         return None
+    told: List[Exception] = []
+
+    def is_lock(error: Exception) -> bool:
+        if is_sqlite_lock_error(error) and not told:
+            told.append(error)
+            logger.warning("%s is locked by another program: the run waits and goes on when it is free.", path)
+        return is_sqlite_lock_error(error)
+
     try:
-        with closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            # Tables are created first, properties are written with the first items. A run may be killed in between.
-            if not {"Objects", "Properties"} <= tables or not database.execute("SELECT 1 FROM Properties").fetchone():
-                return None
-            return {number for (number,) in database.execute("SELECT id FROM Objects")}
-    except sqlite3.OperationalError:  # for example locked, which does not mean that it is damaged
+        return retry_on_sqlite_lock(LOCKED_ATTEMPTS, predicate=is_lock)(_numbers_in)(path)
+    except sqlite3.OperationalError as error:  # does not mean that it is damaged
+        if told:
+            raise OutputError(
+                f"{path} was locked by another program for too long: close viewers of this run, then use Continue."
+            ) from error
         raise
     except sqlite3.DatabaseError:
         return None
@@ -86,6 +100,15 @@ def _columns(path: str) -> Set[str]:
     """Names of the items' attributes in the file of a set."""
     with closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
         return {name for (name,) in database.execute("SELECT label_property FROM Classes")}
+
+
+def _numbers_in(path: str) -> Optional[Set[int]]:
+    with closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        # Tables are created first, properties are written with the first items. A run may be killed in between.
+        if not {"Objects", "Properties"} <= tables or not database.execute("SELECT 1 FROM Properties").fetchone():
+            return None
+        return {number for (number,) in database.execute("SELECT id FROM Objects")}
 
 
 def remove_unfit_set(path: str, allowed: Collection[int], columns: Collection[str] = ()) -> bool:

@@ -91,6 +91,22 @@ def test_scipion_finds_the_test_in_an_installed_wheel(wheel, tmp_path):
     assert "Error loading the test" not in "".join(line for line in text.splitlines() if "flexalign" in line)
 
 
+def test_processes_of_an_installed_wheel_run_nothing_from_the_current_folder(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    (tmp_path / "movies").mkdir()
+    for name in ("numpy.py", "flexalign_plugin.py"):
+        (tmp_path / "movies" / name).write_text("raise SystemExit('from the folder of the movies')\n")
+    launch = tmp_path / "site" / "flexalign_plugin" / "launch.py"
+    done = subprocess.run(
+        [sys.executable, str(launch), "flexalign_plugin", "info"],
+        cwd=str(tmp_path / "movies"),
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "numpy" in done.stdout, done.stdout + done.stderr
+
+
 def test_scipion_lists_the_protocol_in_its_tree_and_cites_the_paper():
     import pwem
 

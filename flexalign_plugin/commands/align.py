@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
+from ..execution import time_limit
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
-from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, within
+from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, stop_by_signals, within
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
@@ -41,6 +41,7 @@ DEVICE_HELP = (
     "code has been run on hardware (default: auto)"
 )
 FAILURE_HELP = "movies that no GPU can align fail (error) or are aligned on the CPU (cpu) (default: error)"
+TIMEOUT_HELP = f"time limit per movie in seconds (default: {time_limit.DEFAULT})"
 SETTINGS_HELP = "take the settings of an earlier result (_motion.json); options on the command line have precedence"
 QUIET_HELP = "print only failures"
 KINDS: Dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
@@ -115,11 +116,11 @@ def add_computing(parser: Any) -> None:
     option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
     option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
     option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
-    option("--timeout", type=positive, metavar="S", help="time limit per movie in seconds (default: none)")
+    option("--timeout", type=positive, metavar="S", help=TIMEOUT_HELP)
 
 
 def compute_of(args: argparse.Namespace) -> Compute:
-    """Devices, threads and memory from the options; SettingsError if a name is not that of a device."""
+    """Devices, threads, memory and time limit from the options; SettingsError if a name is not that of a device."""
     from ..execution.devices import Compute, device_names
 
     return Compute(
@@ -128,6 +129,7 @@ def compute_of(args: argparse.Namespace) -> Compute:
         args.gpu_memory,
         tune_fft=not args.no_fft_tuning,
         cpu_instead=args.on_device_failure == "cpu",
+        timeout_s=args.timeout,
     )
 
 
@@ -213,9 +215,7 @@ def _align(args: argparse.Namespace) -> int:
     from ..runs.movies import align_movies
 
     check_files(settings)
-
-    # Queues end jobs with SIGTERM: clean up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()
     report = Report(json_lines=args.json, quiet=args.quiet)
     movies = args.movies[: args.only_process]
     optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
@@ -225,7 +225,6 @@ def _align(args: argparse.Namespace) -> int:
         settings,
         report,
         compute_of(args),
-        args.timeout,
         args.denoiser_pairs,
         optics,
         use_mdoc=not args.no_mdoc,

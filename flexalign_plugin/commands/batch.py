@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from typing import Any
 
-from .values import SOME_FAILED, SUCCESS
+from .values import SOME_FAILED, SUCCESS, stop_by_signals
 
 
 def add(commands: Any) -> None:
@@ -28,8 +27,7 @@ def add(commands: Any) -> None:
 def _batch(args: argparse.Namespace) -> int:
     # Must be set before NumPy is loaded, see `align`.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Queues end jobs with SIGTERM: clean up as after Ctrl-C, and note it in the answer.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()  # noted in the answer
     from ..execution.queue_job import run_request
 
     results = run_request(args.request, lambda line: print(line, file=sys.stderr, flush=True))

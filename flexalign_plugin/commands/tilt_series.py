@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from typing import Any
 
 from .align import COMMON_SETTINGS, QUIET_HELP, SETTINGS_HELP, add_computing, add_settings, compute_of, settings_of
-from .values import SOME_FAILED, SUCCESS, folder, shorten_help
+from .values import SOME_FAILED, SUCCESS, folder, shorten_help, stop_by_signals
 
 
 def add(commands: Any) -> None:
@@ -54,8 +53,7 @@ def _tilt_series(args: argparse.Namespace) -> int:
     from ..runs.tilt_series import align_tilt_series
 
     check_files(settings)
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()
     files, failed = align_tilt_series(
         args.mdoc,
         args.movies or os.path.dirname(args.mdoc[0]) or ".",
@@ -64,7 +62,6 @@ def _tilt_series(args: argparse.Namespace) -> int:
         Report(quiet=args.quiet),
         compute_of(args),
         args.order,
-        args.timeout,
         args.name,
     )
     if not args.quiet:

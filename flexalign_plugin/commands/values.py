@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 from typing import Any, Callable, Collection, List, Tuple
 
 # Exit statuses of all commands, explained in docs/command_line.md.
@@ -58,6 +59,13 @@ def folder(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty: give a folder, or . for the current one")
     return text
+
+
+def stop_by_signals() -> None:
+    """End by SIGTERM, with which queues end jobs, and SIGHUP, when a terminal is closed, as by Ctrl-C: cleaning up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
+            signal.signal(number, signal.default_int_handler)
 
 
 def shorten_help(parser: argparse.ArgumentParser, shown: Collection[str]) -> None:

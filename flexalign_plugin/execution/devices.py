@@ -1,4 +1,7 @@
-"""Devices, threads and memory of a run. They are not part of `Settings`, because results do not depend on them."""
+"""Devices, threads, memory and time limit of a run.
+
+They are not part of `Settings`, because results do not depend on them.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Compute:
     gpu_memory_gb : maximum memory to use on each GPU; None: all of it.
     tune_fft : whether to search for fast FFT sizes.
     cpu_instead : whether movies that no GPU can align are aligned on the CPU, with a warning; else they fail.
+    timeout_s : time limit per movie in seconds; None: `time_limit.DEFAULT`.
     """
 
     devices: Tuple[str, ...] = ("auto",)
@@ -27,6 +31,7 @@ class Compute:
     gpu_memory_gb: Optional[float] = None
     tune_fft: bool = True
     cpu_instead: bool = False
+    timeout_s: Optional[float] = None
 
     @property
     def on_gpus(self) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from .job import Job, JobResult, Progress, given_up
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -40,10 +43,29 @@ class PendingMovie:
         return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def fail(self, error: str, seconds: float = 0.0) -> None:
-        """Set the result of a movie that could not be aligned; `error` states the reason, without the movie's name."""
-        self.future.set_result(JobResult(self.job.movie, ok=False, error=error, seconds=seconds))
+        """Set the result of a movie that could not be aligned; `error` states the reason, without the movie's name.
+
+        Does nothing if the movie has a result or was cancelled.
+        """
+        if not self.future.done() and self.begin():
+            self.future.set_result(JobResult(self.job.movie, ok=False, error=error, seconds=seconds))
 
     def give_up(self) -> None:
         """Set the result of a movie that is not aligned because the run was stopped."""
-        if self.begin():
-            self.future.set_result(given_up(self.job))
+        self.fail(given_up(self.job).error)
+
+
+def guarded(callback: Optional[Callable[..., None]], what: str) -> Callable[..., None]:  # type: ignore
+    """The callback, for threads that must not end by its exceptions. After the first one, which is logged, it is not
+    called any more; `what` names in this message what can't be shown."""
+
+    def call(*arguments: object) -> None:
+        nonlocal callback
+        if callback is not None:
+            try:
+                callback(*arguments)
+            except Exception:
+                callback = None
+                logger.exception("%s can't be shown any more.", what)
+
+    return call

@@ -77,8 +77,10 @@ class JobResult:
 
 
 class Message(TypedDict, total=False):
-    """A JSON line of a worker process about the movie `number`: `taken`, or `stage` and `fraction`, or `result`."""
+    """A JSON line of a worker process: `ready` when it has started, or about the movie `number`: `taken`, or `stage`
+    and `fraction`, or `result`."""
 
+    ready: bool
     number: int
     taken: bool
     stage: str
@@ -152,6 +154,11 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
     elif isinstance(error, MemoryError):
         text = (
             "there is not enough memory to align it: switch on the low-memory mode or use a machine with more memory."
+        )
+    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+        text = (
+            "no thread could be started to align it: use fewer threads, or raise the limits of this account or job on "
+            "memory (ulimit -v) and processes (ulimit -u)."
         )
     else:
         traceback.print_exception(type(error), error, error.__traceback__)

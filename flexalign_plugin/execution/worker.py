@@ -4,30 +4,40 @@ If native code crashes, the process is killed for lack of memory, or a read hang
 `Worker` keeps one child process (`worker_process`) and exchanges JSON lines with it. While one movie is aligned, the
 next one is read. If the child dies while it has two movies, each is retried alone in a new child, to determine which
 one caused it.
+
+Nothing waits for ever: a child that does not start, and a movie that takes too long, are given up after a time limit.
+An unexpected error in a thread of the Worker makes the movies in work fail, with the reason.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Callable, Deque, Dict, List, Optional, TextIO, Union
+from typing import Callable, Deque, Dict, List, Optional, Union
 
+from .. import launch
+from ..errors import FlexAlignError
 from ..files import remove_leftovers
-from .engine import PendingMovie
+from .engine import PendingMovie, guarded
 from .job import DEVICE_FAILED, Job, JobResult, Message, Progress
+from .time_limit import TimeLimit
+
+logger = logging.getLogger(__name__)  # unlike `print`, it never raises
 
 IN_FLIGHT = 2  # one movie is aligned while the next is read
 CLOSE_SECONDS = 5.0  # time for a child to clean up before it is killed
 KEPT_LOG_LINES = 20
+START_SECONDS = 300.0  # for a child to load its libraries, which takes minutes on a slow network disk
+LIMITS = "raise the limits of this account or job on memory (ulimit -v) and processes (ulimit -u)"
 
 
 @dataclass(eq=False)
@@ -43,6 +53,7 @@ class _Child:
     process: subprocess.Popen[str]
     last_lines: Deque[str]
     log_thread: threading.Thread
+    ready: bool = False  # it has started
 
 
 @dataclass(eq=False)
@@ -65,7 +76,11 @@ class _Close:
     pass
 
 
-_Event = Union[_Submitted, _Received, _Died, _Close]
+class _Overdue:
+    """The child did not start, or the first movie did not finish, within its time limit."""
+
+
+_Event = Union[_Submitted, _Received, _Died, _Overdue, _Close]
 
 
 class Worker:
@@ -89,41 +104,48 @@ class Worker:
         Parameters
         ----------
         device, threads, gpu_memory_gb, tune : as for `kernels.select_backend`.
-        timeout_s : time limit per movie in seconds; None: no limit.
+        timeout_s : time limit per movie in seconds; None: see `time_limit`.
         log : called, from threads, with each line that the child writes to its standard error.
         runner : "module:function" that is called in the child with (job, progress) instead of `run_job` and returns a
             JobResult. For tests of crashes and timeouts.
+
+        Raises
+        ------
+        FlexAlignError : no thread can be started.
         """
-        self._command = [sys.executable, "-m", "flexalign_plugin.execution.worker_process", "--device", device]
+        self._command = [*launch.command("flexalign_plugin.execution.worker_process"), "--device", device]
         self._command += ["--threads", str(threads)] if threads else []
         self._command += ["--runner", runner] if runner else []
         self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []
         self._command += [] if tune else ["--no-fft-tuning"]
         self._folder = os.getcwd()
-        self._timeout_s = timeout_s
-        self._log = log
+        self._limit = TimeLimit(timeout_s)
+        self._log = guarded(log, "The log of the worker process")
         self._child: Optional[_Child] = None
         self._waiting: Deque[_Task] = deque()
         self._flight: List[_Task] = []  # sent to the child; the first one is being aligned
         self._head_since = 0.0
         self._submitted = 0
         self._closed = False
-        self._lock = (
-            threading.Lock()
-        )  # guards _closed and _submitted; only the managing thread uses the other attributes
+        # Guards _closed and _submitted; only the managing thread uses the other attributes.
+        self._lock = threading.Lock()
         self._events: queue.Queue[_Event] = queue.Queue()
         self._thread = threading.Thread(target=self._manage, name="flexalign-worker", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise FlexAlignError(f"The worker process can't be managed ({error}): {LIMITS}.") from error
 
     def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
         """Queue a movie. `progress(stage, fraction)` is called from a thread of the Worker."""
         with self._lock:
             self._submitted += 1
-            task = _Task(job, progress, number=self._submitted)
-            if self._closed:
-                task.give_up()
-            else:
+            task = _Task(job, guarded(progress, f"The progress of {job.movie}"), number=self._submitted)
+            closed = self._closed
+            if not closed:
                 self._events.put(_Submitted(task))
+        if closed:
+            task.give_up()
         return task.future
 
     def close(self, wait: bool = True) -> None:
@@ -142,44 +164,57 @@ class Worker:
         """Handles one event after another. All state changes happen in this thread."""
         try:
             while True:
-                self._send()
                 try:
-                    event = self._events.get(timeout=self._seconds_left())
-                except queue.Empty:
-                    self._handle_timeout()
-                    continue
-                if isinstance(event, _Close):
-                    return
-                if isinstance(event, _Submitted):
-                    self._waiting.append(event.task)
-                elif event.child is self._child:  # else: from a child that was stopped
-                    if isinstance(event, _Received):
-                        self._received(event.message)
-                    else:
-                        self._handle_death()
+                    self._send()
+                    event = self._next_event()
+                    if isinstance(event, _Close):
+                        return
+                    self._handle(event)
+                except Exception as error:
+                    logger.exception("The worker process could not be managed.")
+                    self._fail_all(f"the worker process could not be managed ({_named(error)}): see the log.")
         finally:
             self._end()
+
+    def _next_event(self) -> _Event:
+        try:
+            return self._events.get(timeout=self._seconds_left())
+        except queue.Empty:
+            return _Overdue()
+
+    def _handle(self, event: _Event) -> None:
+        if isinstance(event, _Submitted):
+            self._waiting.append(event.task)
+        elif isinstance(event, _Overdue):
+            self._handle_overdue()
+        elif isinstance(event, (_Received, _Died)) and event.child is self._child:  # else: of a child that was stopped
+            if isinstance(event, _Received):
+                self._received(event.child, event.message)
+            else:
+                self._handle_death(event.child)
 
     def _send(self) -> None:
         while self._waiting and len(self._flight) < IN_FLIGHT:
             task = self._waiting[0]
             if self._flight and (task.alone or self._flight[0].alone):
                 return
-            self._waiting.popleft()
+            self._flight.append(self._waiting.popleft())
             if not task.begin():
+                self._flight.remove(task)
                 continue
             try:
-                if self._child is None or self._child.process.poll() is not None:
-                    self._child = self._spawn()
-                if not self._flight:
+                if len(self._flight) == 1:
                     self._head_since = time.monotonic()
-                self._flight.append(task)
+                    # With another movie in work, the event of a dead child must be handled first.
+                    if self._child is None or self._child.process.poll() is not None:
+                        self._child = self._spawn()
                 task.times_sent, task.taken = task.times_sent + 1, False
                 self._write(task)
             except BrokenPipeError:
                 return  # the child has just died; its event follows
-            except OSError as error:
-                task.fail(f"the worker process could not be started: {error}.")
+            except (OSError, RuntimeError) as error:  # RuntimeError: a thread could not be started
+                self._flight.remove(task)
+                task.fail(f"the worker process could not be started ({error}): {LIMITS}.")
 
     def _write(self, task: _Task) -> None:
         assert self._child is not None and self._child.process.stdin is not None
@@ -199,32 +234,48 @@ class Worker:
             errors="replace",
         )
         last_lines: Deque[str] = deque(maxlen=KEPT_LOG_LINES)
-        assert process.stderr is not None
-        log_thread = threading.Thread(target=self._follow_log, args=(process.stderr, last_lines), daemon=True)
+        log_thread = threading.Thread(target=self._follow_log, args=(process, last_lines), daemon=True)
         child = _Child(process, last_lines, log_thread)
-        log_thread.start()
-        threading.Thread(target=self._follow, args=(child,), daemon=True).start()
+        try:
+            log_thread.start()
+            threading.Thread(target=self._follow, args=(child,), daemon=True).start()
+        except RuntimeError:
+            process.kill()
+            process.wait()
+            raise
         return child
 
     def _follow(self, child: _Child) -> None:
-        assert child.process.stdout is not None
-        for line in child.process.stdout:
-            if line.endswith("\n"):  # a process that is killed may leave an incomplete line
-                self._events.put(_Received(child, json.loads(line)))
-        self._events.put(_Died(child))
+        """Reads the child's messages. However this thread ends, the child ends too, and the managing thread knows."""
+        try:
+            assert child.process.stdout is not None
+            for line in child.process.stdout:
+                if line.endswith("\n"):  # a process that is killed may leave an incomplete line
+                    self._events.put(_Received(child, json.loads(line)))
+        except Exception as error:
+            child.last_lines.append(f"its messages could not be read ({_named(error)})")
+            child.process.kill()
+        finally:
+            self._events.put(_Died(child))
 
-    def _follow_log(self, stream: TextIO, last_lines: Deque[str]) -> None:
-        for line in stream:
+    def _follow_log(self, process: subprocess.Popen[str], last_lines: Deque[str]) -> None:
+        """Reads the child's log to its end, because the child would wait for a reader when the pipe is full."""
+        assert process.stderr is not None
+        for line in process.stderr:
             last_lines.append(line.rstrip())
-            if self._log is not None:
-                self._log(line.rstrip())
+            self._log(line.rstrip())
 
-    def _received(self, message: Message) -> None:
+    def _received(self, child: _Child, message: Message) -> None:
+        if "ready" in message:
+            child.ready, self._head_since = True, time.monotonic()
+            return
         task = next(task for task in self._flight if task.number == message["number"])
         if "result" in message:
+            result = JobResult.from_dict(message["result"])
+            if result.ok:
+                self._limit.finished(time.monotonic() - self._head_since)
             self._flight.remove(task)
             self._head_since = time.monotonic()
-            result = JobResult.from_dict(message["result"])
             if result.device_fault == DEVICE_FAILED:
                 self._replace_child()
             task.future.set_result(result)
@@ -234,9 +285,11 @@ class Worker:
             task.progress(message["stage"], message["fraction"])
 
     def _seconds_left(self) -> Optional[float]:
-        if self._timeout_s is None or not self._flight:
+        if not self._flight:
             return None
-        return max(self._head_since + self._timeout_s - time.monotonic(), 0.0)
+        limit_s = self._limit.seconds if self._child is not None and self._child.ready else START_SECONDS
+        # The operating system takes no longer times.
+        return min(max(self._head_since + limit_s - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
     def _replace_child(self) -> None:
         """The child ends by itself because its device failed; the movie that it was reading goes to a new child."""
@@ -244,28 +297,48 @@ class Worker:
         self._flight = []
         self._stop_child(CLOSE_SECONDS)
 
-    def _handle_timeout(self) -> None:
-        """The first movie exceeds the time limit: stop the child; the other movie goes to a new child."""
-        assert self._timeout_s is not None
+    def _handle_overdue(self) -> None:
+        """If the child did not start, all movies fail, as another one would not start either. If the first movie
+        exceeds its time limit it fails, and the other movie goes to a new child."""
+        child = self._child
+        if child is None or not child.ready:
+            last = child.last_lines[-1] if child is not None and child.last_lines else "(none)"
+            self._fail_all(
+                f"the worker process did not start within {START_SECONDS:g} s: {LIMITS}, and check that the disk with "
+                f"the program responds. Its last line was: {last}."
+            )
+            return
+        limit_s = self._limit.seconds
         head, others = self._flight[0], self._flight[1:]
         self._flight = []
         self._waiting.extendleft(reversed(others))
         self._stop_child(grace_s=0.0)
         _remove_leftovers([head, *others])
         head.fail(
-            f"gave no result within {self._timeout_s:g} s and was stopped: check that its disk responds, or allow more "
-            "time.",
-            seconds=self._timeout_s,
+            f"gave no result within {limit_s:.4g} s and was stopped: check that its disk responds, or allow more time "
+            "(option --timeout; in the form, Time limit per movie).",
+            seconds=limit_s,
         )
 
-    def _handle_death(self) -> None:
+    def _fail_all(self, reason: str) -> None:
+        """Stop the child; the movies that were submitted so far fail."""
+        tasks = [*self._flight, *self._waiting]
+        self._flight = []
+        self._waiting.clear()
+        try:
+            self._stop_child(grace_s=0.0)
+            _remove_leftovers(tasks)
+        finally:
+            for task in tasks:
+                task.fail(reason)
+
+    def _handle_death(self, dead: _Child) -> None:
         """The child has died by itself. If it had one movie, this movie fails; if it had two, each is retried alone.
 
         A movie that the child had not confirmed was sent to a dying child and is retried. If the next child does not
         confirm it either, no child can start, and the movie fails with the reason.
         """
-        assert self._child is not None
-        dead, self._child = self._child, None
+        self._child = None
         status = _reap(dead)
         flight, self._flight = self._flight, []
         _remove_leftovers(flight)
@@ -292,16 +365,18 @@ class Worker:
         _reap(child)
 
     def _end(self) -> None:
-        self._stop_child(grace_s=CLOSE_SECONDS)
-        with self._lock:  # nothing can be submitted after this
-            self._closed = True
-        unfinished = [*self._flight, *self._waiting]
-        _remove_leftovers(self._flight)
-        while not self._events.empty():
-            event = self._events.get()
-            unfinished += [event.task] if isinstance(event, _Submitted) else []
-        for task in unfinished:
-            task.give_up()
+        try:
+            self._stop_child(grace_s=CLOSE_SECONDS)
+            _remove_leftovers(self._flight)
+        finally:
+            with self._lock:  # nothing can be submitted after this
+                self._closed = True
+            unfinished = [*self._flight, *self._waiting]
+            while not self._events.empty():
+                event = self._events.get()
+                unfinished += [event.task] if isinstance(event, _Submitted) else []
+            for task in unfinished:
+                task.give_up()
 
 
 def _child_environment() -> Dict[str, str]:
@@ -317,13 +392,22 @@ def _child_environment() -> Dict[str, str]:
 
 
 def _reap(child: _Child) -> int:
-    """Exit status of a child that has ended or was killed, after its log was read to the end."""
-    try:
-        child.process.wait(CLOSE_SECONDS)
-    except subprocess.TimeoutExpired:  # it closed its output but is still running
-        child.process.kill()
+    """Exit status of a child that has ended or was killed, after its log was read to the end.
+
+    A process that waits for a disk can't even be killed. It is left behind and ends when the disk answers.
+    """
+    for _ in range(2):
+        try:
+            child.process.wait(CLOSE_SECONDS)
+            break
+        except subprocess.TimeoutExpired:  # it closed its output but is still running
+            child.process.kill()
     child.log_thread.join(1.0)
-    return child.process.wait()
+    return child.process.returncode if child.process.returncode is not None else -signal.SIGKILL
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _cause_of_death(status: int, last_lines: Deque[str]) -> str:

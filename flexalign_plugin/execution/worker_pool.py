@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Callable, Deque, List, Optional, Tuple
 
+from ..errors import FlexAlignError
 from ..kernels import usable_cores
 from .devices import Compute, is_gpu
-from .engine import PendingMovie
+from .engine import PendingMovie, guarded
 from .job import DEVICE_FAILED, Job, JobResult, Progress
 from .worker import IN_FLIGHT, Worker
 
@@ -52,17 +53,19 @@ class WorkerPool:
     def __init__(
         self,
         compute: Compute,
-        timeout_s: Optional[float] = None,
         log: Optional[Callable[[str], None]] = None,
         runner: Optional[str] = None,
     ) -> None:
         """
         Parameters
         ----------
-        timeout_s, log, runner : as for `Worker`; failures of GPUs are logged too.
+        log, runner : as for `Worker`; failures of GPUs are logged too.
+
+        Raises
+        ------
+        FlexAlignError : no thread can be started.
         """
-        self._compute = compute
-        self._timeout_s, self._log, self._runner = timeout_s, log, runner
+        self._compute, self._log, self._runner = compute, guarded(log, "The log of the GPUs"), runner
         n = len(compute.devices)
         share = compute.threads if n == 1 else max((compute.threads or usable_cores()) // n, 1)
         self._lanes = [self._lane(device, share) for device in compute.devices]
@@ -70,7 +73,10 @@ class WorkerPool:
         self._queue: Deque[_Movie] = deque()
         self._for_cpu: Deque[_Movie] = deque()
         self._closed = False
-        self._lock = threading.Lock()  # guards the attributes above; results are set without holding it
+        self._dispatching = self._dispatch_again = False
+        # Guards the attributes above. Movies are submitted, and results are set, without holding it: both may call
+        # `_finished` in the same thread.
+        self._lock = threading.Lock()
 
     @property
     def capacity(self) -> int:
@@ -113,32 +119,57 @@ class WorkerPool:
 
     def _lane(self, device: str, threads: Optional[int]) -> _Lane:
         memory_gb, tune = (self._compute.gpu_memory_gb, self._compute.tune_fft) if is_gpu(device) else (None, True)
-        return _Lane(device, Worker(device, threads, self._timeout_s, self._log, self._runner, memory_gb, tune))
+        return _Lane(device, Worker(device, threads, self._compute.timeout_s, self._log, self._runner, memory_gb, tune))
 
     def _dispatch(self) -> None:
-        """Send movies to the workers that have room; if no GPU may be used, they fail or go to the CPU."""
-        refused: List[Tuple[_Movie, JobResult]] = []
+        """Send movies to the workers that have room; if no GPU may be used, they fail or go to the CPU.
+
+        One thread does this at a time. The others, and calls from within, leave their work to it.
+        """
         with self._lock:
-            now = time.monotonic()
-            usable = [lane for lane in self._lanes if lane.paused_until <= now]
-            while self._queue and not usable:
-                movie = self._queue.popleft()
-                result = self._without_gpu(movie, self._all_paused(movie.job))
-                refused += [(movie, result)] if result is not None else []
+            self._dispatch_again = True
+            if self._dispatching:
+                return
+            self._dispatching = True
+        while True:
+            with self._lock:
+                self._dispatching = self._dispatch_again
+                if not self._dispatching:
+                    return
+                self._dispatch_again = False
+                sent, refused = self._assign()
+            for movie, lane in sent:
+                self._send(movie, lane)
+            for movie, result in refused:
+                if movie.begin():
+                    movie.future.set_result(result)
+
+    def _assign(self) -> Tuple[List[Tuple[_Movie, _Lane]], List[Tuple[_Movie, JobResult]]]:
+        """The movies to send now, each with its lane, and the movies that fail, each with its result."""
+        sent: List[Tuple[_Movie, _Lane]] = []
+        refused: List[Tuple[_Movie, JobResult]] = []
+        now = time.monotonic()
+        usable = [lane for lane in self._lanes if lane.paused_until <= now]
+        while self._queue and not usable:
+            movie = self._queue.popleft()
+            result = self._without_gpu(movie, self._all_paused(movie.job))
+            refused += [(movie, result)] if result is not None else []
+        following = self._next(usable)
+        while following is not None:
+            self._queue.remove(following[0])
+            following[1].room -= 1
+            sent.append(following)
             following = self._next(usable)
-            while following is not None:
-                self._queue.remove(following[0])
-                self._send(*following)
-                following = self._next(usable)
-            while self._for_cpu and not self._closed:
-                if self._cpu is None:
-                    self._cpu = self._lane("cpu", self._compute.threads)
-                if not self._cpu.room:
-                    break
-                self._send(self._for_cpu.popleft(), self._cpu)
-        for movie, result in refused:
-            if movie.begin():
-                movie.future.set_result(result)
+        try:
+            if self._for_cpu and self._cpu is None and not self._closed:
+                self._cpu = self._lane("cpu", self._compute.threads)
+        except FlexAlignError as error:
+            refused += [(movie, JobResult(movie.job.movie, ok=False, error=str(error))) for movie in self._for_cpu]
+            self._for_cpu.clear()
+        while self._for_cpu and self._cpu is not None and self._cpu.room and not self._closed:
+            self._cpu.room -= 1
+            sent.append((self._for_cpu.popleft(), self._cpu))
+        return sent, refused
 
     def _next(self, usable: List[_Lane]) -> Optional[Tuple[_Movie, _Lane]]:
         """The first movie that a device with room may take; a movie that it failed on only if no other device can."""
@@ -150,9 +181,12 @@ class WorkerPool:
 
     def _send(self, movie: _Movie, lane: _Lane) -> None:
         if movie.begin():
-            lane.room -= 1
             done = lane.worker.submit(movie.job, movie.progress)
             done.add_done_callback(lambda done: self._finished(movie, lane, done.result()))
+        else:  # it was cancelled
+            with self._lock:
+                lane.room += 1
+                self._dispatch_again = True
 
     def _finished(self, movie: _Movie, lane: _Lane, result: JobResult) -> None:
         """Called in the worker's thread when a movie has a result."""
@@ -186,8 +220,7 @@ class WorkerPool:
         if lane.failures >= FAILURES:
             lane.paused_until = time.monotonic() + PAUSE_SECONDS
             consequence = f"{lane.failures} times in a row; it is not used for {PAUSE_SECONDS / 60:.0f} minutes"
-        if self._log is not None:
-            self._log(f"{lane.device} failed: {reason} ({consequence})")
+        self._log(f"{lane.device} failed: {reason} ({consequence})")
 
     def _without_gpu(self, movie: _Movie, result: JobResult) -> Optional[JobResult]:
         """For a movie that no GPU aligns: None if it goes to the CPU, as the user may choose, else this result."""

@@ -1,6 +1,7 @@
 """The child's side of `worker.Worker`: reads jobs as JSON lines, and writes progress and results as JSON lines.
 
-The main thread aligns, one thread reads requests, and one opens and decodes the next movie at the same time.
+The main thread aligns, one thread reads requests, and one opens and decodes the next movie at the same time. If any
+thread ends with an error, the process ends, because the main thread would wait for it for ever.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ class _Aligner:
     def run(self) -> None:
         for target in (self._read_requests, self._open_movies, self._leave_with_parent):
             threading.Thread(target=target, daemon=True).start()
+        if self._runner is None:
+            _load_libraries()
+        self._send({"ready": True})
         while True:
             number, job, movie = self._opened.get()
             result = self._align(number, job, movie)
@@ -114,6 +118,14 @@ class _Aligner:
         _leave()
 
 
+def _load_libraries() -> None:
+    """Load what the first movie needs. If that fails or hangs, the parent knows that the process can't start."""
+    from .. import aligner, output
+    from ..kernels import cpu
+
+    assert aligner and output and cpu
+
+
 def _read_ahead(job: Job, threads: Optional[int]) -> Optional[Movie]:
     """The open movie, decoded if it fits into memory; None on an error, which `run_job` reports when it opens it."""
     from ..movies import open_movie
@@ -140,6 +152,23 @@ def _stop(*_: object) -> None:
     raise SystemExit(0)
 
 
+def _end_with_reason(args: threading.ExceptHookArgs) -> None:
+    """For a thread that ends with an error. The last line on standard error is the reason that the parent states."""
+    try:
+        if args.exc_type is not SystemExit:
+            traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
+            sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    """A thread for which there is not enough memory dies before Python runs it."""
+    sys.__unraisablehook__(args)
+    if "thread" in (args.err_msg or ""):
+        _end_with_reason(threading.ExceptHookArgs((args.exc_type, args.exc_value, args.exc_traceback, None)))
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     """Process requests from standard input until it is closed or the device fails; never returns."""
     # Messages use the original standard output; what libraries print goes to standard error.
@@ -150,7 +179,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     logger.addHandler(logging.StreamHandler())  # e.g. the FFT sizes that were chosen, for the parent's log
     logger.setLevel(logging.INFO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends this process
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the same when the terminal is closed
     signal.signal(signal.SIGTERM, _stop)
+    threading.excepthook = _end_with_reason
+    sys.unraisablehook = _unraisable
     parser = argparse.ArgumentParser(prog="python -m flexalign_plugin.execution.worker_process", description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)

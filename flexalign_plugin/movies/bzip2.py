@@ -10,8 +10,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator, Optional, Tuple
 
-import numba
 import numpy as np
+
+from ..jit import njit
 
 BLOCK_MARK, END_MARK = 0x314159265359, 0x177245385090  # pi, and the square root of pi
 FILE_START = b"BZh9"
@@ -41,7 +42,7 @@ def find_blocks(data: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return bits[is_block], following[is_block]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _find_marks(data, block_mark, end_mark):  # type: ignore[no-untyped-def]
     """For each mark, twice the bit at which it starts, plus 1 if it starts a block."""
     marks = [np.int64(0) for _ in range(0)]

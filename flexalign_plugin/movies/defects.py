@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-import numba
 import numpy as np
 from scipy.special import pdtrik
 
 from ..backend import NeighbourTable
+from ..jit import njit
 
 SIX_SIGMA = 6.0
 SIX_SIGMA_TAIL = 9.865876e-10  # of the normal distribution, one side
@@ -83,7 +83,7 @@ def _six_sigma_limits(mean: float, sigma: float, counts: bool) -> Tuple[float, f
     return unit * below if below >= 0 else -np.inf, unit * float(pdtrik(1 - SIX_SIGMA_TAIL, number))
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})  # sums in any order
+@njit(nogil=True, fastmath={"reassoc", "nsz"})  # sums in any order
 def _moments(sample, low, high):  # type: ignore[no-untyped-def]
     """Number, mean and standard deviation of the values between two limits (inclusive)."""
     low, high = np.float32(low), np.float32(high)
@@ -99,7 +99,7 @@ def _moments(sample, low, high):  # type: ignore[no-untyped-def]
     return n, mean, np.sqrt(squares / max(n, 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _suspects(frame, ignored, low, high):  # type: ignore[no-untyped-def]
     """Rows and columns of the pixels beyond the limits."""
     ny, nx = frame.shape
@@ -124,7 +124,7 @@ def _suspects(frame, ignored, low, high):  # type: ignore[no-untyped-def]
     return found[:n, 0].copy(), found[:n, 1].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _confirm(frame, ignored, low, high, rows, cols, mean, found):  # type: ignore[no-untyped-def]
     """Set `found` for the suspects that stand out from their surroundings."""
     ny, nx = frame.shape
@@ -175,7 +175,7 @@ def replace_defects(image: np.ndarray, table: NeighbourTable) -> None:
     _replace(image, table.rows, table.cols, table.indptr, table.neighbours_flat_index)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _replace(image, rows, cols, indptr, neighbours):  # type: ignore[no-untyped-def]
     nx = image.shape[1]
     for i in range(len(rows)):
@@ -185,7 +185,7 @@ def _replace(image, rows, cols, indptr, neighbours):  # type: ignore[no-untyped-
         image[rows[i], cols[i]] = total / max(indptr[i + 1] - indptr[i], 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _good_on_ring(defects, row, col, radius, out, at):  # type: ignore[no-untyped-def]
     """Count the good pixels on the square ring of this radius; write their indices to a non-empty `out` from `at`."""
     ny, nx = defects.shape
@@ -200,7 +200,7 @@ def _good_on_ring(defects, row, col, radius, out, at):  # type: ignore[no-untype
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _count_neighbours(defects, rows, cols, indptr):  # type: ignore[no-untyped-def]
     nothing = np.empty(0, np.int64)
     for i in range(len(rows)):
@@ -211,7 +211,7 @@ def _count_neighbours(defects, rows, cols, indptr):  # type: ignore[no-untyped-d
         indptr[i + 1] = indptr[i] + n
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fill_neighbours(defects, rows, cols, indptr, neighbours):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         at, radius = indptr[i], 0

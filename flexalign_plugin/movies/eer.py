@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from typing import Any, List, Optional, Set, Tuple
 
-import numba
 import numpy as np
 
 from ..errors import MovieError
+from ..jit import njit
 from ..settings import Settings
 from .eer_metadata import EerMetadata
 from .movie import Movie, read_into
@@ -27,7 +27,7 @@ MAX_DAMAGED = 0.1  # share of the hardware frames that may be damaged
 NAMED_FRAMES = 5  # damaged hardware frames listed in a note; further ones are only counted
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def add_events(words, first_word, n_bits, counts, nx, ny, skip_bits, h_bits, v_bits, up):  # type: ignore[no-untyped-def]
     """Add the events of several hardware frames to `counts`.
 

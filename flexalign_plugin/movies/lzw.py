@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from ..jit import njit
 
 CLEAR, END, FIRST_FREE = 256, 257, 258
 MIN_BITS, MAX_BITS = 9, 12
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def lzw_decode(data, out):  # type: ignore[no-untyped-def]
     """Decode a strip until `out` is full.
 

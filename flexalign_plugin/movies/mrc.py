@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 import mrcfile.dtypes
-import numba
 import numpy as np
 
 from ..errors import MovieError
+from ..jit import njit
 from .movie import TRUNCATED_ADVICE, Movie
 
 HEADER_BYTES = 1024
@@ -42,7 +42,7 @@ def unpack_4bit(packed: np.ndarray, nx: int, high_first: bool = False) -> np.nda
     return frame
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _unpack(packed, frame, high_first):  # type: ignore[no-untyped-def]
     nx = frame.shape[1]
     for y in range(frame.shape[0]):

@@ -9,11 +9,11 @@ import struct
 from typing import BinaryIO, Iterable, List, Literal, Optional, Sequence, Tuple
 
 import mrcfile.dtypes
-import numba
 import numpy as np
 import tifffile
 
 from ..files import atomic_path
+from ..jit import njit
 from ..movies.eer import SKIP_AND_SUBPIXEL_BITS
 from ..movies.mrc import HEADER_BYTES, IMOD_FLAGS_AT, IMOD_STAMP, IMOD_STAMP_AT, MODE_PACKED, MODES
 
@@ -213,7 +213,7 @@ def encode_events(events: np.ndarray, shape: Tuple[int, int], bits: Sequence[int
     return out[: _encode(position, sub[order], n_pixels, skip, horizontal + vertical, out)].tobytes()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _encode(position, sub, n_pixels, skip_bits, sub_bits, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the codes of sorted positions; returns the number of bytes, padded to a multiple of 2."""
     top = (1 << skip_bits) - 1

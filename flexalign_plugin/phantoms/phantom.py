@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from scipy import fft
 
+from ..jit import njit
 from .truth import FieldError, Truth, field_rms_error
 
 __all__ = ["FieldError", "Phantom", "Truth", "field_rms_error", "grid_phantom", "particle_phantom"]
@@ -219,7 +220,7 @@ def _weights(f: float) -> Tuple[float, float, float, float]:
     return g * g * g / 6, (4 - 3 * f * f * (2 - f)) / 6, (4 - 3 * g * g * (2 - g)) / 6, f * f * f / 6
 
 
-@numba.njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _render_spline(out: np.ndarray, spline: np.ndarray, displacement: np.ndarray, dose: float) -> None:
     """out(q) = dose * structure(q + displacement(q)); displacement (2, my, mx) on a regular mesh over the frame."""
     ny, nx = out.shape
@@ -262,7 +263,7 @@ def _grid_value(y: int, x: int, ny: int, nx: int) -> float:
     return 1.0 if _on_line(y, ny) or _on_line(x, nx) else 0.0
 
 
-@numba.njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _render_grid(out: np.ndarray, sy: float, sx: float, k1: float, k2: float) -> None:
     """Expected counts of the grid at the positions of equations 5 to 7 (`Truth.grid_constants`)."""
     ny, nx = out.shape
@@ -288,7 +289,7 @@ def _mix(z: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(parallel=True, cache=True)
+@njit(parallel=True)
 def _poisson(out: np.ndarray, rate: np.ndarray, exposure: float, seed: np.uint64, stream: np.uint64) -> None:
     """Poisson counts of mean rate * exposure by inversion; each row has its own splitmix64 random numbers."""
     step = np.uint64(0x9E3779B97F4A7C15)

@@ -11,10 +11,10 @@ from ..execution.devices import Compute
 from ..execution.job import Job, JobResult
 from ..files import prepare_folder
 from ..output.corrected_star import write_corrected_micrographs
-from ..output.failures import read_failures, write_failures
 from ..result_files import FAILED_MOVIES, unique_root
 from ..settings import Settings
 from .console import Report
+from .failure_list import FailureList
 from .own_mdoc import with_own_mdoc
 from .results import results_of
 
@@ -25,7 +25,6 @@ def align_movies(
     settings: Settings,
     report: Report,
     compute: Compute,
-    timeout_s: Optional[float] = None,
     denoiser_pairs: int = 0,
     optics: Optional[Tuple[float, float]] = (2.7, 0.1),
     use_mdoc: bool = True,
@@ -34,7 +33,6 @@ def align_movies(
 
     Parameters
     ----------
-    timeout_s : time limit per movie in seconds; None: no limit.
     denoiser_pairs : number of movies, from the first, whose even and odd frames are also summed separately, regardless
         of the settings.
     optics : spherical aberration in mm and amplitude contrast for RELION's list of all micrographs in the folder, which
@@ -53,33 +51,22 @@ def align_movies(
         jobs = [_with_own_mdoc(job, report) for job in jobs]
     failures_path = os.path.join(output_dir, FAILED_MOVIES)
     failed: List[JobResult] = []
-    failures: List[Tuple[int, str, str]] = []
+    failures = FailureList(failures_path, report.log)
     report.start(len(jobs))
     try:
-        with closing(results_of(jobs, report, compute, timeout_s)) as results:
-            for number, result in enumerate(results, 1):
+        with closing(results_of(jobs, report, compute, lambda i, result: failures.add(i + 1, result))) as results:
+            for result in results:
                 report.result(result)
                 if not result.ok:
                     failed.append(result)
-                    failures.append((number, result.movie, result.message))
     finally:
         report.close()
-        _list_failures(failures_path, jobs, failures)
+        failures.write()
     if optics is not None:
         for problem in write_corrected_micrographs(output_dir, *optics):
             report.log(problem)
     report.end(failed, failures_path)
     return failed
-
-
-def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, str]]) -> None:
-    """Write the failures of this run, and keep those of other movies; without failures the file is removed."""
-    of_this_run = {os.path.abspath(job.movie) for job in jobs}
-    others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in of_this_run]
-    if others or failures:
-        write_failures(path, [*others, *failures])
-    elif os.path.exists(path):
-        os.remove(path)
 
 
 def _with_own_mdoc(job: Job, report: Report) -> Job:

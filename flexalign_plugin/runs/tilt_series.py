@@ -33,6 +33,7 @@ from ..result_files import (
 )
 from ..settings import Settings
 from .console import Report
+from .failure_list import FailureList
 from .mdoc import Mdoc, Tilt, join_mdocs, mdoc_text, prior_doses, read_mdoc
 from .results import results_of
 from .shared_movie import frames_of_tilts, read_saved_list
@@ -58,7 +59,6 @@ def align_tilt_series(
     report: Report,
     compute: Compute,
     order: str = "tilt",
-    timeout_s: Optional[float] = None,
     name: str = "",
 ) -> Tuple[Dict[str, str], List[JobResult]]:
     """Align every tilt's movie and write the stacks.
@@ -71,7 +71,6 @@ def align_tilt_series(
         tilt is added to the pre-exposure.
     compute : devices that align the tilts.
     order : of the stacks: "tilt" by angle, "mdoc" as in the file.
-    timeout_s : time limit per movie in seconds; None: no limit.
     name : of the series; empty: that of the `.mdoc`, or what the names of several have in common.
 
     Returns
@@ -95,10 +94,14 @@ def align_tilt_series(
     report.start(len(mdoc.tilts))
     entries = list(_jobs(mdoc, movies, output_dir, series, settings))
     results: Aligned = []
+    failures = FailureList(failures_path, report.log)
+    sections = [tilt.z for tilt, entry in zip(mdoc.tilts, entries) if isinstance(entry, Job)]
+    for tilt, entry in zip(mdoc.tilts, entries):
+        if isinstance(entry, JobResult):
+            failures.add(tilt.z, entry)
     try:
-        with closing(
-            results_of([job for job in entries if isinstance(job, Job)], report, compute, timeout_s)
-        ) as aligned:
+        jobs = [job for job in entries if isinstance(job, Job)]
+        with closing(results_of(jobs, report, compute, lambda i, result: failures.add(sections[i], result))) as aligned:
             level = min(range(len(mdoc.tilts)), key=lambda i: abs(mdoc.tilts[i].angle))
             for i, (tilt, entry) in enumerate(zip(mdoc.tilts, entries)):
                 result = next(aligned) if isinstance(entry, Job) else entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future
 
 import pytest
 
@@ -102,14 +103,13 @@ def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):
     asked = []
 
     class Pool:
-        def __init__(self, compute, timeout_s, log):
+        def __init__(self, compute, log):
             asked.append(compute)
 
         def submit(self, job, progress):
-            class Done:
-                result = staticmethod(lambda: JobResult(job.movie, True, shifts_px=[[0.0, 0.0]]))
-
-            return Done()
+            done = Future()
+            done.set_result(JobResult(job.movie, True, shifts_px=[[0.0, 0.0]]))
+            return done
 
         def __enter__(self):
             return self
@@ -120,9 +120,9 @@ def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(results, "WorkerPool", Pool)
     monkeypatch.setattr(Compute, "check", lambda self: None)
     words = f"align a.mrc --output {tmp_path} --pixel-size 1 --json --device cuda:1,cuda:2 --threads 6 --gpu-memory 7.5"
-    more = "--no-fft-tuning --on-device-failure cpu"
+    more = "--no-fft-tuning --on-device-failure cpu --timeout 90"
     assert cli.main([*words.split(), *more.split()]) == cli.main(words.split()) == 0
-    assert asked[0] == Compute(("cuda:1", "cuda:2"), 6, 7.5, tune_fft=False, cpu_instead=True)
+    assert asked[0] == Compute(("cuda:1", "cuda:2"), 6, 7.5, tune_fft=False, cpu_instead=True, timeout_s=90)
     assert asked[1] == Compute(("cuda:1", "cuda:2"), 6, 7.5)
     assert json.loads(capsys.readouterr().out.splitlines()[0])["device_fault"] == ""
 

@@ -90,6 +90,15 @@ def test_a_request_that_can_not_be_read_is_refused(tmp_path, text):
         run_request(path, print)
 
 
+def test_the_time_limit_of_the_run_reaches_the_job(tmp_path, monkeypatch):
+    (tmp_path / "fake_runner.py").write_text("import time\n\ndef run(job, progress):\n    time.sleep(1000)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = str(tmp_path / "job.json")
+    write_request(path, [Job("a.mrc", str(tmp_path), "a", Settings())], "cpu", Compute(threads=1, timeout_s=1.5))
+    (result,) = run_request(path, print, "fake_runner:run")
+    assert not result.ok and "gave no result within 1.5 s" in result.error
+
+
 def test_a_machine_without_the_gpu_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = str(tmp_path / "job.json")

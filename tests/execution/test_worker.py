@@ -256,7 +256,8 @@ def test_the_protocol_keeps_standard_output_to_itself(make_worker, job, tmp_path
     )
     child.stdin.write(request)
     child.stdin.flush()
-    lines = [json.loads(child.stdout.readline()) for _ in range(3)]
+    lines = [json.loads(child.stdout.readline()) for _ in range(4)]
+    lines.remove({"ready": True})
     rest, errors = child.communicate(timeout=20)
     assert lines[:2] == [{"number": 7, "taken": True}, {"number": 7, "stage": "working", "fraction": 0.5}]
     assert lines[2]["number"] == 7 and lines[2]["result"]["ok"]

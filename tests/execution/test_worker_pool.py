@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def aligned(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def align(compute, *roots, log=None):
-        with WorkerPool(compute, 60, log, runner="fake_runner:run") as pool:
+        with WorkerPool(replace(compute, timeout_s=60), log, runner="fake_runner:run") as pool:
             futures = [pool.submit(Job(f"{root}.mrc", str(tmp_path), root, Settings())) for root in roots]
             results = [future.result(60) for future in futures]
         calls = [tuple(line.split()) for line in (tmp_path / "calls").read_text().splitlines()]

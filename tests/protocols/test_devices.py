@@ -60,6 +60,7 @@ def test_the_cpu_is_the_default_and_the_gpu_list_is_ignored():
 def test_details_reach_the_workers():
     compute = compute_of(useGpu=True, gpuList="2", gpuMemory=6.0, tuneFftSizes=False, onGpuFailure=1, binThreads=1)
     assert compute == Compute(("cuda:2",), 1, 6.0, tune_fft=False, cpu_instead=True)
+    assert compute_of(timeout=90.0).timeout_s == 90 and compute_of().timeout_s is None
 
 
 def test_a_job_requests_the_cores_of_all_gpus_and_numbers_its_gpus_from_0():
@@ -75,6 +76,8 @@ def test_a_job_requests_the_cores_of_all_gpus_and_numbers_its_gpus_from_0():
         ({"gpuList": "0 one"}, "'one' is no GPU number"),
         ({"gpuList": ""}, "No GPU is chosen"),
         ({"gpuMemory": -1.0}, "GPU memory limit is -1"),
+        ({"timeout": -1.0}, "Time limit per movie is -1"),
+        ({"timeout": float("nan")}, "Time limit per movie is nan"),
     ],
 )
 def test_a_list_that_makes_no_sense_is_refused(params, words):

@@ -82,3 +82,20 @@ def test_after_close_every_movie_fails_and_no_engine_is_made(engine, hand_over):
     assert waiting.result(0).message == "1: closed"
     assert "the run was stopped" in hand_over.result(movie(7)).message
     assert engine.jobs == ["1", "2", "3"]
+
+
+def test_an_engine_that_fails_every_movie_at_once_is_asked_for_all_of_them(monkeypatch):
+    """More movies than Python's depth of calls: each result asks for the next movie."""
+
+    class Broken(FakeEngine):
+        def submit(self, job):
+            future = super().submit(job)
+            self.futures.pop(job.root).set_result(JobResult(movie=job.root, ok=False, error="no worker"))
+            return future
+
+    engine = Broken()
+    it = HandOver(lambda: engine, lambda movie: Job("a.mrc", "out", str(movie.getObjId()), Settings()), print)
+    for number in range(1, 2001):
+        it.expect(movie(number))
+    assert it._future(movie(1)).result(0).error == "no worker"
+    assert len(engine.jobs) == 2000

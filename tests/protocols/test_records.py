@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import logging
+import sqlite3
+import threading
+
+import pytest
+
+from flexalign_plugin.errors import OutputError
 from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.output.failures import write_failures
-from flexalign_plugin.protocols.records import load_record, save_record
+from flexalign_plugin.protocols import records
+from flexalign_plugin.protocols.records import load_record, numbers_in_set, save_record
 from flexalign_plugin.result_files import unique_root
 
 
@@ -32,3 +40,41 @@ def test_failures_are_one_line_each(tmp_path):
     write_failures(path, [(3, "a.mrc", "a.mrc: broken\nfile.\tTry again.")])
     with open(path) as f:
         assert f.read() == "id\tmovie\treason\n3\ta.mrc\ta.mrc: broken file. Try again.\n"
+
+
+@pytest.fixture
+def locked_set(tmp_path):
+    """A set with two items, locked by another connection, as by a viewer."""
+    path = str(tmp_path / "movies.sqlite")
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.executescript(
+        "CREATE TABLE Properties (key, value); INSERT INTO Properties VALUES ('self', 'SetOfMovies');"
+        "CREATE TABLE Objects (id); INSERT INTO Objects VALUES (1), (2); BEGIN EXCLUSIVE"
+    )
+    yield path, other
+    other.close()
+
+
+def test_a_locked_set_is_waited_for_with_a_message(locked_set, monkeypatch, caplog):
+    path, other = locked_set
+    monkeypatch.setattr(records, "LOCKED_SECONDS", 0.1)
+    threading.Timer(2.0, lambda: other.execute("COMMIT")).start()
+    with caplog.at_level(logging.WARNING):
+        assert numbers_in_set(path) == {1, 2}
+    assert caplog.text.count(f"{path} is locked by another program: the run waits") == 1
+
+
+def test_a_set_that_stays_locked_is_one_sentence_and_is_kept(locked_set, monkeypatch):
+    path, other = locked_set
+    monkeypatch.setattr(records, "LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr(records, "LOCKED_ATTEMPTS", 2)
+    with pytest.raises(OutputError, match="movies.sqlite was locked .* close viewers .* use Continue"):
+        records.remove_unfit_set(path, {1, 2})
+    other.execute("COMMIT")
+    assert numbers_in_set(path) == {1, 2} and not records.remove_unfit_set(path, {1, 2})
+
+
+def test_the_wait_is_as_long_as_stated():
+    """15 min at least: the pauses grow from 0.25 s by 1.7 up to 10 s."""
+    pauses = sum(min(0.25 * 1.7**i, 10.0) for i in range(records.LOCKED_ATTEMPTS - 1))
+    assert 900 < pauses + records.LOCKED_ATTEMPTS * records.LOCKED_SECONDS < 1500
