@@ -57,7 +57,7 @@ class TiledMovie:
     shifts_px : (n, tiles_y, tiles_x, 2) true shifts [sy, sx], which are added to the content; zero in the first frame.
     """
 
-    path, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", (), (), None, 1
+    path, kind, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", "MRC", (), (), None, 1
 
     def __init__(self, shape: Shape, seed: int = 5):
         n, ny, nx = self.shape = shape

@@ -115,7 +115,10 @@ def polishing_hints(values: Dict[str, Any], movie: str) -> List[str]:
     ----------
     movie : path of a movie. Its aligned frames must not be saved: polishing reads them as they are.
     """
-    settings = Settings(**values)
+    try:
+        settings = Settings(**values)
+    except FlexAlignError:
+        return []  # `problems` reports it
     obstacle = polishing_obstacle(settings, movie)
     if not obstacle and (settings.crop_offset_x or settings.crop_offset_y):
         obstacle = (

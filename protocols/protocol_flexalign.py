@@ -21,7 +21,7 @@ from pyworkflow.utils.retry_streaming import is_sqlite_lock_error, retry_on_sqli
 
 from flexalign_plugin.execution.job import Job, JobResult
 from flexalign_plugin.files import atomic_path
-from flexalign_plugin.output.corrected_star import write_corrected_micrographs
+from flexalign_plugin.output.corrected_star import MIRRORED, write_corrected_micrographs
 from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
 from flexalign_plugin.settings import Settings
 
@@ -240,7 +240,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         if size:
             settings = form_values.settings_values(self, first)
             hints += checks.hints(settings, (size[1], size[0]), self._first_paths())
-        return hints + self._polishing_hints(first)
+        # Most TIFF movies are never polished: asking in each run would be a nuisance. The summary says it.
+        return hints + [hint for hint in self._polishing_hints(first) if MIRRORED not in hint]
 
     def _first_paths(self) -> List[str]:
         """Files of the first movies; one of them is checked."""

@@ -184,13 +184,18 @@ def test_many_defects_are_written_once(aligned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, parameters, reason",
-    [("mrc", {"cropOffsetX": 64, "cropDimX": 192}, "cropped"), ("tiff", {}, "upside down")],
+    "kind, parameters, reason, asked",
+    [
+        ("mrc", {"cropOffsetX": 64, "cropDimX": 192}, "cropped", True),
+        ("mrc", {"referenceFrame": 1}, "geometry of a middle frame", True),
+        ("tiff", {}, "upside down", False),
+    ],
 )
-def test_what_polishing_cannot_use_is_told_before_the_run(aligned, tmp_path, kind, parameters, reason):
+def test_what_polishing_cannot_use_is_told(aligned, tmp_path, kind, parameters, reason, asked):
+    """Before the run, but for TIFF movies, whose users would be asked in every run."""
     run = aligned(kind, **parameters)
-    (warning,) = [text for text in run.protocol._warnings() if "Bayesian polishing" in text]
-    assert reason in warning and warning in run.protocol.summary()
+    (told,) = [text for text in run.protocol.summary() if "Bayesian polishing" in text]
+    assert reason in told and (told in run.protocol._warnings()) == asked
     micrographs, _ = converted(run, tmp_path)
     assert {m.general["rlnMotionModelVersion"] for m in micrographs.values()} == {"0"}
     assert [text for text in aligned("mrc").protocol._warnings() if "polishing" in text] == []

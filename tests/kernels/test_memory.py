@@ -24,7 +24,7 @@ SHAPE = (20, 8184, 11520)
 class SameFrames:
     """A movie of one frame, again and again."""
 
-    path, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", (), (), None, 1
+    path, kind, notes, warnings, hardware_frames_per_frame, upsampling = "memory.mrc", "MRC", (), (), None, 1
 
     def damage(self):
         return []

@@ -129,7 +129,7 @@ def test_without_a_dose_the_note_states_that_of_the_metadata(eer):
     [
         ({"total_dose": 40, "dose_per_frame": 1}, "More than one dose is given"),
         ({"eer_dose": 1, "eer_group": 8}, "EER frames are to have 8 hardware frames and a dose of 1 e/A"),
-        ({"eer_dose": 1, "dose_per_frame": 1}, "EER frames are to have a dose of 1 e/A.2, but a dose per frame"),
+        ({"eer_dose": 1, "dose_per_frame": 1}, "EER frames are to have a dose of 1 e/A.2, but the dose of a frame"),
         ({"total_dose": float("nan")}, "Total dose is nan"),
         ({"eer_dose": float("inf")}, "Dose per EER frame is inf"),
     ],
