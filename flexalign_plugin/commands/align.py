@@ -188,6 +188,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return settings
 
 
+def check_corrections(settings: Settings) -> None:
+    """Raise CorrectionError if gain, dark or defects can't be read. Readers are loaded only if there are such files."""
+    if settings.gain or settings.dark or settings.defect_map or settings.defect_file:
+        from ..movies.corrections import check_files
+
+        check_files(settings)
+
+
 def _settings_file(path: str) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
@@ -210,11 +218,10 @@ def _align(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     # The aligner uses its own threads, so BLAS must use one only. Must be set before NumPy is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from ..movies.corrections import check_files
     from ..runs.console import Report
     from ..runs.movies import align_movies
 
-    check_files(settings)
+    check_corrections(settings)
     stop_by_signals()
     report = Report(json_lines=args.json, quiet=args.quiet)
     movies = args.movies[: args.only_process]

@@ -6,7 +6,16 @@ import argparse
 import os
 from typing import Any
 
-from .align import COMMON_SETTINGS, QUIET_HELP, SETTINGS_HELP, add_computing, add_settings, compute_of, settings_of
+from .align import (
+    COMMON_SETTINGS,
+    QUIET_HELP,
+    SETTINGS_HELP,
+    add_computing,
+    add_settings,
+    check_corrections,
+    compute_of,
+    settings_of,
+)
 from .values import SOME_FAILED, SUCCESS, folder, shorten_help, stop_by_signals
 
 
@@ -48,11 +57,10 @@ def add(commands: Any) -> None:
 def _tilt_series(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in `align`
-    from ..movies.corrections import check_files
     from ..runs.console import Report
     from ..runs.tilt_series import align_tilt_series
 
-    check_files(settings)
+    check_corrections(settings)
     stop_by_signals()
     files, failed = align_tilt_series(
         args.mdoc,

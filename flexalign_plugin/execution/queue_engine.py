@@ -321,13 +321,14 @@ class QueueEngine:
                 request = os.path.join(self._folder, f"job_{self._sent:06d}{REQUEST_ENDING}")
                 job = _QueueJob(self._sent, request, movies)
                 self._jobs.append(job)
+            thread = _JobThread(partial(self._run, job), job.number)
             try:
                 write_request(request, [movie.job for movie in movies], self._device, self._compute)
-            except (OSError, FlexAlignError) as error:
+                thread.start()
+            except (OSError, RuntimeError, FlexAlignError) as error:  # RuntimeError: at the limit of processes
                 job.error = str(error)
                 continue
-            job.thread = _JobThread(partial(self._run, job), job.number)
-            job.thread.start()
+            job.thread = thread
 
     def _next_movies(self) -> List[_Movie]:
         """Movies of the next queue job; empty if none is to be sent now."""

@@ -139,9 +139,10 @@ def test_a_process_that_can_not_be_killed_does_not_hold_up_the_run(runner, job, 
         assert "gave no result within 2 s" in hang.result(30).message
         assert after.result(30).ok and stubborn
     finally:
-        for process in stubborn:
-            kill(process)
         made.close()
+        for process in set(stubborn):
+            kill(process)
+            process.wait()
 
 
 # -------------------------------------------------------------------------------------------------- this process

@@ -176,6 +176,22 @@ def test_a_queue_that_does_not_take_a_job_is_asked_again(engine_of, queue):
     assert "could not be submitted and is tried again: Failed to submit to queue. Socket timed out" in queue.log[0]
 
 
+def test_a_job_without_a_thread_to_wait_for_it_is_submitted_again(engine_of, queue, monkeypatch):
+    """At the limit of processes (`prlimit --nproc`)."""
+    engine, start, refused = engine_of(1, 2), threading.Thread.start, []
+
+    def refuse_once(thread):
+        if not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(queue_engine._JobThread, "start", refuse_once)
+    got = results(submit(engine, "ok-1", "ok-2"))
+    assert all(r.ok for r in got) and queue.sent == [["ok-1", "ok-2"]]
+    assert "could not be submitted and is tried again: can't start new thread" in queue.log[0]
+
+
 def test_a_queue_that_never_takes_a_job_fails_its_movies(engine_of, queue):
     got = results(submit(engine_of(1, 2), "refused-always-1"))
     assert (
