@@ -11,7 +11,7 @@ from typing import Any, List, NoReturn, Optional, Sequence
 from . import __version__
 from .commands import COMMANDS
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
-from .errors import CorrectionError, FlexAlignError, MovieError, SettingsError
+from .errors import CorrectionError, FlexAlignError, MovieError, ResultError, SettingsError
 
 UNKNOWN = "unrecognized arguments: "
 NO_LIST = "the file given with @ is not a text file: it must hold the names of movies, one per line"
@@ -26,7 +26,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return USAGE
     try:
         return int(args.run(args))
-    except (SettingsError, MovieError, CorrectionError) as error:
+    except (SettingsError, MovieError, CorrectionError, ResultError) as error:
         # Not a movie that failed among others: an option is wrong, or a file needed at the start can't be read.
         print(f"flexalign: {error}", file=sys.stderr)
         return USAGE

@@ -23,6 +23,8 @@ MOTION = "_motion.json"
 # What follows the root in the names above, to search for a movie's files: the pattern `<root>*` would also match files
 # of other movies (a_* matches those of the movie a_b).
 STARTS = ("_aligned_", "_PS.", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")
+# Such names in a folder of results are notes of macOS beside the files of these names.
+NOT_RESULTS = "._"
 
 # Stacks of a tilt series and their angles, after the name of the series.
 STACK = "_stack.mrc"

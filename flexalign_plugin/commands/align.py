@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
+from ..inputs import read_json
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help
@@ -183,8 +183,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def _settings_file(path: str) -> Dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+        values = read_json(path)
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:

@@ -6,15 +6,14 @@ that share a folder, one after the other or in parallel, need no communication.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Callable, Dict, List, Optional, Tuple
 
 from .. import result_files as names
-from ..errors import SettingsError
+from ..errors import FlexAlignError
 from ..files import atomic_path
 from ..quality.figures import Figures
-from ..settings import Settings
+from .motion_json import load_result, saved_settings
 from .star import star_loop
 
 OPTICS_COLUMNS = (
@@ -59,7 +58,9 @@ def write_corrected_micrographs(
     ------
     OutputError : the list can't be written.
     """
-    results = sorted(name for name in os.listdir(folder) if name.endswith(names.MOTION) and not name.startswith("."))
+    results = sorted(
+        name for name in os.listdir(folder) if name.endswith(names.MOTION) and not name.startswith(names.NOT_RESULTS)
+    )
     optics: List[Tuple[str, ...]] = []
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
@@ -67,11 +68,10 @@ def write_corrected_micrographs(
     for name in results:
         try:
             row = _row(folder, name[: -len(names.MOTION)])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
-            path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
-            problems.append(
-                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it is not a complete result ({reason})."
-            )
+        except FlexAlignError as error:
+            path = os.path.join(folder, name)
+            reason = str(error)[len(f"{path}: ") :]  # these errors begin with the path
+            problems.append(f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it {reason}")
             continue
         if not row:
             continue
@@ -107,19 +107,17 @@ def write_corrected_micrographs(
 def _row(folder: str, root: str) -> Dict[str, str]:
     """Values of one micrograph and of its optics group by column; empty if no micrograph was written."""
     start = os.path.join(folder, root)
-    with open(start + names.MOTION, encoding="utf-8") as file:
-        result = json.load(file)
-    parsed = Settings.from_dict(result["settings"])
-    settings, binned = result["settings"], float(result["micrograph"]["pixel_size_A"])
-    figures = Figures.from_dict(result["quality"])
-    pixel_size, voltage = float(settings["pixel_size"]), float(settings["voltage"])
+    path = start + names.MOTION
+    result = load_result(path, "movie", "micrograph", "settings", "quality")
+    settings, figures = saved_settings(result, path), Figures.from_dict(result["quality"])
+    binned, movie = result["micrograph"].get("pixel_size_A", settings.micrograph_pixel_size), result["movie"]
     # Such files are from an earlier run with other settings and not part of this result.
     outdated = {
-        "rlnMicrographName": not parsed.is_dose_weighted,
-        "rlnMicrographNameNoDW": parsed.is_dose_weighted and not parsed.do_save_unweighted_mic,
-        "rlnMicrographNameEven": not parsed.split_even_odd,
-        "rlnMicrographNameOdd": not parsed.split_even_odd,
-        "rlnCtfPowerSpectrum": not parsed.do_save_ps,
+        "rlnMicrographName": not settings.is_dose_weighted,
+        "rlnMicrographNameNoDW": settings.is_dose_weighted and not settings.do_save_unweighted_mic,
+        "rlnMicrographNameEven": not settings.split_even_odd,
+        "rlnMicrographNameOdd": not settings.split_even_odd,
+        "rlnCtfPowerSpectrum": not settings.do_save_ps,
     }
     row = {
         column: start + ending
@@ -130,11 +128,15 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         if "rlnMicrographNameNoDW" not in row:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    if str(result["movie"]).lower().endswith((".tif", ".tiff")) and not parsed.flip_tiff:
+    if movie.lower().endswith((".tif", ".tiff")) and not settings.flip_tiff:
         row["mirrored"] = "yes"
     for column, figure in FIGURE_COLUMNS.items():
         value = figure(figures)
         if value is not None:
             row[column] = f"{value:.6f}"
-    row.update(original_pixel_size=f"{pixel_size:.6f}", pixel_size=f"{binned:.6f}", voltage=f"{voltage:.6f}")
+    row.update(
+        original_pixel_size=f"{settings.pixel_size:.6f}",
+        pixel_size=f"{binned:.6f}",
+        voltage=f"{settings.voltage:.6f}",
+    )
     return row

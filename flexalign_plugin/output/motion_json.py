@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Dict
+from typing import Any, Dict, List, Sequence, Union
 
 import numpy as np
 
 from .. import __version__
+from ..errors import ResultError, SettingsError
+from ..inputs import has_type, read_json, shortened
+from ..motion.model import MotionModel
+from ..quality.figures import Figures
 from ..result import MovieResult
+from ..settings import Settings
 
 RESULT_FORMAT = "flexalign-result-1"
+# Parts of a saved result, each with the type of its content.
+_PARTS: Dict[str, Any] = {
+    "format": str,
+    "version": str,
+    "movie": str,
+    "movie_path": str,
+    "frames": Dict[str, int],
+    "micrograph": Dict[str, float],
+    "quality": Dict[str, Any],
+    "warnings": List[str],
+    "notes": List[str],
+    "timings_s": Dict[str, Dict[str, float]],
+    "settings": Dict[str, Union[str, float, bool, None]],
+    "model": Dict[str, Any],
+}
 
 
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
@@ -37,6 +57,54 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         "settings": result.settings.to_dict(),
         "model": result.model.to_dict(),
     }
+
+
+def load_result(path: str, *needed: str) -> Dict[str, Any]:
+    """Content of a `_motion.json`; each of its parts has the right type, numbers are finite or None.
+
+    Parameters
+    ----------
+    needed : parts that must be there; others may be missing, e.g. in the result of an earlier version.
+
+    Raises
+    ------
+    ResultError : it can't be read, has another format, or a part of it is missing or not what it should be.
+    """
+    try:
+        content = read_json(path)
+        _check(content, needed)
+    except OSError as error:
+        raise ResultError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
+    except ValueError as error:
+        raise ResultError(
+            f"{path}: is not a result of this version of FlexAlign ({error}): give the _motion.json of a movie."
+        ) from error
+    return dict(content)
+
+
+def _check(content: Any, needed: Sequence[str]) -> None:
+    """ValueError unless the value is the content of a result."""
+    if not isinstance(content, dict):
+        raise ValueError("it contains no result of an alignment")
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
+    if content.get("format", RESULT_FORMAT) != RESULT_FORMAT:
+        raise ValueError(f"its format is {shortened(content['format'])}, but this version reads {RESULT_FORMAT}")
+    for name, of_type in _PARTS.items():
+        if name in content and not has_type(content[name], of_type):
+            raise ValueError(f"its {name} is {shortened(content[name])}")
+    Figures.from_dict(content.get("quality", {}))
+    if "model" in content:
+        MotionModel.from_dict(content["model"])
+
+
+def saved_settings(content: Dict[str, Any], path: str) -> Settings:
+    """The settings of a loaded result; ResultError if they are not valid in this version."""
+    try:
+        return Settings.from_dict(content["settings"])
+    except SettingsError as error:
+        raise ResultError(f"{path}: is not a result of this version of FlexAlign ({error}).") from error
 
 
 def json_text(value: Any) -> str:

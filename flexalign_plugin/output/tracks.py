@@ -6,7 +6,6 @@ p - shift(t, p) in frame t. A particle's position in each frame is therefore kno
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
@@ -17,9 +16,11 @@ from ..correction.magnification import resampling_model
 from ..correction.resampling import binned_size
 from ..errors import MovieError, SettingsError
 from ..files import atomic_path
+from ..inputs import read_text
 from ..motion.model import MotionModel
 from ..result_files import MOTION
 from ..settings import Settings
+from .motion_json import load_result, saved_settings
 from .star import star_loop
 
 
@@ -36,18 +37,10 @@ def load_motion(path: str) -> SavedMotion:
 
     Raises
     ------
-    MovieError : the file can't be read or is not a result of FlexAlign.
+    ResultError : the file can't be read or is not a result of FlexAlign.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        settings, model = Settings.from_dict(values["settings"]), MotionModel.from_dict(values["model"])
-    except OSError as error:
-        raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
-    except (ValueError, KeyError, TypeError, SettingsError) as error:
-        raise MovieError(
-            f"{path}: is not a result of FlexAlign ({error}): give the _motion.json of a movie."
-        ) from error
+    content = load_result(path, "settings", "model")
+    settings, model = saved_settings(content, path), MotionModel.from_dict(content["model"])
     name = os.path.basename(path)
     return SavedMotion(model, settings, name[: -len(MOTION)] if name.endswith(MOTION) else name)
 
@@ -118,8 +111,7 @@ def read_coordinates(path: str, root: str) -> Tuple[np.ndarray, np.ndarray]:
     MovieError : the file can't be read or contains no coordinates of this micrograph.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name given to --coords.") from error
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Dict, List, Optional, Sequence
 
 from ..errors import MovieError
+from ..inputs import read_text
 
 SECTION = re.compile(r"\[\s*ZValue\s*=\s*(\d+)\s*\]", re.IGNORECASE)
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
@@ -55,8 +56,7 @@ def read_mdoc(path: str) -> Mdoc:
     MovieError : it can't be read, or does not describe a tilt series.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path, errors="replace").splitlines()
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name.") from error
     starts = [i for i, line in enumerate(lines) if SECTION.match(line.strip())]

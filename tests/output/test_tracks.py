@@ -155,7 +155,7 @@ def test_positions_outside_and_invalid_files(saved, tmp_path, capsys):
     with pytest.raises(SettingsError, match="Particle 2 at x 300, y 10 is outside the micrograph of 200 x 150"):
         frame_positions(model, Settings(bin_factor=2), [5, 10], [5, 300])
     (tmp_path / "p.txt").write_text("1 1")
-    for motion, why in (("none.json", "can't be read"), ("p.txt", "is not a result of FlexAlign")):
+    for motion, why in (("none.json", "can't be read"), ("p.txt", "is not a result of this version of FlexAlign")):
         assert main(["trace", str(tmp_path / motion), "--coords", str(tmp_path / "p.txt")]) == 2
         assert why in capsys.readouterr().err
     assert main(["trace", str(saved[0]), "--coords", str(tmp_path / "none.txt")]) == 2
