@@ -6,10 +6,9 @@ import contextlib
 import os
 import shlex
 import subprocess
-import sys
 from typing import Any
 
-import flexalign_plugin
+from flexalign_plugin import launch
 from flexalign_plugin.execution.queue_engine import QueueEngine
 
 from . import devices
@@ -22,7 +21,7 @@ def queue_of(protocol: Any) -> QueueEngine:
     because one thread only waits for the others."""
 
     def run_command(_: int, request: str) -> None:
-        program = f"{shlex.quote(sys.executable)} -m {flexalign_plugin.__name__}"
+        program = " ".join(map(shlex.quote, launch.command("flexalign_plugin")))
         threads = protocol.getBinThreads()
         protocol.runJob(program, f"batch {shlex.quote(request)}", env=None, numberOfMpi=1, numberOfThreads=threads)
 

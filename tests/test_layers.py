@@ -17,7 +17,7 @@ ORDER = (
     *("aligner", "output", "result", "quality", "correction", "motion"),
     *("phantoms", "movies"),
     *("backend", "settings", "files"),
-    *("option", "band", "inputs", "errors", "resolution", "result_files", "bibtex", "__init__"),
+    *("option", "band", "inputs", "launch", "errors", "resolution", "result_files", "bibtex", "__init__"),
 )
 # pyworkflow asks the package itself for its plugin, which is loaded only then.
 EXCEPTIONS = {("__init__", "plugin")}

@@ -13,7 +13,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Callable, Deque, Dict, List, Optional, TextIO, Union
 
+from .. import launch
 from ..files import remove_leftovers
 from .engine import PendingMovie
 from .job import DEVICE_FAILED, Job, JobResult, Message, Progress
@@ -94,7 +94,7 @@ class Worker:
         runner : "module:function" that is called in the child with (job, progress) instead of `run_job` and returns a
             JobResult. For tests of crashes and timeouts.
         """
-        self._command = [sys.executable, "-m", "flexalign_plugin.execution.worker_process", "--device", device]
+        self._command = [*launch.command("flexalign_plugin.execution.worker_process"), "--device", device]
         self._command += ["--threads", str(threads)] if threads else []
         self._command += ["--runner", runner] if runner else []
         self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []
@@ -310,9 +310,12 @@ def _child_environment() -> Dict[str, str]:
     # The aligner uses its own threads; additional threads of a library would only slow them down.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    # Without relative and empty entries, which stand for the working folder.
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(folder)]
     # site-packages is on the path anyway; in PYTHONPATH it would hide modules of the standard library.
     if os.path.basename(root) not in ("site-packages", "dist-packages"):
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        folders.insert(0, root)
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
     return environment
 
 
