@@ -111,7 +111,7 @@ def dataclass_of(cls: Type[T], values: Any, ignore_unknown: bool = False) -> T:
     hints: Dict[str, Any] = _types_of_fields(cls)  # type: ignore[arg-type]
     unknown = sorted(str(name) for name in values if name not in hints)
     if unknown and not ignore_unknown:
-        raise ValueError(f"this version does not know {shortened(', '.join(unknown))}")
+        raise ValueError(f"this version does not know {cut(', '.join(unknown))}")
     known = {name: value for name, value in values.items() if name in hints}
     for name, value in known.items():
         if not has_type(value, hints[name]):
@@ -151,7 +151,14 @@ def has_type(value: Any, hint: Any) -> bool:
     return hint in (Any, object) or isinstance(value, hint)
 
 
-def shortened(value: Any, most: int = 60) -> str:
-    """The value as text of at most `most` characters, for an error message."""
-    text = value if isinstance(value, str) else repr(value)
+def shortened(value: Any) -> str:
+    """The value as Python writes it, for an error message."""
+    try:
+        return cut(repr(value))
+    except ValueError:  # a whole number with more digits than Python converts
+        return "a number of thousands of digits"
+
+
+def cut(text: str, most: int = 60) -> str:
+    """At most `most` characters of the text."""
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 from .errors import SettingsError
+from .inputs import cut, shortened
 from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
 
@@ -362,14 +363,16 @@ class Settings:
             bounds: Optional[Bounds] = about["bounds"]
             if about["choices"] is not None and value not in about["choices"]:
                 allowed = ", ".join(map(str, about["choices"]))
-                sentences.append(f"{setting.name} is {value!r}: choose one of {allowed}.")
+                sentences.append(f"{setting.name} is {shortened(value)}: choose one of {allowed}.")
             if setting.type == "bool" and not isinstance(value, bool):
-                sentences.append(f"{setting.name} is {value!r}: give yes or no.")
+                sentences.append(f"{setting.name} is {shortened(value)}: give yes or no.")
+            if setting.type == "Optional[str]" and not isinstance(value, (str, type(None))):
+                sentences.append(f"{setting.name} is {shortened(value)}: give the name of a file.")
             if bounds is None or value is None or not self._counts(bounds):
                 continue
             whole = setting.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                sentences.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
+                sentences.append(f"{about['label']} is {shortened(value)}: give a {'whole ' if whole else ''}number.")
             elif not bounds.allow(value):
                 sentences.append(bounds.sentence(about["label"], value))
         return sentences
@@ -495,9 +498,11 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Settings:
         """Settings from a saved result or a worker's request; SettingsError if a name is unknown to this version."""
+        if not isinstance(values, dict):
+            raise SettingsError(f"Settings are {shortened(values)}: give names and values.")
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise SettingsError(f"Unknown settings: {', '.join(unknown)}.")
+            raise SettingsError(f"Unknown settings: {cut(', '.join(unknown))}.")
         return cls(**values)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, TypedDict
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, TypedDict
 
 from ..errors import FlexAlignError
+from ..inputs import dataclass_of
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class JobResult:
     ----------
     ok : whether the movie was aligned and its results were written.
     error : if not, the reason and what to do, without the name of the movie; see `message`.
-    files : {kind of file: path}, see `output.write_result`.
+    files : {kind of file: path}, see `output.write_result`. sizes : {kind of file: bytes}; empty in old records.
     quality : `quality.figures.Figures` as a dictionary.
     seconds : wall time.
     first_frame : 0-based first aligned frame; shifts_px : global shift [sy, sx] of each aligned frame.
@@ -49,6 +51,7 @@ class JobResult:
     ok: bool
     error: str = ""
     files: Dict[str, str] = field(default_factory=dict)
+    sizes: Dict[str, int] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     quality: Dict[str, object] = field(default_factory=dict)
@@ -62,10 +65,42 @@ class JobResult:
         """The error, preceded by the name of the movie."""
         return f"{self.movie}: {self.error}"
 
+    def has_its_files(self, folder: Optional[str] = None) -> bool:
+        """Whether all files are there with the sizes that they were written with.
+
+        folder : where to look; None: where they were written, which may be outdated if the project was moved.
+        """
+        return files_complete(self.files, self.sizes, folder)
+
     @classmethod
     def from_dict(cls, values: Dict[str, object]) -> JobResult:
-        """The result from `dataclasses.asdict`, as sent between processes."""
+        """The result from `dataclasses.asdict`, as sent by a process of this run."""
         return cls(**values)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_file(cls, values: object) -> JobResult:
+        """The result from `dataclasses.asdict`, as read from a file.
+
+        Raises
+        ------
+        ValueError : the values are not those of a result of this version or an earlier one.
+        """
+        result = dataclass_of(cls, values)
+        if any(len(shift) != 2 for shift in result.shifts_px):
+            raise ValueError("its shifts are not pairs of numbers")
+        return result
+
+
+def files_complete(files: Mapping[str, str], sizes: Mapping[str, int], folder: Optional[str] = None) -> bool:
+    """Whether the files {key: path} exist with their sizes, as far as these are known; `folder` replaces their own."""
+    for key, path in files.items():
+        try:
+            status = os.stat(path if folder is None else os.path.join(folder, os.path.basename(path)))
+        except OSError:
+            return False
+        if sizes.get(key, status.st_size) != status.st_size:
+            return False
+    return True
 
 
 class Message(TypedDict, total=False):
@@ -112,12 +147,14 @@ def run_job(
         if progress is not None:
             progress("write results", 0.9)
         files = write_result(result, job.output_dir, job.root)
+        sizes = {key: os.path.getsize(path) for key, path in files.items()}
     except Exception as error:
         return failure(job, error, time.monotonic() - started)
     return JobResult(
         movie=job.movie,
         ok=True,
         files=files,
+        sizes=sizes,
         warnings=list(result.warnings),
         notes=list(result.notes),
         quality=result.figures.to_dict(),

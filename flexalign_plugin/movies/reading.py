@@ -7,6 +7,7 @@ import stat
 from typing import List
 
 from ..errors import MovieError
+from ..inputs import open_regular
 from ..settings import Settings
 from .compressed import OPENERS, CompressedMrcMovie
 from .eer import SKIP_AND_SUBPIXEL_BITS, EerMovie
@@ -72,8 +73,10 @@ def first_bytes(path: str, n: int) -> bytes:
             raise MovieError(f"{path}: is a folder: give a file inside it.")
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MovieError(f"{path}: is not a regular file: give a file on a disk.")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(n)
+    except ValueError as error:
+        raise MovieError(f"{path!r}: is no name of a file ({error}): check the name.") from error
     except FileNotFoundError as error:
         raise MovieError(f"{path}: no such file: check the name, or whether the disk is mounted.") from error
     except OSError as error:

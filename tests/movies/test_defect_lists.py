@@ -1,5 +1,7 @@
 """Lists of defects: each key and element by single marked pixels, the way rows run, lists that make no sense."""
 
+import time
+
 import numpy as np
 import pytest
 import tifffile
@@ -175,3 +177,28 @@ def test_an_invalid_gain_list_is_left_out_with_a_note(tmp_path, xml):
     np.testing.assert_array_equal(got.gain, gain)
     assert got.defects is None and got.counts == {}
     assert len(got.notes) == 1 and "listed in its file are left out, because" in got.notes[0]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("<defects><row>" + "0-999999," * 3000 + "1</row></defects>", "is outside its 64 x 40 pixels"),
+    ("<defects>" + "<area>0,0,63,39</area>" * 20_000 + "</defects>", "marks more than twice as many pixels"),
+    ("0 0 64 40\n" * 20_000, "up to line 3 it marks more than twice as many pixels as the 64 x 40"),
+    ("0 0 999999999 999999999\n" * 20_000, "up to line 3 it marks"),
+    (SIZE + "UsableArea 40 0 0 0\n" * 20_000, "up to line 5 it marks"),
+    ("CameraSizeX 999999999\nCameraSizeY 999999999\n", "can't be that of frames of 64 x 40"),
+    (SIZE + "WasScaled 999999999\nBadPixels 0 0\n", "scaled 999999999 times, can't be"),
+    ('<!DOCTYPE d [<!ENTITY a "1">]><defects><row>&a;</row></defects>', "XML has definitions of its own"),
+    ("1 1 1 1\n" * 2_000_001, "has more than 16 MB"),
+])  # fmt: skip
+def test_no_list_takes_for_ever(tmp_path, text, words):
+    """Each of these built maps or lists of billions of items; the frame has 2,560 pixels."""
+    started = time.monotonic()
+    with pytest.raises(CorrectionError, match=words) as refused:
+        listed(tmp_path, text)
+    assert time.monotonic() - started < 10
+    assert len(str(refused.value)) < 500
+
+
+def test_a_range_may_be_listed_often(tmp_path):
+    got = listed(tmp_path, "<defects><row>" + "1-2," * 100_000 + "1</row></defects>")
+    np.testing.assert_array_equal(got.defects, box(slice(1, 3), slice(None)))
