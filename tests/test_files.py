@@ -106,7 +106,7 @@ def test_leftovers_of_a_killed_process(tmp_path):
 
 
 def test_contents_are_on_the_disk_before_the_first_name_and_the_names_after_the_last(tmp_path, monkeypatch):
-    """Without this, a power failure can leave names of empty files: a file's name may reach the disk before its data."""
+    """Else a power failure can leave names of empty files: a name may reach the disk before the data."""
     calls = []
     to_disk, rename = os.fsync, os.replace
     names = {}
