@@ -12,7 +12,7 @@ import os
 import secrets
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Dict, Iterator, List, Optional, Type
+from typing import Callable, Dict, Iterator, List, Optional, Type
 
 from .errors import OutputError
 from .result_files import STARTS
@@ -80,8 +80,10 @@ class OutputFiles:
     Final names appear when the outer block ends without an exception, in the order of the calls to `file`.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, before_rename: Optional[Callable[[], None]] = None) -> None:
+        """before_rename : called when all files are on the disk; if it raises an exception, none appears."""
         self._folder = folder
+        self._before_rename = before_rename
         self._temporary: Dict[str, str] = {}
 
     def __enter__(self) -> OutputFiles:
@@ -109,6 +111,8 @@ class OutputFiles:
                 for final, temporary in self._temporary.items():
                     with _named(final):
                         _to_disk(temporary)
+                if self._before_rename is not None:
+                    self._before_rename()
                 for final, temporary in self._temporary.items():
                     with _named(final):
                         os.replace(temporary, final)

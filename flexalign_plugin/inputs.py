@@ -13,13 +13,25 @@ import math
 import os
 import stat
 from functools import lru_cache
-from typing import Any, BinaryIO, Dict, Optional, Type, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Dict, Optional, Tuple, Type, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
 TEXT_BYTES = 64_000_000  # lists of movies, .mdoc, coordinates, tables
 JSON_BYTES = 256_000_000  # results, records, requests and reports; a large movie's result has about 2 MB
 MAX_DIGITS = 4000  # of an integer: Python refuses to convert more than 4300
+
+
+State = Optional[Tuple[int, int]]
+
+
+def file_state(path: str) -> State:
+    """Size in bytes and modification time in ns; None if there is no file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: no name of a file
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -24,12 +24,16 @@ DEVICE_TOO_SMALL = "device too small"  # the movie does not fit into the device'
 
 @dataclass(frozen=True)
 class Job:
-    """One movie to align; the results are `<output_dir>/<root>_*`."""
+    """One movie to align; the results are `<output_dir>/<root>_*`.
+
+    keep_others : whether the result of another movie with these names is kept, and this movie fails.
+    """
 
     movie: str
     output_dir: str
     root: str
     settings: Settings
+    keep_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,16 +141,20 @@ def run_job(
         from ..movies import open_movie
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
+        from ..output.replacing import check_replaceable
 
-        prepare_folder(job.output_dir)  # first, so that an error is reported before the alignment
+        # First, so that an error is reported before the alignment.
+        prepare_folder(job.output_dir)
+        check_replaceable(job.output_dir, job.root, job.movie, job.keep_others)
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
                 opened.prefetch(threads=backend.threads)  # the aligner reads frames more than once
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
+            opened.check_unchanged()
         if progress is not None:
             progress("write results", 0.9)
-        files = write_result(result, job.output_dir, job.root)
+        files = write_result(result, job.output_dir, job.root, job.keep_others)
         sizes = {key: os.path.getsize(path) for key, path in files.items()}
     except Exception as error:
         return failure(job, error, time.monotonic() - started)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, List, Optional, Tuple
 import numpy as np
 
 from ..errors import MovieError
+from ..inputs import State, file_state
 
 
 class Movie:
@@ -27,12 +28,14 @@ class Movie:
     memory_mapped : whether frames are read from the page cache, so that `prefetch` need not copy them.
     notes : sentences for the user about how the file was read.
     hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
+    state : of the file when it was opened, see `inputs.file_state`; None if the movie is not from a file.
     """
 
     kind = ""
     top_row_first = False
     memory_mapped = False
     hardware_frames_per_frame: Optional[int] = None
+    state: State = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
         self.path = path
@@ -68,6 +71,13 @@ class Movie:
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             for i, frame in zip(missing, pool.map(self._read, missing)):
                 self._kept[i] = frame
+
+    def check_unchanged(self) -> None:
+        """MovieError if the file has been changed since it was opened, so that frames of two movies may be mixed."""
+        if self.state is not None and file_state(self.path) != self.state:
+            raise MovieError(
+                f"{self.path}: was changed while it was read: wait until it is complete, then align it again."
+            )
 
     def close(self) -> None:
         """Close the file and release the frames kept by `prefetch`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any, Dict, List, Sequence, Union
 
 import numpy as np
@@ -42,6 +43,7 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         "format": RESULT_FORMAT,
         "version": __version__,
         "movie": result.movie,
+        "movie_path": os.path.abspath(result.movie),
         "frames": {
             "in_movie": result.model.n_frames,
             "first_aligned": aligned.start + 1,
