@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 from contextlib import closing
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union, cast
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, TypeVar, Union, cast
 
 import numpy as np
 
