@@ -23,6 +23,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line; returns the exit status."""
     if argv is None:
         leave_out_working_folder()
+        if hasattr(sys.stdout, "reconfigure"):
+            # Names of files may have bytes or characters that the terminal's encoding has not.
+            sys.stdout.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
         return int(args.run(args))

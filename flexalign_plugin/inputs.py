@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 from functools import lru_cache
 from typing import Any, BinaryIO, Dict, Optional, Tuple, Type, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -174,3 +175,8 @@ def shortened(value: Any) -> str:
 def cut(text: str, most: int = 60) -> str:
     """At most `most` characters of the text."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters as Python writes them."""
+    return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", lambda match: repr(match[0])[1:-1], text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, TypedDict
 
 from ..errors import FlexAlignError
-from ..inputs import dataclass_of
+from ..inputs import dataclass_of, printable
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class JobResult:
     @property
     def message(self) -> str:
         """The error, preceded by the name of the movie."""
-        return f"{self.movie}: {self.error}"
+        return f"{printable(self.movie)}: {self.error}"
 
     def has_its_files(self, folder: Optional[str] = None) -> bool:
         """Whether all files are there with the sizes that they were written with.
@@ -142,9 +142,11 @@ def run_job(
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
         from ..output.replacing import check_replaceable
+        from ..output.star import check_sayable
 
         # First, so that an error is reported before the alignment.
         prepare_folder(job.output_dir)
+        check_sayable(job.movie, os.path.join(job.output_dir, job.root), job.settings.gain)
         check_replaceable(job.output_dir, job.root, job.movie, job.keep_others)
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
@@ -176,7 +178,7 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
     """The result of a movie that could not be aligned; the traceback of an unexpected error is printed."""
     if isinstance(error, FlexAlignError):
         text = str(error)
-        movie = f"{job.movie}: "
+        movie = f"{printable(job.movie)}: "
         # Most errors of a movie begin with its path.
         text = text[len(movie) :] if text.startswith(movie) else text
     elif isinstance(error, MemoryError):

@@ -12,9 +12,10 @@ from typing import Callable, Dict, List, Optional, Tuple
 from .. import result_files as names
 from ..errors import FlexAlignError
 from ..files import atomic_path
+from ..inputs import printable
 from ..quality.figures import Figures
 from .motion_json import load_result, saved_settings
-from .star import star_loop
+from .star import check_sayable, star_loop
 
 OPTICS_COLUMNS = (
     "rlnOpticsGroupName",
@@ -69,9 +70,9 @@ def write_corrected_micrographs(
         try:
             row = _row(folder, name[: -len(names.MOTION)])
         except FlexAlignError as error:
-            path = os.path.join(folder, name)
-            reason = str(error)[len(f"{path}: ") :]  # these errors begin with the path
-            problems.append(f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it {reason}")
+            path = printable(os.path.join(folder, name))
+            reason = str(error).split(": ", 1)[-1]  # these errors begin with a path
+            problems.append(f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}: {reason}")
             continue
         if not row:
             continue
@@ -98,7 +99,7 @@ def write_corrected_micrographs(
         ]
     )
     with atomic_path(os.path.join(folder, names.CORRECTED_MICROGRAPHS)) as path, open(
-        path, "w", encoding="utf-8"
+        path, "w", encoding="utf-8", errors="surrogateescape"
     ) as file:
         file.write(text)
     return problems
@@ -107,6 +108,7 @@ def write_corrected_micrographs(
 def _row(folder: str, root: str) -> Dict[str, str]:
     """Values of one micrograph and of its optics group by column; empty if no micrograph was written."""
     start = os.path.join(folder, root)
+    check_sayable(start)
     path = start + names.MOTION
     result = load_result(path, "movie", "micrograph", "settings", "quality")
     settings, figures = saved_settings(result, path), Figures.from_dict(result["quality"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterable, List, Tuple, Union
 
 from ..files import atomic_path
-from ..inputs import read_text
+from ..inputs import printable, read_text
 
 
 def read_failures(path: str) -> List[Tuple[str, str, str]]:
@@ -20,6 +20,6 @@ def read_failures(path: str) -> List[Tuple[str, str, str]]:
 def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]]) -> None:
     """Write the table of (number, movie, reason), separated by tabs. Raises OutputError."""
     lines = ["id\tmovie\treason"]
-    lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
+    lines += ["\t".join((str(i), printable(movie), " ".join(reason.split()))) for i, movie, reason in failures]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write("\n".join(lines) + "\n")

@@ -129,5 +129,6 @@ def _labels(result: MovieResult, content: str, frames: range) -> List[str]:
 
 
 def _write_text(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
+    # Names of files may have bytes that are not UTF-8.
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as f:
         f.write(text)

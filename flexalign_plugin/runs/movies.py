@@ -10,6 +10,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from ..execution.devices import Compute
 from ..execution.job import Job, JobResult
 from ..files import prepare_folder
+from ..inputs import printable
 from ..output.corrected_star import write_corrected_micrographs
 from ..output.failures import read_failures, write_failures
 from ..result_files import FAILED_MOVIES
@@ -71,7 +72,7 @@ def align_movies(
 
 def _list_failures(path: str, jobs: List[Job], failures: List[Tuple[int, str, str]]) -> None:
     """Write the failures of this run, and keep those of other movies; without failures the file is removed."""
-    of_this_run = {os.path.abspath(job.movie) for job in jobs}
+    of_this_run = {os.path.abspath(printable(job.movie)) for job in jobs}
     others = [line for line in read_failures(path) if os.path.abspath(line[1]) not in of_this_run]
     if others or failures:
         write_failures(path, [*others, *failures])
