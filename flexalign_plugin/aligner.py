@@ -20,7 +20,7 @@ from .motion.estimation import Estimate, EstimationOptions, estimate_motion
 from .motion.model import MotionModel
 from .motion.relion_polynomial import PolynomialFit, fit_polynomial, residual_warnings
 from .movies import Corrections, Movie, load_corrections
-from .movies.inspection import Inspection, inspect
+from .movies.inspection import Inspection, check_size, inspect
 from .quality.figures import Figures
 from .quality.frc import halves_agreement
 from .quality.judgement import judge
@@ -54,6 +54,7 @@ def align(
     """
     clock = Clock(progress)
     n_frames, ny, nx = movie.shape
+    check_size(movie)
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
     settings.check_control_points(ny, nx, movie.path)

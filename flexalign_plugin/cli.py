@@ -8,12 +8,11 @@ import os
 import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
-from . import __version__
+from . import __version__, launch
 from .commands import COMMANDS
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
 from .errors import CorrectionError, FlexAlignError, MovieError, ResultError, SettingsError
-from .inputs import TEXT_BYTES, read_bytes
-from .launch import leave_out_working_folder
+from .inputs import TEXT_BYTES, cut, read_bytes
 
 UNKNOWN = "unrecognized arguments: "
 NO_LIST = "the file given with @ is not a text file: it must hold the names of movies, one per line"
@@ -21,12 +20,19 @@ NO_LIST = "the file given with @ is not a text file: it must hold the names of m
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command line; returns the exit status."""
-    if argv is None:
-        leave_out_working_folder()
-        if hasattr(sys.stdout, "reconfigure"):
-            # Names of files may have bytes or characters that the terminal's encoding has not.
-            sys.stdout.reconfigure(errors="backslashreplace")
+    launch.forget_current_folder()
+    if argv is None and hasattr(sys.stdout, "reconfigure"):
+        # Names of files may have bytes or characters that the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
+    try:
+        os.getcwd()
+    except OSError as error:
+        print(
+            f"flexalign: the current folder does not exist any more ({error.strerror}): change to another one.",
+            file=sys.stderr,
+        )
+        return USAGE
     try:
         return int(args.run(args))
     except (SettingsError, MovieError, CorrectionError, ResultError) as error:
@@ -81,6 +87,7 @@ class Parser(argparse.ArgumentParser):
             # Users shorten options more often than they misspell them.
             similar = [option for option in options if option.startswith(unknown + "-")]
             similar = similar or difflib.get_close_matches(unknown, options, 1)
+        message = cut(message, 1000)
         suggestion = f" (did you mean {similar[0]}?)" if similar else ""
         self.exit(USAGE, f"{self.prog}: {message}{suggestion}. See {self.prog} --help.\n")
 

@@ -1,44 +1,50 @@
-"""Starts the command, or a worker process, so that no Python file of the folder in which it runs is imported.
+"""Starts processes of this package that never import a module from the folder in which they run.
 
-`python -m` and an empty entry in PYTHONPATH put the working folder before all others, and that folder often holds data
-of other people: a numpy.py there would be run. Processes are therefore started by the path of this file:
-
-    python .../flexalign_plugin/launch.py flexalign_plugin.execution.worker_process ARGUMENT ...
+`python -m` puts the current folder in front of all others, so that a `numpy.py` beside the movies would be run. The
+processes run this file as a script instead: `python .../launch.py MODULE ARGUMENT ...`. As it knows where the package
+is, they also find it without PYTHONPATH: in a checkout, or on another machine.
 """
 
+# Only modules that Python itself has loaded before, because the search path is put in order further down.
 import os
-import site
 import sys
-from typing import List
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def command(module: str) -> List[str]:
-    """The beginning of a command line that runs `module` as a program, whatever the working folder contains."""
-    return [sys.executable, os.path.join(HERE, "launch.py"), module]
+def command(module: str) -> "list[str]":
+    """The beginning of a command that runs `module`, e.g. "flexalign_plugin.execution.worker_process"."""
+    return [sys.executable, os.path.abspath(__file__), module]
 
 
-def leave_out_working_folder() -> None:
-    """Remove the working folder from `sys.path`, unless it is there for another reason than being the working folder,
-    and remove relative folders."""
+def forget_current_folder() -> None:
+    """Remove the current folder from the search path if only an empty entry of PYTHONPATH puts it there.
+
+    An empty entry is usually left by `PYTHONPATH=$PYTHONPATH:/folder` in a shell where the variable was not set.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if len(entries) < 2 or "" not in entries:
+        return
     try:
         here = os.getcwd()
-    except OSError:  # it was deleted
-        here = ""
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    wanted = {ROOT, *site.getsitepackages(), site.getusersitepackages(), *filter(os.path.isabs, named)}
-    sys.path[:] = [path for path in sys.path if os.path.isabs(path) and (path != here or path in wanted)]
+    except OSError:  # the folder was removed
+        return
+    if here != ROOT and here not in map(os.path.abspath, filter(None, entries)):
+        sys.path[:] = [path for path in sys.path if path != here]
 
 
-if __name__ == "__main__":
-    # As a program: the folder of this file, which Python puts first, holds modules of the package and no libraries.
-    sys.path[:] = [path for path in sys.path if path != HERE]
-    leave_out_working_folder()
-    if os.path.basename(ROOT) not in ("site-packages", "dist-packages") and ROOT not in sys.path:
-        sys.path.insert(0, ROOT)  # a checkout
+def _main() -> None:
+    own = os.path.dirname(os.path.realpath(__file__))  # Python puts the folder of a script in front
+    sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) != own]
+    forget_current_folder()
+    # site-packages is there already; in front it would hide modules of the standard library.
+    if ROOT not in sys.path:
+        sys.path.insert(0, ROOT)
     import runpy
 
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -24,6 +24,9 @@ EER_SAMPLINGS = (1, 2, 4)  # 4K, 8K, 16K rendering
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+MAX_PIXELS = 1_000_000  # along an axis, and frames of a movie; as the readers of movies
+MAX_ALIGNED = 5000  # frames; every pair of them is compared
+MIN_SHIFT_PX = 0.1  # smallest search range that is not 0
 DENOISER_PAIRS = 200  # even and odd micrographs; enough to train a denoiser
 
 
@@ -120,14 +123,14 @@ class Settings:
         "First frame to align; the first frame is 1.",
         form="alignFrame0",
         label="First frame to align",
-        bounds=Bounds(1, advice="frames are counted from 1"),
+        bounds=Bounds(1, MAX_PIXELS, advice="frames are counted from 1"),
     )
     align_frame_n: int = option(
         0,
         "Last frame to align; 0 means the last of the movie.",
         form="alignFrameN",
         label="Last frame to align",
-        bounds=Bounds(0, advice="0 for the last frame"),
+        bounds=Bounds(0, MAX_PIXELS, advice="0 for the last frame"),
     )
     use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.", form="useAlignToSum")
     sum_frame0: int = option(
@@ -135,14 +138,14 @@ class Settings:
         "First frame to sum, if the ranges to sum and to align differ.",
         form="sumFrame0",
         label="First frame to sum",
-        bounds=Bounds(1, advice="frames are counted from 1", only_if="!use_align_to_sum"),
+        bounds=Bounds(1, MAX_PIXELS, advice="frames are counted from 1", only_if="!use_align_to_sum"),
     )
     sum_frame_n: int = option(
         0,
         "Last frame to sum, if the ranges to sum and to align differ; 0 means the last aligned frame.",
         form="sumFrameN",
         label="Last frame to sum",
-        bounds=Bounds(0, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
+        bounds=Bounds(0, MAX_PIXELS, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
     )
     bin_factor: float = option(
         1.0,
@@ -164,28 +167,28 @@ class Settings:
         "Crop: first column, in unbinned pixels.",
         form="cropOffsetX",
         label="Crop offset X",
-        bounds=Bounds(0, unit="px"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px"),
     )
     crop_offset_y: int = option(
         0,
         "Crop: first row, in unbinned pixels.",
         form="cropOffsetY",
         label="Crop offset Y",
-        bounds=Bounds(0, unit="px"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px"),
     )
     crop_dim_x: int = option(
         0,
         "Crop: width in unbinned pixels; 0 means up to the edge.",
         form="cropDimX",
         label="Crop dimension X",
-        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px", advice="0 for up to the edge"),
     )
     crop_dim_y: int = option(
         0,
         "Crop: height in unbinned pixels; 0 means up to the edge.",
         form="cropDimY",
         label="Crop dimension Y",
-        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px", advice="0 for up to the edge"),
     )
 
     max_res_for_correlation: float = option(
@@ -414,6 +417,12 @@ class Settings:
             f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
             f"size allows ({2 * self.pixel_size:g} A): use a larger number, or 0 for automatic.",
         )
+        smallest = MIN_SHIFT_PX * self.pixel_size
+        check(
+            self.max_shift == 0 or self.max_shift >= smallest,
+            f"Maximum shift is {self.max_shift:g} A, less than a tenth of a pixel ({smallest:g} A): use a larger "
+            "number, or 0 for automatic.",
+        )
         if self.do_local_alignment:
             compared = self.max_res_for_correlation or finest_automatic_resolution_A(self.pixel_size)
             check(
@@ -441,6 +450,11 @@ class Settings:
             raise SettingsError(
                 f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but the "
                 f"movie has {n_frames} frames: change the range."
+            )
+        if len(align) > MAX_ALIGNED:
+            raise SettingsError(
+                f"{movie}: {len(align)} frames are to be aligned, more than {MAX_ALIGNED}: choose a range, or group "
+                "the frames before."
             )
         if len(align) < 2:
             advice = (

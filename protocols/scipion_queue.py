@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import subprocess
-from typing import Any
+from typing import Any, Tuple
 
 from flexalign_plugin import launch
 from flexalign_plugin.execution.queue_engine import QueueEngine
@@ -16,14 +16,18 @@ from . import devices
 CANCEL_S = 60.0  # longest time for the command that cancels a job
 
 
+def batch_command(request: str) -> Tuple[str, str]:
+    """Program and arguments of a queue job, for a shell. No module beside the movies is imported."""
+    return " ".join(map(shlex.quote, launch.command("flexalign_plugin"))), f"batch {shlex.quote(request)}"
+
+
 def queue_of(protocol: Any) -> QueueEngine:
     """Engine with the values of the protocol's form. The number of simultaneous jobs is *Scipion threads* minus 1,
     because one thread only waits for the others."""
 
     def run_command(_: int, request: str) -> None:
-        program = " ".join(map(shlex.quote, launch.command("flexalign_plugin")))
-        threads = protocol.getBinThreads()
-        protocol.runJob(program, f"batch {shlex.quote(request)}", env=None, numberOfMpi=1, numberOfThreads=threads)
+        program, arguments = batch_command(request)
+        protocol.runJob(program, arguments, env=None, numberOfMpi=1, numberOfThreads=protocol.getBinThreads())
 
     def cancel() -> None:
         for number in list(protocol.getJobIds()):

@@ -68,14 +68,3 @@ def test_the_installed_command_imports_no_library_from_its_folder(data, tmp_path
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "imported").exists()
-
-
-def test_a_folder_that_is_there_for_another_reason_stays(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", "relative", str(tmp_path), *sys.path])
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    launch.leave_out_working_folder()
-    assert sys.path[0] == str(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "")
-    launch.leave_out_working_folder()
-    assert str(tmp_path) not in sys.path and "" not in sys.path

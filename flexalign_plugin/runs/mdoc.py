@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Dict, List, Optional, Sequence
 
 from ..errors import MovieError
-from ..inputs import read_text
+from ..inputs import cut, read_text
 
 SECTION = re.compile(r"\[\s*ZValue\s*=\s*(\d+)\s*\]", re.IGNORECASE)
+MAX_DIGITS = 9  # of the number of a section
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
 
 
@@ -69,6 +70,8 @@ def read_mdoc(path: str) -> Mdoc:
 def _tilt(path: str, lines: List[str]) -> Tilt:
     match = SECTION.match(lines[0].strip())
     assert match is not None
+    if len(match[1]) > MAX_DIGITS:
+        raise MovieError(f"{path}: section [ZValue = {cut(match[1], 20)}] has an impossible number: correct the file.")
     pairs = (line.split("=", 1) for line in lines[1:] if "=" in line)
     values: Dict[str, str] = {key.strip().lower(): value.strip() for key, value in pairs}
     angle = _number(values.get("tiltangle"))
