@@ -371,7 +371,8 @@ class Settings:
                 sentences.append(f"{setting.name} is {shortened(value)}: give yes or no.")
             if setting.type == "Optional[str]" and not isinstance(value, (str, type(None))):
                 sentences.append(f"{setting.name} is {shortened(value)}: give the name of a file.")
-            if bounds is None or value is None or not self._counts(bounds):
+            unknown = value is None and str(setting.type).startswith("Optional")
+            if bounds is None or unknown or not self._counts(bounds):
                 continue
             whole = setting.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
