@@ -112,7 +112,7 @@ def _row(folder: str, root: str) -> Dict[str, str]:
     path = start + names.MOTION
     result = load_result(path, "movie", "micrograph", "settings", "quality")
     settings, figures = saved_settings(result, path), Figures.from_dict(result["quality"])
-    binned, movie = result["micrograph"].get("pixel_size_A", settings.micrograph_pixel_size), result["movie"]
+    binned, movie = result["micrograph"].get("pixel_size_A") or settings.micrograph_pixel_size, result["movie"]
     # Such files are from an earlier run with other settings and not part of this result.
     outdated = {
         "rlnMicrographName": not settings.is_dose_weighted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -18,19 +18,20 @@ from ..result import MovieResult
 from ..settings import Settings
 
 RESULT_FORMAT = "flexalign-result-1"
+READ_FORMATS = ("flexalign-result-1", RESULT_FORMAT)  # which this version reads
 # Parts of a saved result, each with the type of its content.
-_PARTS: Dict[str, Any] = {
+PARTS: Dict[str, Any] = {
     "format": str,
     "version": str,
     "movie": str,
     "movie_path": str,
-    "frames": Dict[str, int],
-    "micrograph": Dict[str, float],
+    "frames": Dict[str, Optional[float]],
+    "micrograph": Dict[str, Optional[float]],
     "quality": Dict[str, Any],
     "warnings": List[str],
     "notes": List[str],
     "timings_s": Dict[str, Dict[str, float]],
-    "settings": Dict[str, Union[str, float, bool, None]],
+    "settings": Dict[str, Union[str, float, bool, None, List[float]]],
     "model": Dict[str, Any],
 }
 
@@ -91,9 +92,9 @@ def _check(content: Any, needed: Sequence[str]) -> None:
     missing = [name for name in needed if name not in content]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
-    if content.get("format", RESULT_FORMAT) != RESULT_FORMAT:
+    if content.get("format", RESULT_FORMAT) not in READ_FORMATS:
         raise ValueError(f"its format is {shortened(content['format'])}, but this version reads {RESULT_FORMAT}")
-    for name, of_type in _PARTS.items():
+    for name, of_type in PARTS.items():
         if name in content and not has_type(content[name], of_type):
             raise ValueError(f"its {name} is {shortened(content[name])}")
     Figures.from_dict(content.get("quality", {}))

@@ -10,31 +10,27 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from ..errors import ResultError, SettingsError
 from ..inputs import has_type
 from ..output.failures import read_failures
-from ..output.motion_json import load_result
+from ..output.motion_json import PARTS, load_result
 from ..result_files import FAILED_MOVIES, MOTION, NOT_RESULTS, STARTS
 from .concerns import SECONDS, concerns, numbers
 
 _RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in STARTS) + ").*)", re.DOTALL)
 Row = Dict[str, Any]
-_SETTINGS = Dict[str, Union[str, float, bool, None]]
 _ROW: Dict[str, Any] = {
+    **{name: PARTS[name] for name in ("warnings", "notes", "frames", "micrograph")},
     "root": str,
     "movie": str,
     "acquired": Optional[float],
     "finished": float,
     "stamp": List[int],
     "values": Dict[str, float],
-    "warnings": List[str],
-    "notes": List[str],
     "concerns": List[str],
-    "frames": Dict[str, int],
-    "micrograph": Dict[str, float],
     "files": List[List[str]],
     "settings": str,
 }
@@ -104,7 +100,8 @@ def rows_of_report(rows: Any, settings: Any) -> bool:
     """Whether the values of an earlier report have the types of `Run.rows` and `Run.settings`; a report may be damaged,
     or written by another program."""
     return (
-        has_type(settings, Dict[str, _SETTINGS])
+        isinstance(settings, dict)
+        and all(has_type(values, PARTS["settings"]) for values in settings.values())
         and has_type(rows, List[Dict[str, Any]])
         and all(set(_ROW) <= set(row) and all(has_type(row[name], _ROW[name]) for name in _ROW) for row in rows)
         and all(row["settings"] in settings and len(row["stamp"]) == 2 for row in rows)

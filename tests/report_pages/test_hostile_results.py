@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,10 +29,17 @@ showpage
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "results"
+    make_results(folder)
+    copy_result(folder, "good")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path):
-    make_results(tmp_path / "results")
-    copy_result(tmp_path / "results", "good")
+def folder(made, tmp_path):
+    shutil.copytree(str(made), str(tmp_path / "results"))
     return tmp_path / "results"
 
 
