@@ -91,7 +91,7 @@ def _rectangles(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int,
         numbers = _whole(words)
         if numbers is None or len(numbers) != 4 or min(numbers[2:]) < 1:
             raise CorrectionError(
-                f"Defect file {path}: line {number} is '{' '.join(words)}': write four whole numbers, "
+                f"Defect file {path}: line {number} is {shortened(' '.join(words))}: write four whole numbers, "
                 "'x y width height'."
             )
         x, y, width, height = numbers
@@ -142,7 +142,7 @@ def _serialem(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int, i
         if not values or not paired or (wanted and len(values) != wanted):
             count = {0: "pairs of whole numbers" if not paired else "whole numbers", 1: "a whole number"}
             raise CorrectionError(
-                f"Defect file {path}: line {number} is '{' '.join([key, *words])}': {key} is followed by "
+                f"Defect file {path}: line {number} is {shortened(' '.join([key, *words]))}: {key} is followed by "
                 f"{count.get(wanted, f'{wanted} whole numbers')}, none of them negative: correct the line."
             )
         if wanted == 1:

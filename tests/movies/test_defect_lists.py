@@ -189,6 +189,8 @@ def test_an_invalid_gain_list_is_left_out_with_a_note(tmp_path, xml):
     (SIZE + "WasScaled 999999999\nBadPixels 0 0\n", "scaled 999999999 times, can't be"),
     ('<!DOCTYPE d [<!ENTITY a "1">]><defects><row>&a;</row></defects>', "XML has definitions of its own"),
     ("1 1 1 1\n" * 2_000_001, "has more than 16 MB"),
+    ("9" * 5000 + "\n", "line 1 is '9999"),
+    (SIZE + "BadPixels " + "x" * 5000 + "\n", "line 3 is 'BadPixels xxx"),
 ])  # fmt: skip
 def test_no_list_takes_for_ever(tmp_path, text, words):
     """Each of these built maps or lists of billions of items; the frame has 2,560 pixels."""
