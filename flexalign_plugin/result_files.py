@@ -77,9 +77,9 @@ def is_result_file(path: str) -> bool:
     return name.endswith(ENDINGS) or name in (FAILED_MOVIES, CORRECTED_MICROGRAPHS)
 
 
-def is_numbered(root: str, plain: str) -> bool:
-    """Whether `root` is the name `plain` with a number added by `unique_root`."""
-    return root.startswith(plain) and re.fullmatch(r"_\d{6,}(_\d+)?", root[len(plain) :]) is not None
+def without_number(root: str) -> str:
+    """The root without a number that `unique_root` may have added to it."""
+    return re.sub(r"_\d{6,}(_\d+)?$", "", root)
 
 
 def _numbered(root: str, number: int) -> Iterator[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List, Optional, Sequence, Set
+from typing import Dict, Iterable, List, Optional, Sequence, Set
 
 from ..errors import SettingsError
 from ..output.replacing import is_same_movie, movie_of
-from ..result_files import CORRECTED_MICROGRAPHS, ENDINGS, FAILED_MOVIES, MOTION, REPORT, is_numbered, unique_root
+from ..result_files import CORRECTED_MICROGRAPHS, ENDINGS, FAILED_MOVIES, MOTION, REPORT, unique_root, without_number
 from ..settings import Settings
 
 
@@ -23,7 +23,10 @@ class Names:
         self._movie = ""
         # Listed once for a run, not for each of its movies.
         names = os.listdir(folder) if os.path.isdir(folder) else []
-        self._found = sorted(name[: -len(MOTION)] for name in names if name.endswith(MOTION))
+        self._found: Dict[str, List[str]] = {}  # {name without a number: roots of results}
+        for root in sorted(name[: -len(MOTION)] for name in names if name.endswith(MOTION)):
+            for plain in {root, without_number(root)}:
+                self._found.setdefault(plain, []).append(root)
 
     def root(self, movie: str, number: int, name: Optional[str] = None) -> str:
         """Root for the movie file `movie`, the `number`-th of the run. name : used instead of that of the file."""
@@ -40,10 +43,8 @@ class Names:
 
     def _earlier(self, plain: str) -> Optional[str]:
         """The root that the movie has in an earlier result."""
-        for root in self._found:
-            if root in self._given or not (root == plain or is_numbered(root, plain)):
-                continue
-            owner = movie_of(self._folder, root)
+        for root in self._found.get(plain, []):
+            owner = movie_of(self._folder, root) if root not in self._given else None
             if owner is not None and is_same_movie(owner, self._movie):
                 return root
         return None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from flexalign_plugin.cli import main
 from flexalign_plugin.execution.job import Job, run_job
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
-from flexalign_plugin.result_files import ENDINGS, is_numbered
+from flexalign_plugin.result_files import ENDINGS, without_number
 from flexalign_plugin.runs.names import Names
 from flexalign_plugin.settings import Settings
 
@@ -201,5 +202,15 @@ def test_a_movie_that_is_rewritten_while_it_is_read_fails(tmp_path):
 
 
 def test_numbers_of_names():
-    assert is_numbered("x_000012", "x") and is_numbered("x_000012_2", "x")
-    assert not is_numbered("x_12", "x") and not is_numbered("xy_000012", "x") and not is_numbered("x", "x")
+    assert without_number("x_000012") == without_number("x_000012_2") == "x"
+    assert [without_number(root) for root in ("x_12", "x_20240101_5_fractions")] == ["x_12", "x_20240101_5_fractions"]
+
+
+def test_thousands_of_results_delay_no_run(tmp_path):
+    """A movie is compared with the results of its name only, not with all others."""
+    for i in range(2000):
+        (tmp_path / f"x_{i}_motion.json").write_text(f'{{"movie_path": "/data/x_{i}.mrc"}}')
+    names, started = Names(str(tmp_path)), time.monotonic()
+    assert [names.root(f"/data/x_{i}.mrc", i) for i in range(2000)] == [f"x_{i}" for i in range(2000)]
+    assert names.root("/other/x_7.mrc", 2001) == "x_7_002001"
+    assert time.monotonic() - started < 20
