@@ -162,3 +162,10 @@ def test_inputs_that_never_end_are_refused_at_once(good, tmp_path, name, kind):
     except SystemExit as end:
         status = end.code
     assert status == 2 and time.monotonic() - started < 20
+
+
+def test_a_list_of_failures_that_is_a_pipe_does_not_stop_the_run(good, tmp_path):
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "failed.tsv")
+    assert main(["align", str(tmp_path / "missing.mrc"), "--output", str(tmp_path / "out"), "--pixel-size", "3"]) == 1
+    assert "missing.mrc" in (tmp_path / "out" / "failed.tsv").read_text()
