@@ -8,7 +8,11 @@ import sys
 from . import launch
 
 # `python -m` puts the current folder in front, in which there may be a `numpy.py` beside the movies.
-if sys.path and sys.path[0] == os.path.abspath("") != launch.ROOT:
+try:
+    here = os.getcwd()
+except OSError:  # the folder was removed, which the command reports
+    here = ""
+if sys.path and sys.path[0] == here != launch.ROOT:
     del sys.path[0]
 
 from .cli import main

@@ -23,7 +23,7 @@ from .motion.model import MotionModel
 from .motion.relion_polynomial import PolynomialFit, fit_polynomial, residual_warnings
 from .movies import Corrections, Movie, load_corrections, settings_of_frames
 from .movies.exposure import contradictions, no_dose_note
-from .movies.inspection import Inspection, inspect
+from .movies.inspection import Inspection, check_size, inspect
 from .quality.figures import Figures
 from .quality.frc import halves_agreement
 from .quality.judgement import judge
@@ -58,6 +58,7 @@ def align(
     clock = Clock(progress)
     given, settings = settings, settings_of_frames(movie, settings)
     n_frames, ny, nx = movie.shape
+    check_size(movie)
     aligned, summed = settings.frame_ranges(n_frames, movie.path)
     window = settings.crop_window(ny, nx, movie.path)
     settings.check_field(ny, nx, movie.path)

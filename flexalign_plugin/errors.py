@@ -21,3 +21,7 @@ class SettingsError(FlexAlignError):
 
 class OutputError(FlexAlignError):
     """A result can't be written (permissions, disk full)."""
+
+
+class ResultError(FlexAlignError):
+    """A saved result or record can't be read, or is not one of this version."""

@@ -12,7 +12,7 @@ import os
 import secrets
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Dict, Iterator, List, Optional, Type
+from typing import Callable, Dict, Iterator, List, Optional, Type
 
 from .errors import OutputError
 from .result_files import STARTS
@@ -80,8 +80,10 @@ class OutputFiles:
     Final names appear when the outer block ends without an exception, in the order of the calls to `file`.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, before_rename: Optional[Callable[[], None]] = None) -> None:
+        """before_rename : called when all files are on the disk; if it raises an exception, none appears."""
         self._folder = folder
+        self._before_rename = before_rename
         self._temporary: Dict[str, str] = {}
 
     def __enter__(self) -> OutputFiles:
@@ -96,21 +98,26 @@ class OutputFiles:
         # that patterns for results don't match it.
         temporary = os.path.join(self._folder, f".{name}.{secrets.token_hex(4)}{_TEMPORARY_ENDING}")
         self._temporary[final] = temporary
-        try:
+        with _named(final):
             yield temporary
-        except OSError as error:
-            raise output_error(final, error) from error
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
         try:
             if kind is None:
+                # All data are on the disk before the first name appears: after a power failure a name never stands for
+                # an empty file.
                 for final, temporary in self._temporary.items():
-                    try:
+                    with _named(final):
+                        _to_disk(temporary)
+                if self._before_rename is not None:
+                    self._before_rename()
+                for final, temporary in self._temporary.items():
+                    with _named(final):
                         os.replace(temporary, final)
-                    except OSError as error:
-                        raise output_error(final, error) from error
+                with _named(self._folder):
+                    _to_disk(self._folder or ".")
         finally:
             for temporary in self._temporary.values():
                 _remove(temporary)
@@ -122,6 +129,28 @@ def atomic_path(path: str) -> Iterator[str]:
     folder, name = os.path.split(os.fspath(path))
     with OutputFiles(folder) as out, out.file(name) as temporary:
         yield temporary
+
+
+@contextmanager
+def _named(final: str) -> Iterator[None]:
+    """An OSError in the block becomes an OutputError that names the path `final`."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(final, error) from error
+
+
+def _to_disk(path: str) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems can't do this for folders.
+        if not (os.path.isdir(path) and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: str) -> None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import field
 from typing import Any, NamedTuple, Optional, Sequence
 
+from .inputs import shortened
+
 
 class Bounds(NamedTuple):
     """Allowed range of a numeric setting, and the error message for a value outside of it.
@@ -27,14 +29,14 @@ class Bounds(NamedTuple):
 
     def allow(self, value: float) -> bool:
         large_enough = value > self.low if self.above else value >= self.low
-        finite = isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
-        return finite and large_enough and (self.high is None or value <= self.high)
+        # Comparisons, because a whole number may be too long for a float.
+        return large_enough and value < math.inf and (self.high is None or value <= self.high)
 
     def sentence(self, label: str, value: float) -> str:
         """`Maximum shift is -1 A: it must be at least 0 and at most 100000 (0 for automatic).`"""
         low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         span = low if self.high is None else f"{low} and at most {self.high:g}"
-        value_and_unit = f"{value} {self.unit}".rstrip()
+        value_and_unit = f"{shortened(value)} {self.unit}".rstrip()
         return f"{label} is {value_and_unit}: it must be {span}{f' ({self.advice})' if self.advice else ''}."
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Collection, Iterator
+import re
+from typing import Container, Iterator
 
 MICROGRAPH = "_aligned_mic.mrc"
 MICROGRAPH_WEIGHTED = "_aligned_mic_DW.mrc"
@@ -20,9 +21,16 @@ PLOT_LOCAL = "_plot_local.png"
 PLOT_SPECTRA = "_plot_psd.png"
 SHIFTS = "_shifts.star"
 MOTION = "_motion.json"
+# All of them: what the result of one movie may consist of.
+ENDINGS = (
+    *(MICROGRAPH, MICROGRAPH_WEIGHTED, MICROGRAPH_EVEN, MICROGRAPH_ODD, ALIGNED_MOVIE, AMPLITUDE_SPECTRUM),
+    *(POWER_SPECTRUM, POWER_SPECTRUM_PICTURE, THUMBNAIL, PLOT_GLOBAL, PLOT_LOCAL, PLOT_SPECTRA, SHIFTS, MOTION),
+)
 # What follows the root in the names above, to search for a movie's files: the pattern `<root>*` would also match files
 # of other movies (a_* matches those of the movie a_b).
 STARTS = ("_aligned_", "_PS.", "_psd.", "_thumbnail.", "_plot_", "_shifts.", "_motion.")
+# Such names in a folder of results are notes of macOS beside the files of these names.
+NOT_RESULTS = "._"
 
 # Stacks of a tilt series and their angles, after the name of the series.
 STACK = "_stack.mrc"
@@ -49,7 +57,7 @@ CORRECTED_MICROGRAPHS = "corrected_micrographs.star"
 REPORT = "report.html"
 
 
-def unique_root(name: str, taken: Collection[str], number: int) -> str:
+def unique_root(name: str, taken: Container[str], number: int) -> str:
     """Start of the names of a movie's output files, different from all those in `taken`.
 
     Only the extension is removed: `a_1.234.tif` and `a_1.235.tif` are two movies. If the name is taken, because two
@@ -61,6 +69,17 @@ def unique_root(name: str, taken: Collection[str], number: int) -> str:
             root = root[: -len(ending)]
     root = os.path.splitext(root)[0]
     return root if root not in taken else next(r for r in _numbered(root, number) if r not in taken)
+
+
+def is_result_file(path: str) -> bool:
+    """Whether the path has the name of a movie's result, of the list of failures or of RELION's list."""
+    name = os.path.basename(path)
+    return name.endswith(ENDINGS) or name in (FAILED_MOVIES, CORRECTED_MICROGRAPHS)
+
+
+def without_number(root: str) -> str:
+    """The root without a number that `unique_root` may have added to it."""
+    return re.sub(r"_\d{6,}(_\d+)?$", "", root)
 
 
 def _numbered(root: str, number: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from .errors import SettingsError
 from .frame_doses import each_dose, parse_doses
+from .inputs import cut, shortened
 from .option import Bounds, option
 from .resolution import finest_automatic_resolution_A
 from .sanity import odd_pixel_hint, unit_hint
@@ -27,6 +28,9 @@ FIRST, MIDDLE_MOST = REFERENCE_FRAMES = ("first", "middle-most")
 MIN_CONTROL_POINTS = 3
 MAX_BIN_FACTOR = 16.0
 MAX_DISTORTION = 0.1
+MAX_PIXELS = 1_000_000  # along an axis, and frames of a movie; as the readers of movies
+MAX_ALIGNED = 5000  # frames; every pair of them is compared
+MIN_SHIFT_PX = 0.1  # smallest search range that is not 0
 LEAST_FIELD = 2.0  # shorter side of the frames, in resolutions at which they are compared
 DENOISER_PAIRS = 200  # even and odd micrographs; enough to train a denoiser
 
@@ -167,14 +171,14 @@ class Settings:
         "First frame to align; the first frame is 1.",
         form="alignFrame0",
         label="First frame to align",
-        bounds=Bounds(1, advice="frames are counted from 1"),
+        bounds=Bounds(1, MAX_PIXELS, advice="frames are counted from 1"),
     )
     align_frame_n: int = option(
         0,
         "Last frame to align; 0 means the last of the movie.",
         form="alignFrameN",
         label="Last frame to align",
-        bounds=Bounds(0, advice="0 for the last frame"),
+        bounds=Bounds(0, MAX_PIXELS, advice="0 for the last frame"),
     )
     use_align_to_sum: bool = option(True, "Sum the same frames that are aligned.", form="useAlignToSum")
     sum_frame0: int = option(
@@ -182,14 +186,14 @@ class Settings:
         "First frame to sum, if the ranges to sum and to align differ.",
         form="sumFrame0",
         label="First frame to sum",
-        bounds=Bounds(1, advice="frames are counted from 1", only_if="!use_align_to_sum"),
+        bounds=Bounds(1, MAX_PIXELS, advice="frames are counted from 1", only_if="!use_align_to_sum"),
     )
     sum_frame_n: int = option(
         0,
         "Last frame to sum, if the ranges to sum and to align differ; 0 means the last aligned frame.",
         form="sumFrameN",
         label="Last frame to sum",
-        bounds=Bounds(0, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
+        bounds=Bounds(0, MAX_PIXELS, advice="0 for the last aligned frame", only_if="!use_align_to_sum"),
     )
     reference_frame: str = option(
         FIRST,
@@ -218,28 +222,28 @@ class Settings:
         "Crop: first column, in unbinned pixels.",
         form="cropOffsetX",
         label="Crop offset X",
-        bounds=Bounds(0, unit="px"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px"),
     )
     crop_offset_y: int = option(
         0,
         "Crop: first row, in unbinned pixels.",
         form="cropOffsetY",
         label="Crop offset Y",
-        bounds=Bounds(0, unit="px"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px"),
     )
     crop_dim_x: int = option(
         0,
         "Crop: width in unbinned pixels; 0 means up to the edge.",
         form="cropDimX",
         label="Crop dimension X",
-        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px", advice="0 for up to the edge"),
     )
     crop_dim_y: int = option(
         0,
         "Crop: height in unbinned pixels; 0 means up to the edge.",
         form="cropDimY",
         label="Crop dimension Y",
-        bounds=Bounds(0, unit="px", advice="0 for up to the edge"),
+        bounds=Bounds(0, MAX_PIXELS, unit="px", advice="0 for up to the edge"),
     )
 
     max_res_for_correlation: float = option(
@@ -448,14 +452,17 @@ class Settings:
             bounds: Optional[Bounds] = about["bounds"]
             if about["choices"] is not None and value not in about["choices"]:
                 allowed = ", ".join(map(str, about["choices"]))
-                sentences.append(f"{setting.name} is {value!r}: choose one of {allowed}.")
+                sentences.append(f"{setting.name} is {shortened(value)}: choose one of {allowed}.")
             if setting.type == "bool" and not isinstance(value, bool):
-                sentences.append(f"{setting.name} is {value!r}: give yes or no.")
-            if bounds is None or value is None or not self._counts(bounds):
+                sentences.append(f"{setting.name} is {shortened(value)}: give yes or no.")
+            if setting.type == "Optional[str]" and not isinstance(value, (str, type(None))):
+                sentences.append(f"{setting.name} is {shortened(value)}: give the name of a file.")
+            unknown = value is None and str(setting.type).startswith("Optional")
+            if bounds is None or unknown or not self._counts(bounds):
                 continue
             whole = setting.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                sentences.append(f"{about['label']} is {value!r}: give a {'whole ' if whole else ''}number.")
+                sentences.append(f"{about['label']} is {shortened(value)}: give a {'whole ' if whole else ''}number.")
             elif not bounds.allow(value):
                 hint = unit_hint(value) if setting.name == "pixel_size" else ""
                 sentences.append(bounds.sentence(about["label"], value) + (f" {hint}." if hint else ""))
@@ -518,6 +525,12 @@ class Settings:
             f"Maximum resolution for correlation is {self.max_res_for_correlation:g} A, finer than the pixel "
             f"size allows ({2 * self.pixel_size:g} A): use a larger number, or 0 for automatic.",
         )
+        smallest = MIN_SHIFT_PX * self.pixel_size
+        check(
+            self.max_shift == 0 or self.max_shift >= smallest,
+            f"Maximum shift is {self.max_shift:g} A, less than a tenth of a pixel ({smallest:g} A): use a larger "
+            "number, or 0 for automatic.",
+        )
         if self.do_local_alignment:
             compared = self.max_res_for_correlation or finest_automatic_resolution_A(self.pixel_size)
             check(
@@ -545,6 +558,11 @@ class Settings:
             raise SettingsError(
                 f"{movie}: frames {self.align_frame0} to {self.align_frame_n or 'the last'} are to be aligned, but the "
                 f"movie has {n_frames} frames: change the range."
+            )
+        if len(align) > MAX_ALIGNED:
+            raise SettingsError(
+                f"{movie}: {len(align)} frames are to be aligned, more than {MAX_ALIGNED}: choose a range, or group "
+                "the frames before."
             )
         if len(align) < 2:
             advice = (
@@ -622,9 +640,11 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Settings:
         """Settings from a saved result or a worker's request; SettingsError if a name is unknown to this version."""
+        if not isinstance(values, dict):
+            raise SettingsError(f"Settings are {shortened(values)}: give names and values.")
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise SettingsError(f"Unknown settings: {', '.join(unknown)}.")
+            raise SettingsError(f"Unknown settings: {cut(', '.join(unknown))}.")
         return cls(**values)
 
     @classmethod

@@ -29,6 +29,7 @@ import numpy as np
 from ..band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
 from ..errors import OutputError
 from ..files import atomic_path
+from ..inputs import read_json
 from .cubins import cache_folder
 from .device import BATCH_BYTES, Device, DeviceOutOfMemory
 
@@ -231,7 +232,7 @@ def read_file(path: Path) -> Dict[str, Tuned]:
 def _content(path: Path) -> Dict[str, Any]:
     """A file's content; empty unless it is a file of FFT sizes."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(str(path))
     except (OSError, ValueError):
         return {}
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == (FORMAT, VERSION)

@@ -5,23 +5,12 @@ Modification times of a file are compared with earlier ones of the same file, ne
 
 from __future__ import annotations
 
-import os
 import time
-from typing import Optional, Tuple
+
+from flexalign_plugin.inputs import State, file_state
 
 STILL_S = 2.0  # a file that has not changed for this time counts as complete
 LONGEST_WAIT_S = 300.0
-
-State = Optional[Tuple[int, int]]
-
-
-def file_state(path: str) -> State:
-    """Size in bytes and modification time in ns; None if there is no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def is_being_written(path: str, before: State) -> bool:

@@ -15,8 +15,9 @@ from typing import Any, Callable, Dict, Optional
 from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.execution.engine import Engine
 from flexalign_plugin.execution.job import Job, JobResult, given_up
+from flexalign_plugin.inputs import State, file_state
 
-from .arrivals import State, file_state, is_being_written, wait_until_still
+from .arrivals import is_being_written, wait_until_still
 
 ATTEMPTS_WHILE_WRITTEN = 3
 

@@ -17,7 +17,7 @@ import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
 from flexalign_plugin.errors import FlexAlignError
-from flexalign_plugin.execution.job import Job, JobResult
+from flexalign_plugin.execution.job import Job, JobResult, files_complete
 from flexalign_plugin.files import OutputFiles, atomic_path
 from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.result_files import FAILED_MOVIES, SCIPION_STACKS
@@ -87,15 +87,13 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         for folder in glob.glob(os.path.join(glob.escape(self._getExtraPath("DONE")), "*", "")):
             ts_id = os.path.basename(os.path.normpath(folder))
             record = SeriesRecord.load(self._series_path(ts_id))
-            if record is not None and not record.failures and all(map(self._in_extra, record.files.values())):
+            whole = record is not None and files_complete(record.files, record.sizes, self._getExtraPath())
+            if record is not None and not record.failures and whole:
                 continue
             pwutils.cleanPath(self._series_path(ts_id))
             removed += sort_out(folder, self._getExtraPath())[1]
         if removed:
             self.info(f"Failed or incomplete in an earlier run, aligned again: {summaries.counted(removed, 'tilt')}.")
-
-    def _in_extra(self, name: str) -> bool:
-        return os.path.exists(self._getExtraPath(name))
 
     def _insertNewSteps(self, tsIdList: List[str]) -> None:
         new = []
@@ -156,7 +154,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         if not failures:
             for _, result in good:
                 pwutils.cleanPath(*[result.files[key] for key in STACKS if key in result.files])
-        SeriesRecord([tilt.getObjId() for tilt, _ in good], files, failures).save(self._series_path(tsId))
+        sizes = {key: os.path.getsize(self._getExtraPath(name)) for key, name in files.items()}
+        SeriesRecord([tilt.getObjId() for tilt, _ in good], files, failures, sizes).save(self._series_path(tsId))
         self._tsDict.setFinished(tsId)
         return [self._series_path(tsId)]
 

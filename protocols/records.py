@@ -7,6 +7,7 @@ at any moment.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import glob
 import json
 import logging
@@ -14,14 +15,17 @@ import os
 import re
 import sqlite3
 from contextlib import closing
-from typing import Collection, List, Optional, Set, Tuple
+from typing import Any, Collection, Dict, List, Optional, Set, Tuple
 
 from pyworkflow.utils.retry_streaming import is_sqlite_lock_error, retry_on_sqlite_lock
 
 from flexalign_plugin.errors import OutputError
 from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.files import atomic_path, remove_all_leftovers
+from flexalign_plugin.inputs import read_json
+from flexalign_plugin.quality.figures import Figures
 
+RECORD_FORMAT = "flexalign-record-1"
 # How often, and how long each time, a set is tried that another process, for example a viewer, has locked: 20 min with
 # pyworkflow's pauses, about as long as pyworkflow itself waits to write a set.
 LOCKED_ATTEMPTS, LOCKED_SECONDS = 60, 10.0
@@ -29,17 +33,42 @@ logger = logging.getLogger(__name__)
 
 
 def save_record(path: str, result: JobResult) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
-        json.dump(dataclasses.asdict(result), f)
+    write_values(path, RECORD_FORMAT, dataclasses.asdict(result))
 
 
 def load_record(path: str) -> Optional[JobResult]:
-    """The record, or None if there is none because the movie was never finished."""
+    """The record, or None if there is none because the movie was never finished, or it is not one of this version or an
+    earlier one."""
     try:
-        with open(path, encoding="utf-8") as f:
-            return JobResult(**json.load(f))
-    except (FileNotFoundError, ValueError):  # a power failure can leave an empty file
+        result = JobResult.from_file(read_values(path, RECORD_FORMAT))
+        Figures.from_dict(result.quality)
+    except ValueError:
         return None
+    return result
+
+
+def write_values(path: str, record_format: str, values: Dict[str, Any]) -> None:
+    """Write a record with the name of its format."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        json.dump({"format": record_format, **values}, f)
+
+
+def read_values(path: str, record_format: str) -> Dict[str, Any]:
+    """Content of a record, without its format; records of 1.0.0 state none.
+
+    Raises
+    ------
+    ValueError : there is none, or its format is another one. OSError : the disk can't be read.
+    """
+    try:
+        values = read_json(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL, errno.EISDIR, errno.EFBIG):  # none, or nothing that we wrote
+            raise ValueError(str(error)) from error
+        raise
+    if not isinstance(values, dict) or values.pop("format", record_format) != record_format:
+        raise ValueError(f"{path} is not a record of the format {record_format}")
+    return values
 
 
 def sort_out(folder: str, results: str) -> Tuple[Set[int], int]:
@@ -52,24 +81,27 @@ def sort_out(folder: str, results: str) -> Tuple[Set[int], int]:
 
     Returns
     -------
-    Numbers of the movies that are aligned and have all their files; number of removed records.
+    Numbers of the movies that are aligned and have all their files, complete; number of removed records.
     """
     done, removed = set(), 0
     for path in glob.glob(os.path.join(glob.escape(folder), "movie_*.json")):
         record, number = load_record(path), re.search(r"movie_(\d+)\.json$", path)
-        if record is not None and number and record.ok and all(_exists(f, results) for f in record.files.values()):
+        # The folder in the record may be outdated, because the project may have been moved.
+        if record is not None and number and record.ok and record.has_its_files(results):
             done.add(int(number.group(1)))
         else:
-            os.remove(path)
+            _remove(path)
             removed += 1
     for directory in (folder, results):
         remove_all_leftovers(directory)
     return done, removed
 
 
-def _exists(path: str, folder: str) -> bool:
-    # The folder in the record may be outdated, because the project may have been moved.
-    return os.path.exists(os.path.join(folder, os.path.basename(path)))
+def _remove(path: str) -> None:
+    if os.path.isdir(path):  # somebody made it, with something in it perhaps
+        os.replace(path, f"{path}.old")
+    else:
+        os.remove(path)
 
 
 def numbers_in_set(path: str) -> Optional[Set[int]]:

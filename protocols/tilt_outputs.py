@@ -8,7 +8,6 @@ when a tilt that failed before has been aligned.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -18,8 +17,11 @@ from pwem.protocols import EMProtocol
 from tomo.objects import SetOfTiltSeries, TiltImage, TiltSeries
 from tomo.protocols.protocol_ts_correct_motion import ProtTsCorrectMotion
 
-from flexalign_plugin.files import atomic_path
+from flexalign_plugin.inputs import dataclass_of
 
+from .records import read_values, write_values
+
+SERIES_FORMAT = "flexalign-series-record-1"
 # {key of a stack, see `runs.tilt_series.STACKS`: (name of the output, suffix of the set's file)}
 OUTPUTS = {
     "micrograph": ("TiltSeries", ""),
@@ -38,23 +40,23 @@ class SeriesRecord:
     tilts : numbers of the tilts in the stacks, in the order of the stacks.
     files : {key of `STACKS`: name of the stack without folder}; empty if no tilt could be aligned.
     failures : (number, movie, reason) of each tilt that is not in the stacks.
+    sizes : {key of `STACKS`: bytes of the stack}; empty in old records.
     """
 
     tilts: List[int]
     files: Dict[str, str]
     failures: List[Tuple[int, str, str]]
+    sizes: Dict[str, int] = dataclasses.field(default_factory=dict)
 
     def save(self, path: str) -> None:
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
-            json.dump(dataclasses.asdict(self), f)
+        write_values(path, SERIES_FORMAT, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str) -> Optional[SeriesRecord]:
-        """The record, or None if there is none."""
+        """The record, or None if there is none, or it is not one of this version or an earlier one."""
         try:
-            with open(path, encoding="utf-8") as f:
-                return cls(**json.load(f))
-        except (FileNotFoundError, ValueError):  # a power failure can leave an empty file
+            return dataclass_of(cls, read_values(path, SERIES_FORMAT))
+        except ValueError:
             return None
 
 

@@ -103,3 +103,44 @@ def test_leftovers_of_a_killed_process(tmp_path):
     (tmp_path / ".mov[1]b_motion.json.0.part").write_text("another movie's")
     assert remove_leftovers(str(tmp_path), "mov[1]") == [temporary]
     assert sorted(os.listdir(tmp_path)) == [".mov[1]b_motion.json.0.part", "mov[1]_motion.json"]
+
+
+def test_contents_are_on_the_disk_before_the_first_name_and_the_names_after_the_last(tmp_path, monkeypatch):
+    """Else a power failure can leave names of empty files: a name may reach the disk before the data."""
+    calls = []
+    to_disk, rename = os.fsync, os.replace
+    names = {}
+
+    def fsync(descriptor):
+        calls.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        to_disk(descriptor)
+
+    def replace(source, target):
+        names[os.path.basename(target)] = os.path.basename(source)
+        calls.append(("replace", os.path.basename(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    with OutputFiles(str(tmp_path)) as out:
+        for name in ("a", "b"):
+            with out.file(name) as temporary:
+                write(temporary, name)
+    assert calls == [
+        *(("fsync", names[name]) for name in "ab"),
+        *(("replace", name) for name in "ab"),
+        ("fsync", tmp_path.name),
+    ]
+
+
+def test_a_disk_that_is_full_only_when_the_data_are_written_leaves_nothing(tmp_path, monkeypatch):
+    """As on NFS, which reports a full disk when the data are sent to the server."""
+
+    def fsync(descriptor):
+        raise OSError(errno.EDQUOT, "")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OutputError, match=r"a\.txt: can't be written because your disk quota is used up"):
+        with atomic_path(str(tmp_path / "a.txt")) as temporary:
+            write(temporary, "x")
+    assert os.listdir(tmp_path) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import textwrap
 from typing import Any, Dict, List
 
 import numpy as np
@@ -10,9 +12,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgb
-from matplotlib.image import imread
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import MaxNLocator
+
+from flexalign_plugin.errors import ResultError
+from flexalign_plugin.output.pictures import read_png
 
 CORRECTED, UNCORRECTED, ALARM, PLAIN = "#0b6e4f", "#b0413e", "#b3261e", "#2b6cb0"
 _TIME = colormaps["viridis"]
@@ -37,9 +41,13 @@ def missing(axes: Axes, title: str, why: str) -> None:
 def picture(axes: Axes, path: str, title: str) -> None:
     if not os.path.exists(path):
         return missing(axes, title, "not written")
+    try:
+        image = read_png(path)
+    except ResultError as error:
+        return missing(axes, title, "\n".join(textwrap.wrap(str(error), 45)))
     axes.axis("off")
     prepare(axes, title)
-    axes.imshow(imread(path), cmap="gray", interpolation="antialiased")
+    axes.imshow(image, cmap="gray", interpolation="antialiased")
 
 
 def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
@@ -88,9 +96,9 @@ class LocalMotion:
             [x[None, None, :] + factor * moved[..., 1], y[None, :, None] + factor * moved[..., 0]], -1
         )
         prepare(axes, "Local motion")
-        if os.path.exists(background):
+        with contextlib.suppress(ResultError):  # without a picture, or with one that `picture` reports
             x0, y0, x1, y1 = shown["window"]
-            axes.imshow(imread(background), cmap="gray", alpha=0.25, extent=(x0, x1, y1, y0), aspect="equal")
+            axes.imshow(read_png(background), cmap="gray", alpha=0.25, extent=(x0, x1, y1, y0), aspect="equal")
         axes.add_patch(Rectangle((0, 0), nx, ny, fill=False, edgecolor="0.6"))
         axes.set_xlim(-0.3 * spacing, nx + 0.3 * spacing)
         axes.set_ylim(ny + 0.3 * spacing, -0.3 * spacing)

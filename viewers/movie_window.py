@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.widgets import Button, Slider
 from pyworkflow.gui.plotter import Plotter
 
-from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.errors import ResultError
 from flexalign_plugin.report_pages import Run
 from flexalign_plugin.report_pages.concerns import described, in_words, median, shown_order
 from flexalign_plugin.report_pages.details import details
@@ -67,7 +67,7 @@ class MovieWindow(Plotter):
     def _draw_charts(self) -> None:
         try:
             shown = details(self._run.folder, self.root)
-        except (OSError, ValueError, TypeError, KeyError, IndexError, SettingsError) as error:
+        except ResultError as error:
             charts.missing(self._axes(0, _UPPER), self.root, "\n".join(textwrap.wrap(f"Can't be shown: {error}", 45)))
             return
         thumbnail, spectrum = (

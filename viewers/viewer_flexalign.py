@@ -159,7 +159,7 @@ class FlexAlignViewer(ProtocolViewer):
         roots: Dict[int, str] = {}
         for path in sorted(glob.glob(glob.escape(self.protocol._getExtraPath("DONE")) + "/movie_*.json")):
             record = load_record(path)
-            if record is not None and record.ok:
+            if record is not None and record.ok and "motion" in record.files:
                 name = os.path.basename(record.files["motion"])
                 roots[int(os.path.basename(path)[len("movie_") : -len(".json")])] = name[: -len(MOTION)]
         return roots

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ..errors import SettingsError
 from ..execution import time_limit
+from ..inputs import read_json
 from ..result_files import MOTION
 from ..settings import DENOISER_PAIRS, Settings
 from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help, stop_by_signals, within
@@ -172,6 +172,9 @@ def _yes_or_no(text: str) -> bool:
     return YES[text.lower()]
 
 
+DOSES = ("dose_per_frame", "frame_doses", "total_dose", "dose_per_hardware_frame")  # only one may be given
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from the options; those not given are taken from the settings file, else they have their defaults."""
     values = _settings_file(args.settings) if args.settings else {}
@@ -179,6 +182,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     for name in ("gain", "dark", "defect_file", "defect_map"):
         if given.get(name):  # so that the saved settings can be used from any folder
             given[name] = os.path.abspath(given[name])
+    if any(name in given for name in DOSES):  # one replaces another
+        values = {name: value for name, value in values.items() if name not in DOSES}
     values.update(given)
     if "pixel_size" not in values:
         raise SettingsError("The pixel size is missing: give it with --pixel-size, in Angstrom.")
@@ -198,8 +203,7 @@ def check_corrections(settings: Settings) -> None:
 
 def _settings_file(path: str) -> Dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+        values = read_json(path)
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name given to --settings.") from error
     except ValueError as error:

@@ -34,12 +34,15 @@ def add(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from ..output.replacing import is_foreign_image
     from ..report_pages import holds_results, write_report
-    from ..result_files import REPORT
+    from ..result_files import REPORT, is_result_file
 
     path = args.output or os.path.join(args.results, REPORT)
     if not holds_results(args.results):
         raise SettingsError(f"{args.results}: contains no results: give the output folder of flexalign align.")
+    if os.path.exists(path) and (is_result_file(path) or is_foreign_image(path)):
+        raise SettingsError(f"{path}: is a movie or a file of a result and is kept: choose another --output.")
     run = write_report(args.results, path, detailed=args.pictures)
     for sentence in run.unreadable:
         print(f"left out: {sentence}")

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from ..errors import SettingsError
 from ..result_files import TRACKS
 from .values import SOME_FAILED, SUCCESS
 
@@ -45,6 +46,9 @@ def _trace(args: argparse.Namespace) -> int:
 
     from ..output.tracks import frame_positions, inside, load_motion, micrograph_size, read_coordinates, write_tracks
 
+    output = args.output or os.path.splitext(args.coords)[0] + TRACKS
+    if os.path.realpath(output) in (os.path.realpath(args.coords), os.path.realpath(args.motion)):
+        raise SettingsError(f"{output}: is an input of this command and would be replaced: choose another --output.")
     motion = load_motion(args.motion)
     y, x = read_coordinates(args.coords, motion.root)
     is_inside = inside(motion.model, motion.settings, y, x)
@@ -61,7 +65,6 @@ def _trace(args: argparse.Namespace) -> int:
         if len(out) == len(y):
             return SOME_FAILED
     positions = frame_positions(motion.model, motion.settings, y[is_inside], x[is_inside])
-    output = args.output or os.path.splitext(args.coords)[0] + TRACKS
     write_tracks(output, positions, motion.model.aligned_frames, np.flatnonzero(is_inside).tolist())
     print(f"{len(positions)} particles in {motion.model.n_aligned} frames: {output}")
     return SUCCESS

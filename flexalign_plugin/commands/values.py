@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import signal
 from typing import Any, Callable, Collection, List, Tuple
+
+from ..inputs import shortened
 
 # Exit statuses of all commands, explained in docs/command_line.md.
 SUCCESS, SOME_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+LARGEST = 1_000_000_000  # longer times and larger numbers can't be handled by the system
+
+
 def whole(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    if not re.fullmatch("[0-9]{1,100}", text):
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a whole number")
     return int(text)
 
 
 def count(text: str) -> int:
-    if whole(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    if not 0 < whole(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not above 0 and at most {LARGEST}")
     return int(text)
 
 
@@ -28,8 +34,8 @@ def positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not 0 < value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number above 0 and at most {LARGEST}")
     return value
 
 
@@ -39,7 +45,7 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number")
     return value
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, TypedDict
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, TypedDict
 
 from ..errors import FlexAlignError
+from ..inputs import dataclass_of, printable
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -22,12 +24,16 @@ DEVICE_TOO_SMALL = "device too small"  # the movie does not fit into the device'
 
 @dataclass(frozen=True)
 class Job:
-    """One movie to align; the results are `<output_dir>/<root>_*`."""
+    """One movie to align; the results are `<output_dir>/<root>_*`.
+
+    keep_others : whether the result of another movie with these names is kept, and this movie fails.
+    """
 
     movie: str
     output_dir: str
     root: str
     settings: Settings
+    keep_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class JobResult:
     ----------
     ok : whether the movie was aligned and its results were written.
     error : if not, the reason and what to do, without the name of the movie; see `message`.
-    files : {kind of file: path}, see `output.write_result`.
+    files : {kind of file: path}, see `output.write_result`. sizes : {kind of file: bytes}; empty in old records.
     quality : `quality.figures.Figures` as a dictionary.
     input_line, input_doubts : what the input amounts to, and what about it makes no sense; see `sanity`.
     seconds : wall time.
@@ -52,6 +58,7 @@ class JobResult:
     ok: bool
     error: str = ""
     files: Dict[str, str] = field(default_factory=dict)
+    sizes: Dict[str, int] = field(default_factory=dict)
     warnings: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
     input_line: str = ""
@@ -68,12 +75,44 @@ class JobResult:
     @property
     def message(self) -> str:
         """The error, preceded by the name of the movie."""
-        return f"{self.movie}: {self.error}"
+        return f"{printable(self.movie)}: {self.error}"
+
+    def has_its_files(self, folder: Optional[str] = None) -> bool:
+        """Whether all files are there with the sizes that they were written with.
+
+        folder : where to look; None: where they were written, which may be outdated if the project was moved.
+        """
+        return files_complete(self.files, self.sizes, folder)
 
     @classmethod
     def from_dict(cls, values: Dict[str, object]) -> JobResult:
-        """The result from `dataclasses.asdict`, as sent between processes."""
+        """The result from `dataclasses.asdict`, as sent by a process of this run."""
         return cls(**values)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_file(cls, values: object) -> JobResult:
+        """The result from `dataclasses.asdict`, as read from a file.
+
+        Raises
+        ------
+        ValueError : the values are not those of a result of this version or an earlier one.
+        """
+        result = dataclass_of(cls, values)
+        if any(len(shift) != 2 for shift in result.shifts_px):
+            raise ValueError("its shifts are not pairs of numbers")
+        return result
+
+
+def files_complete(files: Mapping[str, str], sizes: Mapping[str, int], folder: Optional[str] = None) -> bool:
+    """Whether the files {key: path} exist with their sizes, as far as these are known; `folder` replaces their own."""
+    for key, path in files.items():
+        try:
+            status = os.stat(path if folder is None else os.path.join(folder, os.path.basename(path)))
+        except OSError:
+            return False
+        if sizes.get(key, status.st_size) != status.st_size:
+            return False
+    return True
 
 
 class Message(TypedDict, total=False):
@@ -112,8 +151,13 @@ def run_job(
         from ..movies import open_movie
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
+        from ..output.replacing import check_replaceable
+        from ..output.star import check_sayable
 
-        prepare_folder(job.output_dir)  # first, so that an error is reported before the alignment
+        # First, so that an error is reported before the alignment.
+        prepare_folder(job.output_dir)
+        check_sayable(job.movie, os.path.join(job.output_dir, job.root), job.settings.gain)
+        check_replaceable(job.output_dir, job.root, job.movie, job.keep_others)
         with movie if movie is not None else open_movie(job.movie, job.settings) as opened:
             if not job.settings.low_memory:
                 # The aligner reads frames more than once.
@@ -121,15 +165,18 @@ def run_job(
                 opened.prefetch(threads=backend.threads, frames=aligned)
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             result = align(opened, job.settings, backend, corrections, progress)
+            opened.check_unchanged()
         if progress is not None:
             progress("write results", 0.9)
-        files = write_result(result, job.output_dir, job.root)
+        files = write_result(result, job.output_dir, job.root, job.keep_others)
+        sizes = {key: os.path.getsize(path) for key, path in files.items()}
     except Exception as error:
         return failure(job, error, time.monotonic() - started)
     return JobResult(
         movie=job.movie,
         ok=True,
         files=files,
+        sizes=sizes,
         warnings=list(result.warnings),
         notes=list(result.notes),
         input_line="" if result.facts is None else result.facts.line,
@@ -148,7 +195,7 @@ def failure(job: Job, error: Exception, seconds: float = 0.0) -> JobResult:
     """The result of a movie that could not be aligned; the traceback of an unexpected error is printed."""
     if isinstance(error, FlexAlignError):
         text = str(error)
-        movie = f"{job.movie}: "
+        movie = f"{printable(job.movie)}: "
         # Most errors of a movie begin with its path.
         text = text[len(movie) :] if text.startswith(movie) else text
     elif isinstance(error, MemoryError):

@@ -224,7 +224,7 @@ class QueueEngine:
             return True
         if result.movie != movie.job.movie:
             raise ValueError(f"the answer has a result of {result.movie} instead of {movie.job.movie}")
-        if not all(map(os.path.exists, result.files.values())):
+        if not result.has_its_files():
             return False
         if result.device_fault == DEVICE_FAILED and movie.attempts + 1 < ATTEMPTS:
             # The device of another machine may work.

@@ -7,6 +7,7 @@ If the request file is deleted, the job ends after the movies that it is process
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,16 +16,18 @@ import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field, replace
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, TypedDict
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, TypedDict
 
 from ..errors import FlexAlignError, SettingsError
 from ..files import atomic_path, output_error
+from ..inputs import JSON_BYTES, dataclass_of, has_type, json_value, read_json, read_text
 from ..settings import Settings
 from .devices import Compute, device_names
 from .job import Job, JobResult
 from .worker_pool import WorkerPool
 
 REQUEST_ENDING, ANSWER_ENDING = ".json", ".answer"
+REQUEST_FORMAT = "flexalign-request-1"
 
 
 @dataclass
@@ -68,6 +71,9 @@ class _Event(TypedDict, total=False):
     time: float
 
 
+_TYPES = {"begun": Dict[str, str], "taken": int, "unfit": str, "ended": str, "movie": int, "result": Dict[str, object]}
+
+
 def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute) -> None:
     """Write a request for `run_request`.
 
@@ -77,7 +83,12 @@ def write_request(path: str, jobs: Sequence[Job], device: str, compute: Compute)
     device : as on the command line; the job resolves it, because its machine's GPUs are not known here.
     compute : threads, memory and so on; its `devices` are not used.
     """
-    request = {"device": device, "compute": asdict(compute), "jobs": [asdict(job) for job in jobs]}
+    request = {
+        "format": REQUEST_FORMAT,
+        "device": device,
+        "compute": asdict(compute),
+        "jobs": [asdict(job) for job in jobs],
+    }
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(request, file)
     # Created before the job starts, because shared disks may hide a new file for a minute after a failed look-up.
@@ -93,8 +104,7 @@ def read_answer(request_path: str) -> Answer:
     """The events written so far. A line that is not complete yet is skipped."""
     answer = Answer()
     try:
-        with open(answer_path(request_path), encoding="utf-8") as file:
-            lines = file.read().split("\n")
+        lines = read_text(answer_path(request_path), JSON_BYTES, errors="replace").split("\n")
     except FileNotFoundError:
         return answer
     for line in lines:
@@ -102,7 +112,7 @@ def read_answer(request_path: str) -> Answer:
         answer.n_events += bool(event)
         if "begun" in event:
             answer.begun, answer.ended, answer.unfit, answer.taken = True, "", "", set()
-            answer.machine, answer.gpus = event["begun"]["machine"], event["begun"]["gpus"]
+            answer.machine, answer.gpus = event["begun"].get("machine", ""), event["begun"].get("gpus", "")
         elif "unfit" in event:
             answer.unfit = event["unfit"]
         elif "taken" in event:
@@ -110,16 +120,22 @@ def read_answer(request_path: str) -> Answer:
         elif "ended" in event:
             answer.ended = event["ended"]
         elif "movie" in event:
-            answer.results[event["movie"]] = JobResult.from_dict(event["result"])
+            with contextlib.suppress(ValueError):  # of another version: the movie has no result
+                answer.results[event["movie"]] = JobResult.from_file(event["result"])
     return answer
 
 
 def _event(line: str) -> _Event:
+    """The event of a line; empty if the line is not complete yet, or no event."""
     try:
-        event: _Event = json.loads(line)
+        event = json_value(line)
     except ValueError:
         return {}
-    return event if isinstance(event, dict) else {}
+    if not isinstance(event, dict) or not all(has_type(event[name], _TYPES[name]) for name in event if name in _TYPES):
+        return {}
+    if ("movie" in event) != ("result" in event):
+        return {}
+    return event  # type: ignore[return-value]
 
 
 def run_request(path: str, log: Callable[[str], None], runner: Optional[str] = None) -> List[JobResult]:
@@ -180,15 +196,16 @@ def _align(
 
 def _read_request(path: str) -> Tuple[List[Job], str, Compute]:
     try:
-        with open(path, encoding="utf-8") as file:
-            request = json.load(file)
-        jobs = [Job(**{**job, "settings": Settings.from_dict(job["settings"])}) for job in request["jobs"]]
-        return jobs, request["device"], Compute(**{**request["compute"], "devices": tuple()})
+        request = read_json(path)
+        if not has_type(request, Dict[str, Any]) or request.get("format", REQUEST_FORMAT) != REQUEST_FORMAT:
+            raise ValueError("another format")
+        jobs = [dataclass_of(Job, {**job, "settings": Settings.from_dict(job["settings"])}) for job in request["jobs"]]
+        return jobs, str(request["device"]), dataclass_of(Compute, {**request["compute"], "devices": ()})
     except OSError as error:
         raise SettingsError(
             f"{path}: can't be read ({error.strerror}): check that its folder exists on this machine."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, SettingsError) as error:
         raise SettingsError(
             f"{path}: is not a request of this version of FlexAlign: continue the run that wrote it."
         ) from error

@@ -6,7 +6,6 @@ Sign and units: a shift is *added to the content* of frame t to bring it onto th
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple, TypedDict, Union
@@ -14,9 +13,11 @@ from typing import List, Optional, Sequence, Tuple, TypedDict, Union
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..inputs import dataclass_of, read_json, shortened
 from .bspline import basis
 
 MODEL_FORMAT = "flexalign-motion-1"
+MAX_SIZE = 1_000_000  # of a saved model: frames, pixels along an axis, pixels of a shift
 
 
 class SavedModel(TypedDict):
@@ -24,6 +25,19 @@ class SavedModel(TypedDict):
 
     format: str
     frame_shape: Sequence[int]
+    n_frames: int
+    first_frame: int
+    pixel_size_A: float
+    global_shifts_px: List[List[float]]
+    coefficients_px: Optional[List[List[List[List[float]]]]]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """`SavedModel` with the types that are checked."""
+
+    format: str
+    frame_shape: Tuple[int, int]
     n_frames: int
     first_frame: int
     pixel_size_A: float
@@ -142,25 +156,35 @@ class MotionModel:
 
     @classmethod
     def from_dict(cls, d: SavedModel) -> MotionModel:
-        """Model from `to_dict`'s values; ValueError if they have another format."""
-        if d.get("format") != MODEL_FORMAT:
-            raise ValueError(f"motion model format is {d.get('format')!r}, but this version reads {MODEL_FORMAT!r}")
-        coefficients = d["coefficients_px"]
-        return cls(
-            frame_shape=(int(d["frame_shape"][0]), int(d["frame_shape"][1])),
-            n_frames=int(d["n_frames"]),
-            first_frame=int(d["first_frame"]),
-            global_shifts_px=np.array(d["global_shifts_px"], float).reshape(-1, 2),
-            coefficients_px=None if coefficients is None else np.array(coefficients, float),
-            pixel_size_A=float(d["pixel_size_A"]),
-        )
+        """Model from `to_dict`'s values; ValueError if they have another format or are not those of a model."""
+        saved_format = d.get("format") if isinstance(d, dict) else None
+        if saved_format != MODEL_FORMAT:
+            raise ValueError(
+                f"motion model format is {shortened(saved_format)}, but this version reads {MODEL_FORMAT!r}"
+            )
+        saved = dataclass_of(_Saved, d)
+        shifts = np.array(saved.global_shifts_px, float)
+        last = saved.first_frame + len(shifts)
+        if not (0 <= saved.first_frame < last <= saved.n_frames <= MAX_SIZE):
+            raise ValueError("its motion model has impossible numbers of frames")
+        if not all(0 < n <= MAX_SIZE for n in (*saved.frame_shape, saved.pixel_size_A)):
+            raise ValueError("its motion model has an impossible frame or pixel size")
+        if shifts.shape[1:] != (2,) or np.abs(shifts).max() > MAX_SIZE:
+            raise ValueError("its motion model has no shifts along y and x, or impossible ones")
+        coefficients = None
+        if saved.coefficients_px is not None:
+            coefficients = np.array(saved.coefficients_px, float)  # ValueError if the rows differ in length
+            shape = coefficients.shape
+            if len(shape) != 4 or shape[0] != 2 or min(shape) < 1 or np.abs(coefficients).max() > MAX_SIZE:
+                raise ValueError("its local motion is not a field of control points, or impossible")
+        ny, nx = saved.frame_shape
+        return cls((ny, nx), saved.n_frames, saved.first_frame, shifts, coefficients, float(saved.pixel_size_A))
 
     @classmethod
     def load(cls, path: Union[str, os.PathLike[str]]) -> MotionModel:
         """Model from a movie's `_motion.json`."""
-        with open(path) as f:
-            d = json.load(f)
-        return cls.from_dict(d["model"] if "model" in d else d)
+        d = read_json(os.fspath(path))
+        return cls.from_dict(d["model"] if isinstance(d, dict) and "model" in d else d)
 
 
 def _basis_of_distinct(n_points: int, length: float, values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import os
 import threading
 import zlib
 from typing import Any, Callable, Dict, List, Optional
@@ -16,6 +17,8 @@ from .movie import Movie
 from .mrc import HEADER_BYTES, looks_like_mrc, mrc_layout
 
 OPENERS: Dict[bytes, Callable[..., Any]] = {b"BZ": bz2.open, b"\x1f\x8b": gzip.open}  # by the first two bytes
+# How much smaller a file can become at most: of gzip a limit of the format, of bzip2 that of a file of zeros.
+LARGEST_RATIO = {b"BZ": 30_000, b"\x1f\x8b": 1_100}
 
 
 class CompressedMrcMovie(Movie):
@@ -43,6 +46,13 @@ class CompressedMrcMovie(Movie):
                 "another format."
             )
         self._layout = layout = mrc_layout(path, header, notes)
+        stored = os.path.getsize(path)
+        if layout.total_bytes > LARGEST_RATIO[magic] * stored:
+            n_frames, ny, nx = layout.shape
+            raise MovieError(
+                f"{path}: truncated or damaged: its header specifies {n_frames} frames of {nx} x {ny}, which can't be "
+                f"in {stored} compressed bytes: copy the file again."
+            )
         super().__init__(path, layout.shape, layout.dtype.newbyteorder("="), notes)
         self.close()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 from typing import Optional, Tuple
 
+from ..inputs import file_state
 from ..settings import Settings
 from .corrections import Corrections, load_corrections
 from .movie import Movie
@@ -25,15 +25,12 @@ class CorrectionsCache:
         """As `load_corrections`, without reading again if nothing changed."""
         names = [f.name for f in fields(settings) if f.name.startswith(DECISIVE_SETTINGS)]
         values = [getattr(settings, name) for name in names]
-        key = (movie.kind, movie.top_row_first, movie.shape[1:], [(v, _file_state(v)) for v in values])
+        key = (
+            movie.kind,
+            movie.top_row_first,
+            movie.shape[1:],
+            [(v, file_state(v) if isinstance(v, str) else None) for v in values],
+        )
         if self._corrections is None or key != self._key:
             self._corrections, self._key = load_corrections(movie, settings), key
         return self._corrections
-
-
-def _file_state(path: object) -> Optional[Tuple[int, int]]:
-    """Modification time and size of a file; None if the value is no path of a file."""
-    if not isinstance(path, str) or not os.path.exists(path):
-        return None
-    status = os.stat(path)
-    return status.st_mtime_ns, status.st_size

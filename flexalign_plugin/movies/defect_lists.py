@@ -15,10 +15,12 @@ import numpy as np
 import tifffile
 
 from ..errors import CorrectionError, MovieError
+from ..inputs import cut, shortened
 from .reading import first_bytes
 
-MAX_BYTES = 100_000_000
-SHOWN = 60  # characters of an entry in an error message
+MAX_BYTES = 16_000_000  # about a million single pixels
+MAX_CAMERA = 4  # times the movie's frames: the largest camera that a list may state
+MAX_SCALED = 4  # SerialEM's WasScaled
 EER_DEFECTS_TAG = 65100  # of a gain reference's first TIFF page
 # Number of values after each key of SerialEM's list; 0: one or more.
 SERIALEM_KEYS = {
@@ -45,7 +47,10 @@ class DefectMap(NamedTuple):
 def defect_text(path: str) -> str:
     """Content of a defect file; CorrectionError if the file can't be read or is no text file."""
     try:
-        return first_bytes(path, MAX_BYTES).decode()
+        content = first_bytes(path, MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise MovieError(f"{path}: has more than {MAX_BYTES / 1e6:g} MB: give a list of defects.")
+        return content.decode()
     except UnicodeDecodeError as error:
         raise CorrectionError(
             f"Defect file {path}: is no text file: give lines of 'x y width height' or SerialEM's list of camera "
@@ -75,18 +80,18 @@ def read_defect_file(path: str, shape: Tuple[int, int]) -> DefectMap:
     lines = [(number, line.split("#")[0].replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in lines if words]
     if any(words[0].lower() in SERIALEM_KEYS for _, words in lines):
-        return DefectMap(_serialem(path, lines), True)
+        return DefectMap(_serialem(path, lines, shape), True)
     return DefectMap(_rectangles(path, lines, shape), False)
 
 
 def _rectangles(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int, int]) -> np.ndarray:
     """Lines `x y width height`; rectangles are cut at the edge of the frame."""
-    mask = np.zeros(shape, bool)
+    marked = _Marked(shape)
     for number, words in lines:
         numbers = _whole(words)
         if numbers is None or len(numbers) != 4 or min(numbers[2:]) < 1:
             raise CorrectionError(
-                f"Defect file {path}: line {number} is '{' '.join(words)}': write four whole numbers, "
+                f"Defect file {path}: line {number} is {shortened(' '.join(words))}: write four whole numbers, "
                 "'x y width height'."
             )
         x, y, width, height = numbers
@@ -95,12 +100,37 @@ def _rectangles(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int,
                 f"Defect file {path}: line {number} starts at x {x}, y {y}, outside the frames of {shape[1]} x "
                 f"{shape[0]}: count pixels from 0 on this movie's frames."
             )
-        mask[y : y + height, x : x + width] = True
-    return mask
+        if not marked.add(x, y, x + width - 1, y + height - 1):
+            raise _too_many(path, number, shape)
+    return marked.mask
 
 
-def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
-    """SerialEM's list as a map of the camera; keys that do not mark pixels are skipped."""
+def _too_many(path: str, line: int, shape: Tuple[int, int]) -> CorrectionError:
+    return CorrectionError(
+        f"Defect file {path}: up to line {line} it marks more than twice as many pixels as the {shape[1]} x {shape[0]} "
+        "that there are: check the file."
+    )
+
+
+class _Marked:
+    """A map that is filled box by box; no more pixels than twice those of the map, so that no list takes for ever."""
+
+    def __init__(self, shape: Tuple[int, int]) -> None:
+        self.mask = np.zeros(shape, bool)
+        self._left = 2 * self.mask.size
+
+    def add(self, x0: int, y0: int, x1: int, y1: int) -> bool:
+        """Mark a box, ends included, as far as it is inside; False if that is too many pixels."""
+        box = self.mask[y0 : y1 + 1, x0 : x1 + 1]
+        self._left -= box.size
+        if self._left < 0:
+            return False
+        box[...] = True
+        return True
+
+
+def _serialem(path: str, lines: List[Tuple[int, List[str]]], shape: Tuple[int, int]) -> np.ndarray:
+    """SerialEM's list as a map of the camera; keys that do not mark pixels are skipped. shape : of the frames."""
     entries: List[Tuple[int, str, List[int]]] = []
     single: Dict[str, int] = {}
     for number, (key, *words) in lines:
@@ -112,7 +142,7 @@ def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
         if not values or not paired or (wanted and len(values) != wanted):
             count = {0: "pairs of whole numbers" if not paired else "whole numbers", 1: "a whole number"}
             raise CorrectionError(
-                f"Defect file {path}: line {number} is '{' '.join([key, *words])}': {key} is followed by "
+                f"Defect file {path}: line {number} is {shortened(' '.join([key, *words]))}: {key} is followed by "
                 f"{count.get(wanted, f'{wanted} whole numbers')}, none of them negative: correct the line."
             )
         if wanted == 1:
@@ -124,7 +154,12 @@ def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
         raise CorrectionError(
             f"Defect file {path}: the size of the camera is missing: add the lines CameraSizeX and CameraSizeY."
         )
-    mask = np.zeros((ny, nx), bool)
+    if max(ny, nx) > MAX_CAMERA * max(shape) or single.get("wasscaled", 0) > MAX_SCALED:
+        raise CorrectionError(
+            f"Defect file {path}: its camera of {nx} x {ny} pixels, scaled {single.get('wasscaled', 0)} times, can't "
+            f"be that of frames of {shape[1]} x {shape[0]}: give the list that was saved with these movies."
+        )
+    marked = _Marked((ny, nx))
     block = 1 << single.get("wasscaled", 0)  # pixels of a list scaled to super-resolution are blocks
     for number, key, values in entries:
         for x0, y0, x1, y1 in _boxes(key, values, (ny, nx), block):
@@ -133,8 +168,9 @@ def _serialem(path: str, lines: List[Tuple[int, List[str]]]) -> np.ndarray:
                     f"Defect file {path}: line {number} marks x {x0} to {x1}, y {y0} to {y1}, which is not inside its "
                     f"camera of {nx} x {ny}: correct the line or the camera's size."
                 )
-            mask[y0 : y1 + 1, x0 : x1 + 1] = True
-    return mask
+            if not marked.add(x0, y0, x1, y1):
+                raise _too_many(path, number, (ny, nx))
+    return marked.mask
 
 
 def _boxes(key: str, v: List[int], shape: Tuple[int, int], block: int) -> List[Tuple[int, int, int, int]]:
@@ -187,6 +223,8 @@ def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
     ------
     ValueError : the text is no such list, or lists pixels outside `shape`.
     """
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # abbreviations that can stand for gigabytes
+        raise ValueError("its XML has definitions of its own")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -194,49 +232,41 @@ def defects_of_xml(text: str, shape: Tuple[int, int]) -> np.ndarray:
     if root.tag != "defects":
         raise ValueError(f"its XML holds '{root.tag}', not 'defects'")
     ny, nx = shape
-    mask = np.zeros(shape, bool)
+    marked, lines = _Marked(shape), {"row": np.zeros(ny, bool), "col": np.zeros(nx, bool)}
     for element in root.iter():
-        kind = element.tag.replace("nonmasking", "")
+        kind, words = element.tag.replace("nonmasking", ""), element.text or ""
         if kind not in ("point", "area", "row", "col"):
             continue
-        ranges = _ranges(element.text or "")
-        single = [first for first, last in ranges if first == last]
-        wanted = {"point": 2, "area": 4}.get(kind)
-        if not ranges or (wanted and (len(ranges) != wanted or len(single) != wanted)):
-            raise ValueError(f"'{_shortened(element.text)}' is no {kind} of its list of defects")
-        if kind == "row":
-            boxes = [(0, first, nx - 1, last) for first, last in ranges]
-        elif kind == "col":
-            boxes = [(first, 0, last, ny - 1) for first, last in ranges]
+        ranges = _ranges(words)
+        wanted = {"point": 2, "area": 4}.get(kind, len(ranges))
+        if not ranges or len(ranges) != wanted or (kind in ("point", "area") and any(a != b for a, b in ranges)):
+            raise ValueError(f"{shortened(words)} is no {kind} of its list of defects")
+        fits = True
+        if kind in lines:
+            for first, last in ranges:
+                fits = fits and first <= last < len(lines[kind])
+                lines[kind][first : last + 1] = True
         else:
-            boxes = [(single[0], single[1], single[-2], single[-1])]
-        for x0, y0, x1, y1 in boxes:
-            if not (x0 <= x1 < nx and y0 <= y1 < ny):
-                raise ValueError(
-                    f"the {kind} {_shortened(element.text)} of its list of defects is outside its {nx} x {ny} pixels"
-                )
-        for x0, y0, x1, y1 in set(boxes):  # a list may repeat itself
-            mask[y0 : y1 + 1, x0 : x1 + 1] = True
-    return mask
+            (x0, _), (y0, _), (x1, _), (y1, _) = (*ranges, *ranges)[:4]
+            fits = x0 <= x1 < nx and y0 <= y1 < ny
+            if fits and not marked.add(x0, y0, x1, y1):
+                raise ValueError(f"its list marks more than twice as many pixels as the {nx} x {ny} that there are")
+        if not fits:
+            raise ValueError(f"the {kind} {cut(words)} of its list of defects is outside its {nx} x {ny} pixels")
+    marked.mask[lines["row"]] = True
+    marked.mask[:, lines["col"]] = True
+    return marked.mask
 
 
 def _ranges(text: str) -> List[Tuple[int, int]]:
-    """`1,4-6` as [(1, 1), (4, 6)], first and last; an empty list if the text is no such list.
-
-    The numbers in a range are never listed: a short text can stand for billions of them.
-    """
-    ranges = []
+    """`1,4-6` as [(1, 1), (4, 6)]; an empty list if the text is no such list."""
+    ranges: List[Tuple[int, int]] = []
     for part in re.split(r"[,\s]+", text.strip()):
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
         if match is None:
             return []
         ranges.append((int(match[1]), int(match[2] or match[1])))
     return ranges
-
-
-def _shortened(text: Optional[str]) -> str:
-    text = text or ""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _whole(words: List[str]) -> Optional[List[int]]:

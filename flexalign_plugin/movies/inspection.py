@@ -19,6 +19,8 @@ from .defects import find_hot_pixels, neighbour_table, replace_defects
 from .gain_orientation import orientation_warnings
 from .movie import Movie
 
+MIN_FRAME_PX = 16
+MAX_VALUE = 1e12  # of a corrected pixel: beyond it the sums of squares lose their precision or overflow
 NAMED_FRAMES = 5  # frames listed in an error; further ones are only counted
 
 
@@ -45,6 +47,16 @@ class Inspection:
     notes: List[str]
     warnings: List[str]
     facts: InputFacts
+
+
+def check_size(movie: Movie) -> None:
+    """MovieError if the frames are too small to be aligned."""
+    _, ny, nx = movie.shape
+    if min(ny, nx) < MIN_FRAME_PX:
+        raise MovieError(
+            f"{movie.path}: its frames of {nx} x {ny} pixels are too small to be aligned, at least {MIN_FRAME_PX} x "
+            f"{MIN_FRAME_PX} are needed: check that the file is a movie."
+        )
 
 
 def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: range, settings: Settings) -> Inspection:
@@ -78,6 +90,12 @@ def inspect(movie: Movie, backend: Backend, corrections: Corrections, aligned: r
         source = dataclasses.replace(plain, defects=table)
         replace_defects(mean, table)
         defects_px = np.stack([table.rows, table.cols], axis=1).astype(np.int32)
+    largest = float(np.abs(mean).max())
+    if not largest <= MAX_VALUE:
+        raise MovieError(
+            f"{movie.path}: its pixels have values up to {largest:g}, more than {MAX_VALUE:g}: the file is damaged or "
+            "its gain is wrong; write it again or check the gain."
+        )
     dark = 0.0 if corrections.dark is None else float(corrections.dark.mean())
     level = float(means.mean()) - dark
     fill = (means - dark) * (float(mean.mean()) / level if level else 1.0)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, List, Optional, Tuple
 import numpy as np
 
 from ..errors import MovieError
+from ..inputs import State, file_state
 
 TRUNCATED_ADVICE = (
     "copy the file again, or align its complete frames (Use complete frames of truncated movies? in the form, "
@@ -35,6 +36,7 @@ class Movie:
     read_in_order : whether a frame can only be read after all frames before it.
     hardware_frames_per_frame : size of a group of an EER movie; None for other movies.
     upsampling : pixels of a frame along each side of a recorded pixel: 2 or 4 for EER rendered at 8K or 16K, else 1.
+    state : of the file when it was opened, see `inputs.file_state`; None if the movie is not from a file.
     """
 
     kind = ""
@@ -43,6 +45,7 @@ class Movie:
     read_in_order = False
     hardware_frames_per_frame: Optional[int] = None
     upsampling = 1
+    state: State = None
 
     def __init__(self, path: str, shape: Tuple[int, int, int], dtype: Any, notes: Optional[List[str]] = None) -> None:
         self.path = path
@@ -87,6 +90,13 @@ class Movie:
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             for i, frame in zip(missing, pool.map(self._read, missing)):
                 self._kept[i] = frame
+
+    def check_unchanged(self) -> None:
+        """MovieError if the file has been changed since it was opened, so that frames of two movies may be mixed."""
+        if self.state is not None and file_state(self.path) != self.state:
+            raise MovieError(
+                f"{self.path}: was changed while it was read: wait until it is complete, then align it again."
+            )
 
     def close(self) -> None:
         """Close the file and release the frames kept by `prefetch`."""

@@ -7,6 +7,7 @@ import stat
 from typing import List
 
 from ..errors import MovieError
+from ..inputs import file_state, open_regular
 from ..settings import Settings
 from .compressed import OPENERS, CompressedMrcMovie
 from .eer import SKIP_AND_SUBPIXEL_BITS, EerMovie
@@ -31,6 +32,13 @@ def open_movie(path: str, settings: Settings) -> Movie:
     MovieError : the file is missing, empty, truncated, damaged, or not a movie.
     """
     path = os.fspath(path)
+    state = file_state(path)  # before the first byte is read
+    movie = _opened(path, settings)
+    movie.state = state
+    return movie
+
+
+def _opened(path: str, settings: Settings) -> Movie:
     start = first_bytes(path, HEADER_BYTES)
     try:
         if start[:4] in TIFF_MAGIC:
@@ -71,6 +79,11 @@ def open_movie(path: str, settings: Settings) -> Movie:
     raise MovieError(f"{path}: its content is neither {KINDS}: give a file in one of these formats.")
 
 
+def is_movie_start(start: bytes) -> bool:
+    """Whether a file that begins with these bytes may be a movie in one of the formats that we read."""
+    return start[:4] in TIFF_MAGIC or start[:2] in OPENERS or looks_like_mrc(start)
+
+
 def first_bytes(path: str, n: int) -> bytes:
     """The first `n` bytes of a file, fewer if it is shorter.
 
@@ -85,8 +98,10 @@ def first_bytes(path: str, n: int) -> bytes:
             raise MovieError(f"{path}: is a folder: give a file inside it.")
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MovieError(f"{path}: is not a regular file: give a file on a disk.")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(n)
+    except ValueError as error:
+        raise MovieError(f"{path!r}: is no name of a file ({error}): check the name.") from error
     except FileNotFoundError as error:
         raise MovieError(f"{path}: no such file: check the name, or whether the disk is mounted.") from error
     except OSError as error:

@@ -29,6 +29,7 @@ DECODERS: Dict[int, Callable[..., Any]] = {
 }
 SAMPLE_FORMATS = {1: "u", 2: "i", 3: "f"}
 DTYPES = ("u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8")
+MAX_PAGES = 50_000  # ten times the hardware frames of a long EER movie; each takes some kB of memory
 MAX_TILE_EXCESS = 1 << 16  # pixels by which a tile may be larger than the frame
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
 EER_COMPRESSIONS = (65000, 65001, 65002)
@@ -100,6 +101,8 @@ def read_pages(path: str) -> Pages:
                 if last in seen:
                     raise ValueError(f"page {len(pages) + 1} is an earlier one again")
                 seen.add(last)
+                if len(seen) > MAX_PAGES:
+                    raise MovieError(f"{path}: has more than {MAX_PAGES} frames: give a movie.")
                 pages.append(_page_info(raw_page, order))
                 if len(pages) == 1 and pages[0].compression in EER_COMPRESSIONS:
                     metadata = metadata_of_page(raw_page)

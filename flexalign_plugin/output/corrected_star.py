@@ -6,18 +6,18 @@ that share a folder, one after the other or in parallel, need no communication.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from .. import result_files as names
-from ..errors import SettingsError
+from ..errors import FlexAlignError
 from ..files import atomic_path
+from ..inputs import printable
 from ..quality.figures import Figures
 from ..settings import Settings
-from .motion_json import settings_of_result
-from .star import star_loop
+from .motion_json import load_result, saved_settings
+from .star import check_sayable, star_loop
 
 OPTICS_COLUMNS = (
     "rlnOpticsGroupName",
@@ -70,7 +70,9 @@ def write_corrected_micrographs(
     ------
     OutputError : the list can't be written.
     """
-    results = sorted(name for name in os.listdir(folder) if name.endswith(names.MOTION) and not name.startswith("."))
+    results = sorted(
+        name for name in os.listdir(folder) if name.endswith(names.MOTION) and not name.startswith(names.NOT_RESULTS)
+    )
     optics: List[Tuple[str, ...]] = []
     rows: List[Dict[str, str]] = []
     problems: List[str] = []
@@ -79,11 +81,10 @@ def write_corrected_micrographs(
     for name in results:
         try:
             row = _row(folder, name[: -len(names.MOTION)])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
-            path, reason = os.path.join(folder, name), f"{type(error).__name__}: {error}"
-            problems.append(
-                f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}, because it is not a complete result ({reason})."
-            )
+        except FlexAlignError as error:
+            path = printable(os.path.join(folder, name))
+            reason = str(error).split(": ", 1)[-1]  # these errors begin with a path
+            problems.append(f"{path}: is left out of {names.CORRECTED_MICROGRAPHS}: {reason}")
             continue
         if not row:
             continue
@@ -124,7 +125,7 @@ def write_corrected_micrographs(
         ]
     )
     with atomic_path(os.path.join(folder, names.CORRECTED_MICROGRAPHS)) as path, open(
-        path, "w", encoding="utf-8"
+        path, "w", encoding="utf-8", errors="surrogateescape"
     ) as file:
         file.write(text)
     return problems + [f"{names.CORRECTED_MICROGRAPHS}: {reason}" for reason in reasons]
@@ -147,10 +148,11 @@ def polishing_obstacle(settings: Settings, movie: str) -> str:
 def _row(folder: str, root: str) -> Dict[str, str]:
     """Values of one micrograph and of its optics group by column; empty if no micrograph was written."""
     start = os.path.join(folder, root)
-    with open(start + names.MOTION, encoding="utf-8") as file:
-        result = json.load(file)
-    settings, binned = settings_of_result(result), float(result["micrograph"]["pixel_size_A"])
-    figures = Figures.from_dict(result["quality"])
+    check_sayable(start)
+    path = start + names.MOTION
+    result = load_result(path, "movie", "micrograph", "settings", "quality")
+    settings, figures = saved_settings(result, path), Figures.from_dict(result["quality"])
+    binned, movie = result["micrograph"].get("pixel_size_A") or settings.micrograph_pixel_size, result["movie"]
     pixel_size = binned / settings.output_binning  # of the frames: finer than recorded for EER at 8K or 16K
     # Such files are from an earlier run with other settings and not part of this result.
     outdated = {
@@ -169,7 +171,7 @@ def _row(folder: str, root: str) -> Dict[str, str]:
         if "rlnMicrographNameNoDW" not in row:
             return {}
         row["rlnMicrographName"] = row.pop("rlnMicrographNameNoDW")
-    obstacle = polishing_obstacle(settings, str(result["movie"]))
+    obstacle = polishing_obstacle(settings, movie)
     if obstacle:
         row["obstacle"] = obstacle
         row.pop("rlnMicrographMetadata", None)

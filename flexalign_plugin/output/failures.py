@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Iterable, List, Tuple, Union
 
 from ..files import atomic_path
+from ..inputs import printable, read_text
 
 
 def read_failures(path: str) -> List[Tuple[str, str, str]]:
     """(number, movie, reason) of each line; an empty list if the table can't be read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line.rstrip("\n").split("\t") for line in file][1:]
+        lines = [line.split("\t") for line in read_text(path, errors="surrogateescape").split("\n")][1:]
     except OSError:
         return []
     return [(line[0], line[1], line[2]) for line in lines if len(line) >= 3]
@@ -20,6 +20,6 @@ def read_failures(path: str) -> List[Tuple[str, str, str]]:
 def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]]) -> None:
     """Write the table of (number, movie, reason), separated by tabs. Raises OutputError."""
     lines = ["id\tmovie\treason"]
-    lines += ["\t".join((str(i), movie, " ".join(reason.split()))) for i, movie, reason in failures]
+    lines += ["\t".join((str(i), printable(movie), " ".join(reason.split()))) for i, movie, reason in failures]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write("\n".join(lines) + "\n")

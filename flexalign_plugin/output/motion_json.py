@@ -5,17 +5,39 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any, Dict
+import os
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
 from .. import __version__
+from ..errors import ResultError, SettingsError
+from ..inputs import has_type, read_json, shortened
+from ..motion.model import MotionModel
+from ..quality.figures import Figures
 from ..result import MovieResult
 from ..settings import Settings
 
 RESULT_FORMAT = "flexalign-result-2"
 PIXEL_OF_GRID_FORMAT = "flexalign-result-1"  # its pixel size of an EER movie is that of the rendering
 EER_NOTE = "hardware frames summed by"  # in the notes on every EER movie
+READ_FORMATS = (PIXEL_OF_GRID_FORMAT, RESULT_FORMAT)  # which this version reads
+# Parts of a saved result, each with the type of its content.
+PARTS: Dict[str, Any] = {
+    "format": str,
+    "version": str,
+    "movie": str,
+    "movie_path": str,
+    "frames": Dict[str, Optional[float]],
+    "micrograph": Dict[str, Optional[float]],
+    "quality": Dict[str, Any],
+    "input": Optional[Dict[str, Union[str, List[str]]]],
+    "warnings": List[str],
+    "notes": List[str],
+    "timings_s": Dict[str, Dict[str, float]],
+    "settings": Dict[str, Union[str, float, bool, None, List[float]]],
+    "model": Dict[str, Any],
+}
 
 
 def result_to_dict(result: MovieResult) -> Dict[str, Any]:
@@ -26,6 +48,7 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         "format": RESULT_FORMAT,
         "version": __version__,
         "movie": result.movie,
+        "movie_path": os.path.abspath(result.movie),
         "frames": {
             "in_movie": result.model.n_frames,
             "first_aligned": aligned.start + 1,
@@ -46,17 +69,65 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
     }
 
 
+def load_result(path: str, *needed: str) -> Dict[str, Any]:
+    """Content of a `_motion.json`; each of its parts has the right type, numbers are finite or None.
+
+    Parameters
+    ----------
+    needed : parts that must be there; others may be missing, e.g. in the result of an earlier version.
+
+    Raises
+    ------
+    ResultError : it can't be read, has another format, or a part of it is missing or not what it should be.
+    """
+    try:
+        content = read_json(path)
+        _check(content, needed)
+    except OSError as error:
+        raise ResultError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
+    except ValueError as error:
+        raise ResultError(
+            f"{path}: is not a result of this version of FlexAlign ({error}): give the _motion.json of a movie."
+        ) from error
+    return dict(content)
+
+
+def _check(content: Any, needed: Sequence[str]) -> None:
+    """ValueError unless the value is the content of a result."""
+    if not isinstance(content, dict):
+        raise ValueError("it contains no result of an alignment")
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
+    if content.get("format", RESULT_FORMAT) not in READ_FORMATS:
+        raise ValueError(f"its format is {shortened(content['format'])}, but this version reads {RESULT_FORMAT}")
+    for name, of_type in PARTS.items():
+        if name in content and not has_type(content[name], of_type):
+            raise ValueError(f"its {name} is {shortened(content[name])}")
+    Figures.from_dict(content.get("quality", {}))
+    if "model" in content:
+        MotionModel.from_dict(content["model"])
+
+
 def settings_of_result(values: Dict[str, Any]) -> Settings:
     """The settings with which a saved result was made, in the meaning that they have today.
 
     Raises
     ------
-    KeyError, TypeError, SettingsError : the values are no result, or one of a newer version.
+    SettingsError : they are not valid in this version.
     """
     settings = Settings.of_result(values["settings"])
     if values.get("format") == PIXEL_OF_GRID_FORMAT and any(EER_NOTE in note for note in values.get("notes", ())):
         return dataclasses.replace(settings, pixel_size=settings.pixel_size * settings.eer_sampling)
     return settings
+
+
+def saved_settings(content: Dict[str, Any], path: str) -> Settings:
+    """`settings_of_result` of a loaded result; ResultError if they are not valid in this version."""
+    try:
+        return settings_of_result(content)
+    except SettingsError as error:
+        raise ResultError(f"{path}: is not a result of this version of FlexAlign ({error}).") from error
 
 
 def json_text(value: Any) -> str:

@@ -6,14 +6,22 @@ own viewers. Viewers with the origin at the lower left, such as IMOD, show the i
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..correction.power_spectra import radius
+from ..errors import ResultError
+from ..inputs import open_regular
 
 THUMBNAIL_SIZE = 512
 _PNG_COMPRESSION = 6
+MAX_PIXELS = 4_000_000  # of a picture that is read; the largest that we write has about 1,000,000
+# What Pillow raises for damaged files: SyntaxError for broken chunks, struct.error for short ones.
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def thumbnail(image: np.ndarray, size: int = THUMBNAIL_SIZE) -> np.ndarray:
@@ -55,6 +63,24 @@ def spectra(corrected: np.ndarray, uncorrected: np.ndarray) -> np.ndarray:
     ring_zone = (radius(n) > 0.06 * n) & (radius(n) < 0.45 * n)
     low, high = np.percentile(image[ring_zone], (1, 99.7))
     return np.rint(np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def read_png(path: str) -> Image.Image:
+    """A picture that was written before, in grey or colour.
+
+    Raises
+    ------
+    ResultError : it can't be read, is not a PNG file, or has more pixels than any picture that we write.
+    """
+    try:
+        # Only as PNG, whatever the file says it is: Pillow would start Ghostscript for an EPS file.
+        with open_regular(path) as file, Image.open(file, formats=("PNG",)) as picture:
+            nx, ny = picture.size
+            if nx * ny > MAX_PIXELS:
+                raise ValueError(f"it has {nx} x {ny} pixels")
+            return picture.convert("L" if picture.mode in ("1", "L", "I", "F") else "RGB")
+    except PICTURE_ERRORS as error:
+        raise ResultError(f"{path}: is not a PNG picture of FlexAlign ({error}).") from error
 
 
 def write_png(path: str, pixels: np.ndarray) -> None:

@@ -6,9 +6,7 @@ p - shift(t, p) in frame t. A particle's position in each frame is therefore kno
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
@@ -17,11 +15,12 @@ from ..correction.magnification import resampling_model
 from ..correction.resampling import binned_size
 from ..errors import MovieError, SettingsError
 from ..files import atomic_path
+from ..inputs import read_text, shortened
 from ..motion.model import MotionModel
 from ..result_files import MOTION
 from ..settings import Settings
-from .motion_json import settings_of_result
-from .star import star_loop
+from .motion_json import load_result, saved_settings
+from .star import star_loop, words
 
 
 class SavedMotion(NamedTuple):
@@ -37,18 +36,10 @@ def load_motion(path: str) -> SavedMotion:
 
     Raises
     ------
-    MovieError : the file can't be read or is not a result of FlexAlign.
+    ResultError : the file can't be read or is not a result of FlexAlign.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        settings, model = settings_of_result(values), MotionModel.from_dict(values["model"])
-    except OSError as error:
-        raise MovieError(f"{path}: can't be read ({error.strerror}): give the _motion.json of a result.") from error
-    except (ValueError, KeyError, TypeError, SettingsError) as error:
-        raise MovieError(
-            f"{path}: is not a result of FlexAlign ({error}): give the _motion.json of a movie."
-        ) from error
+    content = load_result(path, "settings", "model")
+    settings, model = saved_settings(content, path), MotionModel.from_dict(content["model"])
     name = os.path.basename(path)
     return SavedMotion(model, settings, name[: -len(MOTION)] if name.endswith(MOTION) else name)
 
@@ -119,8 +110,7 @@ def read_coordinates(path: str, root: str) -> Tuple[np.ndarray, np.ndarray]:
     MovieError : the file can't be read or contains no coordinates of this micrograph.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name given to --coords.") from error
     except UnicodeDecodeError as error:
@@ -133,7 +123,7 @@ def read_coordinates(path: str, root: str) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _star_places(path: str, text: str, root: str) -> List[Tuple[float, float]]:
-    for columns, rows in _star_loops(text):
+    for columns, rows in _star_loops(path, text):
         if "_rlnCoordinateX" not in columns or "_rlnCoordinateY" not in columns:
             continue
         column_x, column_y = columns.index("_rlnCoordinateX"), columns.index("_rlnCoordinateY")
@@ -147,34 +137,48 @@ def _star_places(path: str, text: str, root: str) -> List[Tuple[float, float]]:
     raise MovieError(f"{path}: has no columns rlnCoordinateX and rlnCoordinateY: give a STAR file of coordinates.")
 
 
-def _star_loops(text: str) -> Iterator[Tuple[List[str], List[List[str]]]]:
-    """(columns, rows) of each `loop_` of a STAR file. Values that extend over several lines are not supported."""
+def _star_loops(path: str, text: str) -> Iterator[Tuple[List[str], List[List[str]]]]:
+    """(columns, rows) of each `loop_` of a STAR file. Values that extend over several lines are not supported.
+
+    Raises
+    ------
+    MovieError : a row has another number of values than there are columns. It can't be left out, because particles are
+        numbered by their rows.
+    """
     columns: List[str] = []
     rows: List[List[str]] = []
-    for line in [*text.splitlines(), "loop_"]:
-        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)]
-        if not words or words[0].startswith("#"):
+    in_loop = False
+    for number, line in enumerate([*text.split("\n"), "loop_"], 1):
+        values = words(line)
+        if not values:
             continue
-        if words[0] == "loop_" or words[0].startswith("data_"):
+        first = line.split()[0]  # with its quotes, so that a value may begin like a keyword
+        if first == "loop_" or first.startswith("data_"):
             if rows:
                 yield columns, rows
-            columns, rows = [], []
-        elif words[0].startswith("_"):
-            columns.append(words[0])
-        elif len(words) == len(columns):
-            rows.append(words)
+            columns, rows, in_loop = [], [], first == "loop_"
+        elif first.startswith("_") and not rows:
+            columns.append(first)
+        elif in_loop and len(values) == len(columns):
+            rows.append(values)
+        elif in_loop:
+            raise MovieError(
+                f"{path}: line {number} has {len(values)} values instead of {len(columns)}: correct or remove it."
+            )
 
 
 def _text_places(path: str, text: str) -> List[Tuple[float, float]]:
     places = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split("#")[0].replace(",", " ").split()
-        if not words:
+        numbers = line.split("#")[0].replace(",", " ").split()
+        if not numbers:
             continue
         try:
-            places.append((float(words[0]), float(words[1])))
+            places.append((float(numbers[0]), float(numbers[1])))
         except (ValueError, IndexError) as error:
-            raise MovieError(f"{path}: line {number} is '{line.strip()}': write two numbers, 'x y'.") from error
+            raise MovieError(
+                f"{path}: line {number} is {shortened(line.strip())}: write two numbers, 'x y'."
+            ) from error
     return places
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from functools import partial
 from typing import ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -15,17 +16,18 @@ from ..result import MovieResult
 from . import pictures, star
 from .motion_json import json_text, result_to_dict
 from .mrc import write_mrc
+from .replacing import check_replaceable
 
 PROGRAM = f"FlexAlign {__version__}"
 
 
-def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, str]:
+def write_result(result: MovieResult, output_dir: str, root: str, keep_others: bool = False) -> Dict[str, str]:
     """Write all files that the settings select (docs/outputs.md).
 
     Parameters
     ----------
     output_dir : created if missing.
-    root : beginning of all file names.
+    root : beginning of all file names. keep_others : see `replacing.check_replaceable`.
 
     Returns
     -------
@@ -34,13 +36,14 @@ def write_result(result: MovieResult, output_dir: str, root: str) -> Dict[str, s
 
     Raises
     ------
-    OutputError : a file can't be written. No file of this result is left then, and files of an earlier result are
-        unchanged.
+    OutputError : a file can't be written, or must not be replaced. No file of this result is left then, and files of
+        an earlier result are unchanged.
     """
     settings, model, summed, images = result.settings, result.model, result.summed_frames, result.images
     number_type = np.float16 if settings.save_float16 else np.float32
     files: Dict[str, str] = {}
-    with OutputFiles(output_dir) as out:
+    check = partial(check_replaceable, output_dir, root, result.movie, keep_others)
+    with OutputFiles(output_dir, before_rename=check) as out:
 
         def new(key: str, ending: str) -> ContextManager[str]:
             files[key] = os.path.join(output_dir, root + ending)
@@ -126,5 +129,6 @@ def _labels(result: MovieResult, content: str, frames: range) -> List[str]:
 
 
 def _write_text(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
+    # Names of files may have bytes that are not UTF-8.
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as f:
         f.write(text)

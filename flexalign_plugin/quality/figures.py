@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..inputs import dataclass_of
 
 MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be too small
 FRACTION = "fraction"  # shown in percent
@@ -46,8 +48,8 @@ def figure(label: str, unit: str, meaning: str, **more: Any) -> Any:
 
 
 LOCAL, HALVES, SPECTRA, POLYNOMIAL = "local alignment", "even and odd halves", "power spectra", "RELION's polynomial"
-Numbers = List[float]
-Points = List[List[float]]
+Numbers = Sequence[Optional[float]]  # None for numbers that are not finite
+Points = Sequence[Sequence[Optional[float]]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Figures:
     )
     patches: Optional[List[int]] = figure("Patches", "", "Patches along y and x.", group=LOCAL)
     patch_centres_px: Optional[Points] = figure("Patch centres", "px", "`[y, x]` of each patch.", group=LOCAL)
-    patch_shifts_px: Optional[List[Points]] = figure(
+    patch_shifts_px: Optional[Sequence[Points]] = figure(
         "Patch shifts",
         "px",
         "Shift `[sy, sx]` of each patch in each frame as measured from pairs, before the spline; the mean over the "
@@ -260,7 +262,7 @@ class Figures:
         rank=16,
         group=HALVES,
     )
-    psd_profile: Optional[Dict[str, Numbers]] = figure(
+    psd_profile: Optional[Mapping[str, Numbers]] = figure(
         "Radial averages of the power spectra",
         "log10",
         "Less their backgrounds, as drawn in `_plot_psd.png`: `corrected` and `uncorrected`, from frequency 0 to "
@@ -323,8 +325,13 @@ class Figures:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Figures:
-        """Figures of a saved result. Names that this version does not have are ignored."""
-        return cls(**{name: value for name, value in values.items() if name in DESCRIPTIONS})
+        """Figures of a saved result. Names that this version does not have are ignored.
+
+        Raises
+        ------
+        ValueError : a value has the wrong type.
+        """
+        return dataclass_of(cls, values, ignore_unknown=True)
 
 
 # {name: description}, in the order of the fields.

@@ -6,20 +6,34 @@ the same time and size, so that an update during a run reads the new movies only
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
-from ..errors import SettingsError
+from ..errors import ResultError, SettingsError
+from ..inputs import has_type
 from ..output.failures import read_failures
-from ..result_files import FAILED_MOVIES, MOTION, STARTS
+from ..output.motion_json import PARTS, load_result
+from ..result_files import FAILED_MOVIES, MOTION, NOT_RESULTS, STARTS
 from .concerns import SECONDS, concerns, numbers
 
 _RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in STARTS) + ").*)", re.DOTALL)
 Row = Dict[str, Any]
+_ROW: Dict[str, Any] = {
+    **{name: PARTS[name] for name in ("warnings", "notes", "frames", "micrograph")},
+    "root": str,
+    "movie": str,
+    "acquired": Optional[float],
+    "finished": float,
+    "stamp": List[int],
+    "values": Dict[str, float],
+    "concerns": List[str],
+    "files": List[List[str]],
+    "settings": str,
+}
 
 
 @dataclass
@@ -63,11 +77,11 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
             settings = old_settings[row["settings"]]
         else:
             try:
-                content = load_result(folder, root)
-                row, settings = _row(root, content), content.get("settings", {})
-            except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-                run.unreadable.append(f"{root}{MOTION}: can't be read ({error}).")
+                content = load_result(os.path.join(folder, root + MOTION), "quality")
+            except ResultError as error:
+                run.unreadable.append(f"Left out: {error}")
                 continue
+            row, settings = _row(root, content), content.get("settings", {})
             row.update(stamp=stamp, finished=stamp[0] / 1e9)
         row["settings"] = _number_of(settings, run.settings)
         row["files"] = files.get(root, [])
@@ -83,13 +97,18 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
     return run
 
 
-def load_result(folder: str, root: str) -> Dict[str, Any]:
-    """Content of a movie's `_motion.json`."""
-    with open(os.path.join(folder, root + MOTION), encoding="utf-8") as f:
-        content = json.load(f, parse_constant=lambda _: None)  # NaN and Infinity become None
-    if not isinstance(content, dict) or "quality" not in content:
-        raise ValueError("it contains no result of an alignment")
-    return content
+def rows_of_report(rows: Any, settings: Any) -> bool:
+    """Whether the values of an earlier report have the types of `Run.rows` and `Run.settings`; a report may be damaged,
+    or written by another program."""
+    return (
+        isinstance(settings, dict)
+        and all(has_type(values, PARTS["settings"]) for values in settings.values())
+        and has_type(rows, List[Dict[str, Any]])
+        and all(set(_ROW) <= set(row) and all(has_type(row[name], _ROW[name]) for name in _ROW) for row in rows)
+        and all(row["settings"] in settings and len(row["stamp"]) == 2 for row in rows)
+        and all(has_type(row.get("details", {}), Dict[str, Any]) for row in rows)
+        and all(has_type(row.get("details", {}).get("problems", []), List[str]) for row in rows)
+    )
 
 
 def holds_results(folder: str) -> bool:
@@ -108,7 +127,7 @@ def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]
         raise SettingsError(f"{folder}: can't be read ({error.strerror}): give the folder of the results.") from error
     for entry in entries:
         parts = _RESULT.fullmatch(entry.name)
-        if parts is None or entry.name.startswith("."):
+        if parts is None or entry.name.startswith(NOT_RESULTS):
             continue
         root, ending = parts.groups()
         if ending == MOTION:
@@ -122,10 +141,10 @@ def _listed(folder: str) -> Tuple[Dict[str, List[int]], Dict[str, List[List[str]
 
 
 def _row(root: str, content: Dict[str, Any]) -> Row:
-    movie = str(content.get("movie", root))
+    movie = content.get("movie", root)
     values = numbers(content["quality"])
-    seconds = sum(float(stage["wall"]) for stage in content.get("timings_s", {}).values())
-    if seconds:
+    seconds = sum(stage.get("wall", 0.0) for stage in content.get("timings_s", {}).values())
+    if 0 < seconds < math.inf:
         values[SECONDS] = round(seconds, 1)
     try:
         acquired: Optional[float] = round(os.stat(movie).st_mtime, 1)
@@ -136,10 +155,10 @@ def _row(root: str, content: Dict[str, Any]) -> Row:
         "movie": os.path.basename(movie),
         "acquired": acquired,
         "values": values,
-        "warnings": [str(w) for w in content.get("warnings", [])],
-        "input": str((content.get("input") or {}).get("line", "")),
-        "doubts": [str(d) for d in (content.get("input") or {}).get("doubts", [])],
-        "notes": [str(n) for n in content.get("notes", [])],
+        "warnings": content.get("warnings", []),
+        "input": (content.get("input") or {}).get("line", ""),
+        "doubts": (content.get("input") or {}).get("doubts", []),
+        "notes": content.get("notes", []),
         "frames": content.get("frames", {}),
         "micrograph": content.get("micrograph", {}),
     }

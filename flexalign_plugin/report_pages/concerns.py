@@ -6,6 +6,7 @@ import math
 import statistics
 from typing import Any, Dict, Iterable, List
 
+from ..inputs import has_type
 from ..quality.figures import DESCRIPTIONS, FRACTION, Description, in_order_of_rank
 
 OUTLIER_DISTANCE = 3.5  # robust standard deviations; the limit of Iglewicz and Hoaglin
@@ -47,8 +48,9 @@ def numbers(quality: Dict[str, Any], prefix: str = "") -> Dict[str, float]:
     for name, value in quality.items():
         if isinstance(value, dict):
             values.update(numbers(value, f"{prefix}{name} "))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            values[prefix + name] = float(f"{value:.5g}")
+        elif has_type(value, float):
+            rounded = float(f"{value:.5g}")
+            values[prefix + name] = rounded if math.isfinite(rounded) else value
     return values
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 from typing import Any, Dict, List, Optional
 
 import numpy as np
 from PIL import Image
 
+from ..errors import FlexAlignError, ResultError
 from ..motion.model import MotionModel
+from ..output.motion_json import load_result
+from ..output.pictures import read_png
 from ..quality.figures import Figures
 from ..quality.motion_size import local_shifts, mesh_positions
-from ..result_files import PLOT_SPECTRA, POWER_SPECTRUM_PICTURE, THUMBNAIL
+from ..result_files import MOTION, PLOT_SPECTRA, POWER_SPECTRUM_PICTURE, THUMBNAIL
 from ..settings import Settings
-from .collect import load_result
 
 MESH_POINTS = 8  # along the longer side of the frame
 MAX_FRAMES = 30  # of the animation
@@ -33,15 +36,26 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     pixel_size_A, field (see `_field`), patches (see `_patches`), frame_rejected (fraction of each aligned frame's pairs
     that were rejected), window ([x0, y0, x1, y1] of the micrograph in the frame, px), frc ({"curve":
     [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected", "uncorrected", "nyquist_A"}), thumbnail, psd and
-    plot_psd (data URLs).
+    plot_psd (data URLs), problems (a sentence for each picture that can't be read).
+
+    Raises
+    ------
+    ResultError : the result can't be read, or its values don't fit together.
     """
-    content = load_result(folder, root)
+    content = load_result(os.path.join(folder, root + MOTION), "quality")
+    try:
+        drawn = _drawn(folder, root, content)
+        json.dumps(drawn, allow_nan=False)
+    except (FlexAlignError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+        raise ResultError(f"{os.path.join(folder, root + MOTION)}: {error}") from error
+    return drawn
+
+
+def _drawn(folder: str, root: str, content: Dict[str, Any]) -> Dict[str, Any]:
     figures = Figures.from_dict(content["quality"])
     drawn: Dict[str, Any] = {}
     if content.get("model"):
         model = MotionModel.from_dict(content["model"])
-        if not np.isfinite(model.global_shifts_px).all():
-            raise ValueError("its shifts are not finite numbers")
         ny, nx = model.frame_shape
         drawn.update(
             shifts=np.round(model.global_shifts_px, 3).tolist(),
@@ -63,15 +77,20 @@ def details(folder: str, root: str) -> Dict[str, Any]:
             drawn["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
         frequency, frc = figures.frc_frequency_per_A, figures.frc
         if frequency and frc:
+            curve = [(f, correlation) for f, correlation in zip(frequency, frc) if f is not None]
             drawn["frc"] = {
-                "curve": [list(point) for point in zip(frequency, frc) if None not in point],
-                "nyquist_A": 1 / max(frequency),
+                "curve": [list(point) for point in curve if point[1] is not None],
+                "nyquist_A": 1 / max(f for f, _ in curve),
             }
     pictures = {"thumbnail": THUMBNAIL, "psd": POWER_SPECTRUM_PICTURE}
     if "profile" not in drawn:
         pictures["plot_psd"] = PLOT_SPECTRA  # it shows the radial averages too
     for name, ending in pictures.items():
-        picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
+        try:
+            picture = _picture(os.path.join(folder, root + ending), PICTURE_SIZE if name != "plot_psd" else 480)
+        except ResultError as error:
+            drawn.setdefault("problems", []).append(str(error))
+            continue
         if picture is not None:
             drawn[name] = picture
     return drawn
@@ -123,12 +142,10 @@ def _window(settings: Dict[str, Any], ny: int, nx: int) -> List[int]:
 
 
 def _picture(path: str, size: int) -> Optional[str]:
-    try:
-        with Image.open(path) as picture:
-            small = picture.convert("L" if picture.mode in ("1", "L", "I", "F") else "RGB")
-            small.thumbnail((size, size), Image.Resampling.BOX)
-    except OSError:  # the picture was not written
+    if not os.path.lexists(path):  # it was not written
         return None
+    small = read_png(path)
+    small.thumbnail((size, size), Image.Resampling.BOX)
     data = io.BytesIO()
     small.save(data, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")

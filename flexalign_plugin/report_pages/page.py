@@ -13,12 +13,13 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from .. import __version__
-from ..errors import SettingsError
+from ..errors import ResultError
 from ..files import atomic_path, output_error
+from ..inputs import JSON_BYTES, json_value, read_text
 from ..quality.figures import FRACTION, in_chart
 from ..result_files import REPORT
 from ..settings import Settings
-from .collect import Row, Run, collect_run
+from .collect import Row, Run, collect_run, rows_of_report
 from .concerns import described, shown_order
 from .details import details
 
@@ -69,12 +70,11 @@ def write_report(
         root, stamp = row["root"], row["stamp"]
         if root not in chosen:
             continue
-        if root in state.details and state.details[root][0] == stamp:
-            kept[root] = state.details[root]
-            continue
         try:
-            kept[root] = stamp, details(folder, root)
-        except (OSError, ValueError, TypeError, KeyError, IndexError, SettingsError) as error:
+            known = state.details.get(root)
+            kept[root] = known if known is not None and known[0] == stamp else (stamp, details(folder, root))
+            run.unreadable += kept[root][1].get("problems", [])
+        except ResultError as error:
             run.unreadable.append(f"{root}: its motion can't be shown ({error}).")
     state.run, state.details = run, kept
     content = _content(run, kept, path, title or _title(folder))
@@ -148,14 +148,15 @@ def _earlier(path: str, folder: str) -> State:
     """Data of the folder from an earlier report at `path`; empty if there is none."""
     state = State()
     try:
-        with open(path, encoding="utf-8") as f:
-            line = next(line for line in f if line.startswith(_DATA_START))
-        content = json.loads(line.strip()[len(_DATA_START) : -len(_DATA_END)])
+        lines = read_text(path, JSON_BYTES).split("\n")
+        line = next(line for line in lines if line.startswith(_DATA_START))
+        content = json_value(line.strip()[len(_DATA_START) : -len(_DATA_END)])
         if content["format"] != _FORMAT or content["folder"] != os.path.abspath(folder):
             return state
-        rows = content["movies"]
-        state.details = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
-        state.run = Run(folder, rows, settings=content["settings"])
+        rows, settings = content["movies"], content["settings"]
+        if rows_of_report(rows, settings):
+            state.details = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
+            state.run = Run(folder, rows, settings=settings)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or a file of another program
         return State()
     return state

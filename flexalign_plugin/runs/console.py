@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Set, TextIO
 
 from ..execution.job import JobResult
-from ..quality.figures import Figures
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -124,7 +123,8 @@ def json_line(result: JobResult) -> str:
 
 
 def _summary(result: JobResult) -> str:
-    motion_A = Figures.from_dict(result.quality).accumulated_motion_total_A or 0.0
+    motion = result.quality.get("accumulated_motion_total_A")
+    motion_A = motion if isinstance(motion, (int, float)) else 0.0
     micrographs = [path for kind, path in result.files.items() if kind.startswith("micrograph")]
     written = micrographs[0] if micrographs else result.files["motion"]
     others = ", ".join(os.path.splitext(path)[0].rsplit("_", 1)[-1] for path in micrographs[1:])

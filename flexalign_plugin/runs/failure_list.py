@@ -8,6 +8,7 @@ from typing import Callable, List, Set, Tuple
 
 from ..errors import OutputError
 from ..execution.job import JobResult
+from ..inputs import printable
 from ..output.failures import read_failures, write_failures
 
 
@@ -28,7 +29,7 @@ class FailureList:
     def add(self, number: int, result: JobResult) -> None:
         """List a movie that failed; remove one that is aligned from the list."""
         with self._lock:
-            self._finished.add(os.path.abspath(result.movie))
+            self._finished.add(os.path.abspath(printable(result.movie)))
             if not result.ok:
                 self._failures.append((number, result.movie, result.message))
             try:
@@ -44,7 +45,7 @@ class FailureList:
     def _write(self) -> None:
         listed = read_failures(self._path)
         others = [line for line in listed if os.path.abspath(line[1]) not in self._finished]
-        own = [(str(i), movie, " ".join(reason.split())) for i, movie, reason in sorted(self._failures)]
+        own = [(str(i), printable(movie), " ".join(reason.split())) for i, movie, reason in sorted(self._failures)]
         if others + own == listed:
             return
         if others or own:

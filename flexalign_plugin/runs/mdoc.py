@@ -19,11 +19,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..errors import MovieError, SettingsError
 from ..frame_doses import Pairs, parse_doses
+from ..inputs import cut, read_text
 
 SECTION = re.compile(r"\[\s*(ZValue|FrameSet|MontSection)\s*=\s*(\d+)\s*\]", re.IGNORECASE)
 NUMBERS = (("TiltAngle", -360.0, 360.0), ("ExposureDose", 0.0, 10_000.0), ("PriorRecordDose", 0.0, 100_000.0))
 SHOWN = 40  # characters of a value in an error message
-DIGITS = 10  # of a frame's number
+MAX_DIGITS = 9  # of the number of a section or frame
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")
 
 
@@ -74,8 +75,7 @@ def read_mdoc(path: str) -> Mdoc:
     MovieError : it can't be read, or does not describe tilts.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path, errors="replace").splitlines()
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the name.") from error
     starts = [i for i, line in enumerate(lines) if SECTION.match(line.strip())]
@@ -84,7 +84,7 @@ def read_mdoc(path: str) -> Mdoc:
             f"{path}: contains no section [ZValue = ...] or [FrameSet = ...]: give the .mdoc of a tilt series."
         )
     ends = starts[1:] + [len(lines)]
-    tilts = _tilts(path, [_Section(lines[i:end]) for i, end in zip(starts, ends)])
+    tilts = _tilts(path, [_Section(path, lines[i:end]) for i, end in zip(starts, ends)])
     if tilts and all(math.isnan(tilt.angle) for tilt in tilts):
         raise MovieError(tilts[0].problem)
     return Mdoc(lines[: starts[0]], tilts)
@@ -93,9 +93,13 @@ def read_mdoc(path: str) -> Mdoc:
 class _Section:
     """A section: its kind in lower case, its number, its values by key in lower case, and its lines."""
 
-    def __init__(self, lines: List[str]) -> None:
+    def __init__(self, path: str, lines: List[str]) -> None:
         match = SECTION.match(lines[0].strip())
         assert match is not None
+        if len(match[2]) > MAX_DIGITS:
+            raise MovieError(
+                f"{path}: section [{match[1]} = {cut(match[2], 20)}] has an impossible number: correct the file."
+            )
         self.kind, self.z, self.lines = match[1].lower(), int(match[2]), lines[1:]
         pairs = (line.split("=", 1) for line in self.lines if "=" in line)
         self.values: Dict[str, str] = {key.strip().lower(): value.strip() for key, value in pairs}
@@ -141,8 +145,8 @@ def _tilt(path: str, section: _Section, shared: Optional[_Section] = None) -> Ti
         numbers[name] = _number(stated[name], low, high)
         if stated[name] and numbers[name] is None:
             problems.append(
-                f"{path}: {section.name}: {name} is '{stated[name][:SHOWN]}', but it must be a number from {low:g} to "
-                f"{high:g}: correct the .mdoc."
+                f"{path}: {section.name}: {name} is '{cut(stated[name], SHOWN)}', but it must be a number from {low:g} "
+                f"to {high:g}: correct the .mdoc."
             )
     angle, dose = numbers["TiltAngle"], numbers["ExposureDose"]
     if not stated["TiltAngle"]:
@@ -186,10 +190,10 @@ def _span(path: str, section: _Section) -> Tuple[Optional[Tuple[int, int]], List
     if text is None:
         return None, []
     words = text.split()
-    if len(words) == 2 and all(word.isdigit() and len(word) < DIGITS for word in words):
+    if len(words) == 2 and all(word.isdigit() and len(word) <= MAX_DIGITS for word in words):
         return (int(words[0]), int(words[1])), []
     return None, [
-        f"{path}: {section.name} has FrameTSStartEndFrames = {text[:SHOWN]}: two numbers of frames are needed."
+        f"{path}: {section.name} has FrameTSStartEndFrames = {cut(text, SHOWN)}: two numbers of frames are needed."
     ]
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import replace
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..execution.devices import Compute
 from ..execution.job import Job, JobResult
 from ..files import prepare_folder
 from ..output.corrected_star import write_corrected_micrographs
-from ..result_files import FAILED_MOVIES, unique_root
+from ..result_files import FAILED_MOVIES
 from ..settings import Settings
 from .console import Report
 from .failure_list import FailureList
+from .names import Names, check_inputs, correction_files
 from .own_mdoc import with_own_mdoc
 from .results import results_of
 
@@ -41,12 +42,13 @@ def align_movies(
 
     Raises
     ------
-    SettingsError : a device can't be used.
+    SettingsError : a device can't be used, or a result would replace an input.
     OutputError : the folder can't be created or written to.
     """
     compute.check()
-    prepare_folder(output_dir)
     jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
+    check_inputs(output_dir, [job.root for job in jobs], [*movies, *correction_files(settings)])
+    prepare_folder(output_dir)
     if use_mdoc:
         jobs = [_with_own_mdoc(job, report) for job in jobs]
     failures_path = os.path.join(output_dir, FAILED_MOVIES)
@@ -79,13 +81,12 @@ def _with_own_mdoc(job: Job, report: Report) -> Job:
 def _jobs(movies: Sequence[str], output_dir: str, settings: Settings, denoiser_pairs: int) -> List[Job]:
     """A job for each movie; movies that are listed twice are aligned once."""
     jobs = []
-    taken: Set[str] = set()
+    names = Names(output_dir)
     distinct: Dict[str, str] = {}
     for movie in movies:
         distinct.setdefault(os.path.abspath(movie), movie)
     for number, movie in enumerate(distinct.values(), 1):
-        root = unique_root(movie, taken, number)
-        taken.add(root)
+        root = names.root(movie, number)
         split = settings.split_even_odd or number <= denoiser_pairs
-        jobs.append(Job(movie, output_dir, root, replace(settings, split_even_odd=split)))
+        jobs.append(Job(movie, output_dir, root, replace(settings, split_even_odd=split), keep_others=True))
     return jobs

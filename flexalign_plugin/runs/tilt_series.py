@@ -35,6 +35,7 @@ from ..settings import Settings
 from .console import Report
 from .failure_list import FailureList
 from .mdoc import Mdoc, Tilt, join_mdocs, mdoc_text, prior_doses, read_mdoc
+from .names import Names, check_inputs, correction_files
 from .results import results_of
 from .shared_movie import frames_of_tilts, read_saved_list
 from .tilt_doses import dose_settings, span_settings
@@ -82,17 +83,20 @@ def align_tilt_series(
     ------
     MovieError : the `.mdoc` can't be read, or does not describe a tilt series.
     OutputError : a result can't be written.
-    SettingsError : a device can't be used.
+    SettingsError : a device can't be used, or a result would replace an input or another tilt series.
     """
     compute.check()
     mdoc = join_mdocs([read_mdoc(path) for path in mdoc_paths])
-    prepare_folder(output_dir)
     series = name or _series_name(mdoc_paths)
     failures_path = os.path.join(output_dir, f"{series}_{FAILED_MOVIES}")
+    names = _names(mdoc, movies, output_dir, series)
+    inputs = [os.path.join(movies, tilt.movie) for tilt in mdoc.tilts]
+    check_inputs(output_dir, names, [*mdoc_paths, *inputs, *correction_files(settings)], _series_names(series))
+    prepare_folder(output_dir)
     if os.path.exists(failures_path):
         os.remove(failures_path)  # of an earlier run
     report.start(len(mdoc.tilts))
-    entries = list(_jobs(mdoc, movies, output_dir, series, settings))
+    entries = list(_jobs(mdoc, movies, output_dir, names, settings))
     results: Aligned = []
     failures = FailureList(failures_path, report.log)
     sections = [tilt.z for tilt, entry in zip(mdoc.tilts, entries) if isinstance(entry, Job)]
@@ -122,17 +126,42 @@ def align_tilt_series(
     return files, [result for _, result in failed]
 
 
-def _jobs(mdoc: Mdoc, movies: str, output_dir: str, series: str, settings: Settings) -> Iterator[Union[Job, JobResult]]:
+def _series_names(series: str) -> List[str]:
+    """Names of all files of a series."""
+    stacks = [series + ending for ending in STACKS.values()]
+    angles = [series + STACK_RAW_ANGLES, series + STACK_ANGLES]
+    return [*stacks, *(f"{stack}.mdoc" for stack in stacks), *angles, f"{series}_{FAILED_MOVIES}"]
+
+
+def _names(mdoc: Mdoc, movies: str, output_dir: str, series: str) -> List[str]:
+    """Root of the files of each tilt; SettingsError if the folder has a series of this name of other movies."""
+    in_folder, roots = Names(output_dir), []
+    alone: Set[str] = set()
+    exists = any(os.path.exists(os.path.join(output_dir, name)) for name in _series_names(series)[: len(STACKS)])
+    for number, tilt in enumerate(mdoc.tilts, 1):
+        start, ending = os.path.splitext(tilt.movie or f"{series}_{tilt.z}")
+        name = start + (f"_{tilt.z:03d}" if tilt.span else "") + ending
+        root = in_folder.root(os.path.join(movies, tilt.movie), number, name)
+        usual = unique_root(name, alone, number)
+        alone.add(usual)
+        if exists and root != usual:
+            raise SettingsError(
+                f"{os.path.join(output_dir, series)}: is a tilt series of other movies and would be replaced: choose "
+                "another output folder."
+            )
+        roots.append(root)
+    return roots
+
+
+def _jobs(
+    mdoc: Mdoc, movies: str, output_dir: str, roots: Sequence[str], settings: Settings
+) -> Iterator[Union[Job, JobResult]]:
     """A Job for each tilt, or a failed JobResult if its movie can't be opened."""
-    taken: Set[str] = set()
     dose_is_given = settings.dose_is_known
     spans = _Spans(mdoc.tilts, movies)
-    for number, (tilt, prior) in enumerate(zip(mdoc.tilts, prior_doses(mdoc.tilts)), 1):
+    for root, tilt, prior in zip(roots, mdoc.tilts, prior_doses(mdoc.tilts)):
         path = os.path.join(movies, tilt.movie)
-        start, ending = os.path.splitext(tilt.movie or f"{series}_{tilt.z}")
-        root = unique_root(start + (f"_{tilt.z:03d}" if tilt.span else "") + ending, taken, number)
-        taken.add(root)
-        job = Job(path, output_dir, root, settings)
+        job = Job(path, output_dir, root, settings, keep_others=True)
         try:
             if tilt.problem:
                 raise MovieError(tilt.problem)

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple
@@ -23,8 +22,23 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parents[1] / "kernels"
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
-CACHE = Path(os.environ.get("CUEMU_CACHE", f"{tempfile.gettempdir()}/flexalign-cuemu-{os.getuid()}"))
 _one_at_a_time = threading.Lock()  # threads of a block are fibers over global variables
+
+
+def cache() -> Path:
+    """Folder of compiled kernels, which are loaded as code: CUEMU_CACHE, or one in the user's own cache folder.
+
+    Raises
+    ------
+    RuntimeError : somebody else owns the folder or can write to it.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(os.environ.get("CUEMU_CACHE") or f"{home}/flexalign/emulation")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise RuntimeError(f"{folder} can be written by others: its files are not loaded. Give CUEMU_CACHE.")
+    return folder
 
 
 def compiler_present() -> bool:
@@ -53,11 +67,12 @@ def translate(path: Path, macros: Optional[Sequence[str]] = None) -> Tuple[str, 
     return f'#include "cuda_emu.h"\n{source}\n{exports}\n', names
 
 
-def build(path: Path, cache_dir: Path = CACHE, macros: Optional[Sequence[str]] = None) -> Path:
+def build(path: Path, cache_dir: Optional[Path] = None, macros: Optional[Sequence[str]] = None) -> Path:
     """Shared library of a .cu file, which has a function cuemu_<kernel> for each kernel; kept by content.
 
-    macros : as for `translate`.
+    cache_dir : where to keep it; `cache()` when None. macros : as for `translate`.
     """
+    cache_dir = cache() if cache_dir is None else cache_dir
     code, _ = translate(path, macros)
     flags = (*FLAGS, *os.environ.get("CUEMU_FLAGS", "").split())
     key = "\0".join((code, (HERE / "cuda_emu.h").read_text(), CXX, *flags))

@@ -42,7 +42,7 @@ def flexalign(tmp_path_factory):
         PYTHONPATH=os.pathsep.join(filter(None, (str(folder), driver.pycuda_folder(), environment.get("PYTHONPATH")))),
         LD_LIBRARY_PATH=str(folder),
         FLEXALIGN_CUDA_BIN=str(folder / "bin"),
-        FLEXALIGN_CACHE=str(compiler.CACHE),  # kernels that the other tests compiled serve again
+        FLEXALIGN_CACHE=str(compiler.cache()),  # kernels that the other tests compiled serve again
         FLEXALIGN_TUNING_FILE=str(folder / "sizes.json"),
         CUEMU_MEM=str(256 << 20),
         CUEMU_FAULT=str(folder / "fault"),

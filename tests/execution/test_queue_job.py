@@ -80,7 +80,14 @@ def test_a_job_whose_request_is_deleted_begins_no_more_movies(answered):
     assert 1 <= len(results) <= 3 and len(calls(path)) <= 3  # those that were handed over already are finished
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"jobs": [{"movie": 1}], "device": "cpu", "compute": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "null", "[1]", "[" * 200_000, '{"format": "flexalign-request-99", "jobs": []}']
+    + [f'{{"jobs": {jobs}, "device": "cpu", "compute": {{}}}}' for jobs in ('[{"movie": 1}]', "[null]", "7")]
+    + ['{"jobs": [{"movie": "a", "output_dir": "o", "root": 5, "settings": {}}], "device": "cpu", "compute": {}}']
+    + ['{"jobs": [], "device": "cpu", "compute": {"threads": "many"}}']
+    + ['{"jobs": [{"movie": "a", "output_dir": "o", "root": "a", "settings": {"new": 1}}]}'],
+)
 def test_a_request_that_can_not_be_read_is_refused(tmp_path, text):
     path = str(tmp_path / "job.json")
     with pytest.raises(SettingsError, match=r"job\.json: can't be read"):

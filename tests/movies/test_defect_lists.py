@@ -179,18 +179,31 @@ def test_an_invalid_gain_list_is_left_out_with_a_note(tmp_path, xml):
     assert len(got.notes) == 1 and "listed in its file are left out, because" in got.notes[0]
 
 
-def test_long_ranges_cost_nothing(tmp_path):
-    """27 kB that stand for 3.5 billion rows, and as many columns: refused in no time, or marked where they fit."""
-    for kind in ("row", "col"):
-        text = f"<defects><{kind}>{','.join(['0-999999'] * 3500)}</{kind}></defects>"
-        start = time.perf_counter()
-        with pytest.raises(
-            ValueError, match=rf"the {kind} 0-999999,0.*\.\.\. of its list of defects is outside its 64 x"
-        ):
-            defects_of_xml(text, (NY, NX))
-        assert time.perf_counter() - start < 5
-    whole = f"<defects><row>{','.join([f'0-{NY - 1}'] * 3500)}</row></defects>"
-    assert defects_of_xml(whole, (NY, NX)).all()
+@pytest.mark.parametrize("text, words", [
+    ("<defects><row>" + "0-999999," * 3000 + "1</row></defects>", "is outside its 64 x 40 pixels"),
+    ("<defects>" + "<area>0,0,63,39</area>" * 20_000 + "</defects>", "marks more than twice as many pixels"),
+    ("0 0 64 40\n" * 20_000, "up to line 3 it marks more than twice as many pixels as the 64 x 40"),
+    ("0 0 999999999 999999999\n" * 20_000, "up to line 3 it marks"),
+    (SIZE + "UsableArea 40 0 0 0\n" * 20_000, "up to line 5 it marks"),
+    ("CameraSizeX 999999999\nCameraSizeY 999999999\n", "can't be that of frames of 64 x 40"),
+    (SIZE + "WasScaled 999999999\nBadPixels 0 0\n", "scaled 999999999 times, can't be"),
+    ('<!DOCTYPE d [<!ENTITY a "1">]><defects><row>&a;</row></defects>', "XML has definitions of its own"),
+    ("1 1 1 1\n" * 2_000_001, "has more than 16 MB"),
+    ("9" * 5000 + "\n", "line 1 is '9999"),
+    (SIZE + "BadPixels " + "x" * 5000 + "\n", "line 3 is 'BadPixels xxx"),
+])  # fmt: skip
+def test_no_list_takes_for_ever(tmp_path, text, words):
+    """Each of these built maps or lists of billions of items; the frame has 2,560 pixels."""
+    started = time.monotonic()
+    with pytest.raises(CorrectionError, match=words) as refused:
+        listed(tmp_path, text)
+    assert time.monotonic() - started < 10
+    assert len(str(refused.value)) < 500
+
+
+def test_a_range_may_be_listed_often(tmp_path):
+    got = listed(tmp_path, "<defects><row>" + "1-2," * 100_000 + "1</row></defects>")
+    np.testing.assert_array_equal(got.defects, box(slice(1, 3), slice(None)))
 
 
 @pytest.mark.parametrize("text", ["<point>1-2,3</point>", "<area>0-3,1,2,3</area>", "<row>7-3</row>"])

@@ -166,7 +166,7 @@ def test_positions_outside_and_invalid_files(saved, tmp_path, capsys):
     with pytest.raises(SettingsError, match="Particle 2 at x 300, y 10 is outside the micrograph of 200 x 150"):
         frame_positions(model, Settings(bin_factor=2), [5, 10], [5, 300])
     (tmp_path / "p.txt").write_text("1 1")
-    for motion, why in (("none.json", "can't be read"), ("p.txt", "is not a result of FlexAlign")):
+    for motion, why in (("none.json", "can't be read"), ("p.txt", "is not a result of this version of FlexAlign")):
         assert main(["trace", str(tmp_path / motion), "--coords", str(tmp_path / "p.txt")]) == 2
         assert why in capsys.readouterr().err
     assert main(["trace", str(saved[0]), "--coords", str(tmp_path / "none.txt")]) == 2
@@ -189,3 +189,21 @@ def test_particles_outside_are_named_and_the_others_traced_with_their_numbers(sa
     picks.write_text("300 1\n")
     assert main(words) == 1 and not out.exists()
     assert "1 of 1 particles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "row, words", [("1 2", "line 6 has 2 values instead of 3"), ("1 2 3 4", "line 6 has 4 values instead of 3")]
+)
+def test_an_odd_row_is_refused_because_particles_are_numbered_by_their_rows(tmp_path, row, words):
+    columns = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnClassNumber\n"
+    (tmp_path / "a.star").write_text(columns + row + "\n5 6 1\n")
+    with pytest.raises(MovieError, match=words):
+        read_coordinates(str(tmp_path / "a.star"), "mic")
+
+
+def test_names_in_any_quotes_are_read(tmp_path):
+    columns = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    rows = '\'my mic_aligned_mic.mrc\' 1 2\n"my mic_aligned_mic.mrc" 3 4\n"other.mrc" 5 6 # comment\n'
+    (tmp_path / "a.star").write_text(columns + rows)
+    y, x = read_coordinates(str(tmp_path / "a.star"), "my mic")
+    assert (x.tolist(), y.tolist()) == ([1, 3], [2, 4])

@@ -1,0 +1,1 @@
+"""A fuzzer of everything that reads a file: `python -m flexalign_plugin.tests.fuzz --help`, or `make fuzz`."""
