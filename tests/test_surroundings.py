@@ -79,7 +79,7 @@ def hostile(folder):
     return folder
 
 
-@pytest.mark.parametrize("path", ["", ":", "{root}", "{root}:", ":{root}"])
+@pytest.mark.parametrize("path", ["", ":{root}"])
 def test_no_module_beside_the_movies_is_run(hostile, path):
     """An empty entry of PYTHONPATH is the current folder."""
     environment = {**os.environ, "PYTHONPATH": path.format(root=launch.ROOT)}
