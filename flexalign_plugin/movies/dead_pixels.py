@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from typing import Optional, Tuple
 
-import numba
 import numpy as np
 
 from ..backend import RawFrames
+from ..jit import njit
 
 WIDEST = 8  # columns or rows side by side
 BESIDE = 3  # good columns or rows of each side that are compared, and margin of short stretches
@@ -144,7 +144,7 @@ def _never_counting(
         _judge(stretches, raw.T, image.T, gain.T, known.T, counts_per_value, surprise, found.T)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _column_stretches(raw, shortest):  # type: ignore[no-untyped-def]
     """(n, 3) int64: column, first row, row after the last, of stretches of zeros of at least this length."""
     ny, nx = raw.shape
@@ -173,7 +173,7 @@ def _column_stretches(raw, shortest):  # type: ignore[no-untyped-def]
     return out[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _row_stretches(raw, shortest):  # type: ignore[no-untyped-def]
     """(n, 3) int64: row, first column, column after the last, of stretches of zeros of at least this length."""
     ny, nx = raw.shape
@@ -209,7 +209,7 @@ def _row_stretches(raw, shortest):  # type: ignore[no-untyped-def]
     return out[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _judge(stretches, raw, image, gain, known, counts_per_value, surprise, found):  # type: ignore[no-untyped-def]
     """Set `found` for stretches of columns of which each side expects more counts than chance can leave out."""
     ny, nx = raw.shape
@@ -240,7 +240,7 @@ def _judge(stretches, raw, image, gain, known, counts_per_value, surprise, found
                     found[y, x] = True
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _block(image, known, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
     """Mean of the pixels that are not known as defects; infinite if there are none, as beyond the frame."""
     total, n = 0.0, 0
@@ -252,7 +252,7 @@ def _block(image, known, y0, y1, x0, x1):  # type: ignore[no-untyped-def]
     return total / n if n else np.inf
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _beside(raw, image, known, x, y0, y1, step):  # type: ignore[no-untyped-def]
     """Mean of the nearest columns on one side that count in these rows.
 
@@ -325,7 +325,7 @@ def _never_changing(
     _keep_narrow(still, np.flatnonzero(still), found)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _unchanged_mean(first, raw):  # type: ignore[no-untyped-def]
     """Flat indices of the pixels whose mean is the value in the first frame, but for the rounding of float32."""
     ny, nx = first.shape
@@ -350,7 +350,7 @@ def _unchanged_mean(first, raw):  # type: ignore[no-untyped-def]
     return out[:n].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _keep_narrow(still, where, found):  # type: ignore[no-untyped-def]
     """Set `found` for still pixels most of whose surroundings change: a still area is a part of the file's format."""
     ny, nx = still.shape
