@@ -188,6 +188,7 @@ def wizards(folder: str) -> None:
     form = form_on(scipion, useAlignToSum=False, autoControlPoints=False, autoPatches=False, minLocalRes=500.0)
     form.set_level("Advanced")
     assert form.with_wizard() == {
+        "inputMovies",
         "Frames_to_ALIGN",
         "Frames_to_SUM",
         "gainRot",
