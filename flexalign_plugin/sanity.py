@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 # A as typed. Detectors at the highest magnifications give 0.2 A; movies with pixels above 20 A are not recorded.
 SMALLEST_PIXEL, LARGEST_PIXEL = 0.15, 20.0
 SENSIBLE_PIXEL = (0.2, LARGEST_PIXEL)  # range of a suggestion
-SMALLEST_FIELD_UM, WHOLE_DETECTOR_PX = 0.1, 2000  # the field of a whole detector is never smaller
+SMALLEST_FIELD_UM, WHOLE_DETECTOR_PX = 0.05, 2000  # the field of a whole detector is never smaller
 MOST_DOSE = 150.0  # e/A^2 in a movie; exposures are 20 to 100
 SENSIBLE_DOSE = (1.0, 120.0)  # of a whole movie, range of a suggestion
 # Dose counted in the movie, relative to the one that was given. The specimen, an energy filter and coincidences take up
@@ -20,6 +21,7 @@ SENSIBLE_DOSE = (1.0, 120.0)  # of a whole movie, range of a suggestion
 LEAST_COUNTED, MOST_COUNTED = 0.28, 1.6
 PLAUSIBLE_COUNTED = (0.4, 1.3)  # of a suggestion
 LEAST_GAIN, MOST_GAIN = 0.3, 3.0  # typical value of a gain reference; they are made with a mean of 1
+PIXEL_TOLERANCE = 1.1  # a nominal pixel size is a few percent off
 BY_TWO = "super-resolution or 8K?"
 ANGSTROM_PER = {"metres": 1e10, "nm": 10.0, "pm": 0.01}
 
@@ -37,6 +39,7 @@ class InputFacts:
     hardware_frames : in each frame of an EER movie, else None.
     counted : electrons per pixel and frame counted in the movie; None if its values are no counts of electrons.
     gain : typical value of the gain by which frames are multiplied; None without one.
+    recorded_pixel_A : pixel size according to the movie's own metadata, which is compared elsewhere; None if unknown.
     """
 
     pixel_size_A: float
@@ -48,6 +51,7 @@ class InputFacts:
     hardware_frames: Optional[int] = None
     counted: Optional[float] = None
     gain: Optional[float] = None
+    recorded_pixel_A: Optional[float] = None
 
     @property
     def dose_per_frame(self) -> Optional[float]:
@@ -84,19 +88,24 @@ class InputFacts:
     def _pixel_doubts(self) -> List[str]:
         sensor = self.pixel_size_A * self.rendering
         field_um = max(self.frame_px) * self.pixel_size_A / 1e4
-        tiny = max(self.frame_px) >= WHOLE_DETECTOR_PX and field_um < SMALLEST_FIELD_UM
+        whole = max(self.frame_px) >= WHOLE_DETECTOR_PX * self.rendering
+        tiny = whole and field_um < SMALLEST_FIELD_UM
         if SMALLEST_PIXEL <= sensor <= LARGEST_PIXEL and not tiny:
             return []
-        unit = unit_hint(self.pixel_size_A)
+        unit = unit_hint(sensor)
         return [
-            f"A pixel size of {number(self.pixel_size_A, 4)} A gives a field of {number(field_um, 2)} um, which is "
+            f"A pixel size of {number(sensor, 4)} A gives a field of {number(field_um, 2)} um, which is "
             f"{'very small' if sensor <= LARGEST_PIXEL else 'very large'} for a movie: "
             + (f"{unit}." if unit else "check the pixel size.")
         ]
 
+    def _is_pixel_contradicted(self) -> bool:
+        own, typed = self.recorded_pixel_A, self.pixel_size_A * self.rendering
+        return own is not None and not 1 / PIXEL_TOLERANCE <= typed / own <= PIXEL_TOLERANCE
+
     def _dose_doubts(self) -> List[str]:
         dose, each, counted = self.dose_A2, self.dose_per_frame, self.counted_A2
-        if not dose or each is None:
+        if not dose or each is None or self._is_pixel_contradicted():
             return []
         if counted is not None and counted > 0 and not LEAST_COUNTED <= counted / dose <= MOST_COUNTED:
             return [self._counted_doubt(counted / dose)]
@@ -116,29 +125,47 @@ class InputFacts:
 
     def _counted_doubt(self, ratio: float) -> str:
         """ratio : counted dose, relative to the given one."""
-        dose, each, pixel = self.dose_A2 or 0.0, self.dose_per_frame or 0.0, self.pixel_size_A
-        group = self.hardware_frames or 1
+        dose, each, typed = self.dose_A2 or 0.0, self.dose_per_frame or 0.0, self.pixel_size_A * self.rendering
+        group = self.hardware_frames
         # (factor by which the ratio would change, what the value would be)
         causes: List[Tuple[float, str]] = [
             (
                 float(self.n_frames),
                 f"a dose per frame of {number(each / self.n_frames, 3)} (was the total dose typed?)",
-            ),
-            (1.0 / group, f"a dose per frame of {number(each * group, 3)} (was it that of a hardware frame?)"),
+            )
         ]
-        for times, why in ((0.5, BY_TWO), (2.0, BY_TWO), (10.0, "was it typed in nm?"), (0.01, "was it typed in pm?")):
-            if SENSIBLE_PIXEL[0] <= pixel * times * self.rendering <= SENSIBLE_PIXEL[1]:
-                causes.append((times**-2, f"a pixel size of {number(pixel * times, 4)} A ({why})"))
+        if group is not None:
+            hardware = each / group
+            causes += [
+                (1.0 / group, f"a dose per frame of {number(each * group, 3)} (was it that of a hardware frame?)"),
+                (
+                    float(group),
+                    f"a dose per hardware frame of {number(hardware / group, 3)} (was that of a whole frame typed?)",
+                ),
+                (
+                    float(group * self.n_frames),
+                    f"a dose per hardware frame of {number(hardware / group / self.n_frames, 3)} (was the total dose "
+                    "typed?)",
+                ),
+            ]
+        if self.recorded_pixel_A is None:
+            units = ((10.0, "was it typed in nm?"), (0.01, "was it typed in pm?"))
+            for times, why in ((0.5, BY_TWO), (2.0, BY_TWO), *units):
+                if SENSIBLE_PIXEL[0] <= typed * times <= SENSIBLE_PIXEL[1]:
+                    causes.append((times**-2, f"a pixel size of {number(typed * times, 4)} A ({why})"))
         low, high = PLAUSIBLE_COUNTED
-        fitting = [text for factor, text in causes if factor != 1 and low <= ratio * factor <= high]
+        # The most probable first: usually some 80 % of the electrons are counted.
+        causes.sort(key=lambda cause: abs(math.log(ratio * cause[0] / 0.8)))
         found = number(ratio * dose, 2)
+        fitting = [text for factor, text in causes if factor != 1 and low <= ratio * factor <= high]
         start = f"The movie holds {found} e/A^2, but {number(dose, 3)} were given"
         if fitting:
             blocked = "" if ratio > 1 else ", unless the beam was partly blocked or the specimen is very thick"
             return f"{start}: {' or '.join(fitting)} would make sense{blocked}."
         if ratio > 1:
             return (
-                f"{start}: check pixel size and dose; a dose per frame of {number(each * ratio, 2)} would make sense."
+                f"{start}: check pixel size and dose; a dose per frame of {number(each * ratio, 2)}, {found} in all, "
+                "would make sense."
             )
         return f"{start}: check pixel size and dose, or whether the beam was blocked or the specimen is very thick."
 

@@ -68,6 +68,11 @@ def _translated(protocol: Protocol, by_id: Dict[str, Protocol], cpu: bool) -> Tu
         f"{name}: maximum resolution {new['maxResForCorrelation']} A and maximum shift {new['maxShift']} A are those "
         "of the workflow; 0 would be automatic here."
     ]
+    if "referenceFrame" not in protocol:
+        notes.append(
+            f"{name}: the reference frame is the middle-most one, as in Xmipp. For Bayesian polishing in RELION choose "
+            "the first (Reference frame in the form)."
+        )
     if cpu:
         new["useGpu"] = False
     elif new["useGpu"]:

@@ -154,7 +154,7 @@ def remove_unfit_set(path: str, allowed: Collection[int], columns: Collection[st
     if not os.path.exists(path):
         return False
     numbers = numbers_in_set(path)
-    if numbers is not None and numbers <= set(allowed) and set(columns) <= _columns(path):
+    if numbers is not None and numbers <= set(allowed) and (not columns or set(columns) <= _columns(path)):
         return False
     for name in (path, path + "-journal", path + "-wal", path + "-shm"):
         if os.path.exists(name):

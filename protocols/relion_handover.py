@@ -46,7 +46,7 @@ class Shifts(NamedTuple):
 
 
 def read_shifts(path: str) -> Shifts:
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         text = file.read()
 
     def rows(name: str) -> List[Any]:

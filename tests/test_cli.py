@@ -96,6 +96,11 @@ def test_every_setting_is_an_option_and_keeps_its_default():
         assert getattr(parsed("--pixel-size", "1", *needed, *words), name) == value
 
 
+def test_a_range_to_sum_is_used_when_it_is_given():
+    assert not parsed("--pixel-size", "1", "--sum-frame0", "5").use_align_to_sum
+    assert parsed("--pixel-size", "1").use_align_to_sum
+
+
 @pytest.mark.parametrize("command", ["align", "tilt-series"])
 def test_the_short_help_has_common_settings_and_the_full_help_has_all(command, capsys):
     helps = {}

@@ -51,7 +51,7 @@ def test_no_doubt_about_unusual_pixel_sizes(pixel_size_A, frame_px):
     [
         (dict(pixel_size_A=0.083), "0.83 A would make sense, if it was typed in nm"),
         (dict(pixel_size_A=83.0), "0.83 A would make sense, if it was typed in pm"),
-        (dict(pixel_size_A=0.2, frame_px=(4096, 4096)), "2 A would make sense, if it was typed in nm"),
+        (dict(pixel_size_A=0.16, frame_px=(2048, 2048)), "1.6 A would make sense, if it was typed in nm"),
         (dict(dose=48.0), "if 48 is the dose of the whole movie, the dose per frame is 1.2."),
         (dict(dose=500.0), "check the dose per frame."),
         (dict(gain=0.01), "The gain's values are about 0.01"),
@@ -71,12 +71,32 @@ def test_mistakes_that_are_seen_without_counting(typed, words):
         (dict(pixel_size_A=1.66), "a pixel size of 0.83 A (super-resolution or 8K?)"),
         (dict(pixel_size_A=0.415), "a pixel size of 0.83 A (super-resolution or 8K?)"),
         (dict(pixel_size_A=8.3), ""),
-        (dict(dose=0.2), "a dose per frame of 1.1 would make sense"),
+        (dict(dose=0.2), "a dose per frame of 1.1, 43 in all, would make sense"),
     ],
 )
 def test_mistakes_that_counting_shows(typed, words):
     (doubt,) = facts(**typed).doubts
     assert words in doubt and doubt.startswith("The movie holds ")
+
+
+@pytest.mark.parametrize(
+    "typed, words",
+    [
+        # The doses of hardware frames: that of a whole frame, and of the whole movie.
+        (dict(dose=1.2 * 25), "make sense: a dose per hardware frame of 0.048 (was that of a whole frame typed?)"),
+        (dict(dose=1.2 * 40 * 25), "a dose per hardware frame of 0.048 (was the total dose typed?)"),
+        # The most probable cause comes first, and a pixel size is that of the 4K grid.
+        (dict(pixel_size_A=0.415), "given: a pixel size of 0.83 A (super-resolution or 8K?)"),
+        (dict(pixel_size_A=0.415 / 2, rendering=2), "given: a pixel size of 0.83 A (super-resolution or 8K?)"),
+    ],
+)
+def test_mistakes_with_eer_movies(typed, words):
+    counted = COUNTED / typed.get("rendering", 1) ** 2
+    (doubt,) = facts(**{"hardware_frames": 25, "counted": counted, **typed}).doubts
+    assert words.replace("make sense: ", "given: ") in doubt
+    known = facts(**{"hardware_frames": 25, "counted": counted, "recorded_pixel_A": 0.83, **typed}).doubts
+    # With another pixel size in the file, which is said elsewhere, doses can't be compared.
+    assert (known == []) == ("pixel" in words) and not any("pixel size of" in doubt for doubt in known)
 
 
 def test_a_pixel_in_nm_that_is_not_odd_by_itself_is_seen_by_counting():

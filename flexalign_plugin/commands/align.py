@@ -182,6 +182,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     for name in ("gain", "dark", "defect_file", "defect_map"):
         if given.get(name):  # so that the saved settings can be used from any folder
             given[name] = os.path.abspath(given[name])
+    if {"sum_frame0", "sum_frame_n"} & set(given):  # a range to sum is meant to be used
+        given.setdefault("use_align_to_sum", False)
     if any(name in given for name in DOSES):  # one replaces another
         values = {name: value for name, value in values.items() if name not in DOSES}
     values.update(given)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..sanity import InputFacts
 from ..settings import Settings
+from .eer import EerMovie
 from .movie import Movie
 
 SAMPLED_ROWS = 64  # of two frames
@@ -142,4 +143,5 @@ def input_facts(
         hardware_frames=movie.hardware_frames_per_frame,
         counted=None if unit is None or level is None else level / unit,
         gain=typical_gain(gain),
+        recorded_pixel_A=movie.metadata.pixel_size_A if isinstance(movie, EerMovie) else None,
     )

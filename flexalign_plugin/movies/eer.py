@@ -133,6 +133,12 @@ class EerMovie(Movie):
         self.upsampling = settings.eer_sampling
         self._zoom = {1: 0, 2: 1, 4: 2}[settings.eer_sampling]
         self.hardware_frames_per_frame = group
+        if n_hardware < n_recorded:
+            lost = n_recorded - n_hardware
+            notes.append(
+                f"{lost} of {n_recorded} hardware frames are missing at the end "
+                f"({_percent(lost, n_recorded)} of the dose)."
+            )
         n_left_out = n_hardware - group * n_groups
         notes.append(
             f"{n_hardware} hardware frames summed by {group} into {n_groups} frames"
@@ -277,7 +283,9 @@ def _grouping(
                 f"{path}: {n_hardware} hardware frames can't be grouped into {settings.n_frames} frames: ask for at "
                 f"most {n_hardware} EER frames (Number of EER frames in the form, --n-frames)."
             )
-        return n_hardware // settings.n_frames, settings.n_frames
+        # The groups of a truncated file are those of the whole exposure, so that the dose of a frame stays the same.
+        group = n_recorded // settings.n_frames
+        return group, min(max(n_hardware // group, 1), settings.n_frames)
     group = settings.eer_group
     if settings.eer_dose:
         dose = settings.dose_per_hardware_frame

@@ -6,13 +6,14 @@ import dataclasses
 from typing import List, Optional
 
 from ..errors import SettingsError
+from ..sanity import PIXEL_TOLERANCE
 from ..settings import Settings
 from .eer import EerMovie
 from .movie import Movie
 
 # A nominal pixel size is a few percent off, and the camera does not count every electron. Beyond these factors a value
 # that was typed and the file's own contradict each other.
-PIXEL_TOLERANCE, DOSE_TOLERANCE = 1.1, 1.5
+DOSE_TOLERANCE = 1.5
 
 
 def settings_of_frames(movie: Movie, settings: Settings) -> Settings:

@@ -133,7 +133,7 @@ def write_corrected_micrographs(
 
 def _eer_grouping(path: str) -> Set[int]:
     """Hardware frames in each frame, from the beginning of `_shifts.star`; empty for other movies."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return {int(number) for number in re.findall(r"^_rlnEERGrouping +(\d+)$", file.read(4096), re.MULTILINE)}
 
 

@@ -84,10 +84,7 @@ def read_mdoc(path: str) -> Mdoc:
             f"{path}: contains no section [ZValue = ...] or [FrameSet = ...]: give the .mdoc of a tilt series."
         )
     ends = starts[1:] + [len(lines)]
-    tilts = _tilts(path, [_Section(path, lines[i:end]) for i, end in zip(starts, ends)])
-    if tilts and all(math.isnan(tilt.angle) for tilt in tilts):
-        raise MovieError(tilts[0].problem)
-    return Mdoc(lines[: starts[0]], tilts)
+    return Mdoc(lines[: starts[0]], _tilts(path, [_Section(path, lines[i:end]) for i, end in zip(starts, ends)]))
 
 
 class _Section:
@@ -216,10 +213,17 @@ def _time(text: str) -> Optional[datetime]:
 
 
 def join_mdocs(mdocs: Sequence[Mdoc]) -> Mdoc:
-    """One series of the tilts of several files, such as those that SerialEM saves with each movie."""
+    """One series of the tilts of several files, such as those that SerialEM saves with each movie.
+
+    Raises
+    ------
+    MovieError : no tilt has an angle.
+    """
+    tilts = [tilt for mdoc in mdocs for tilt in mdoc.tilts]
+    if tilts and all(math.isnan(tilt.angle) for tilt in tilts):
+        raise MovieError(tilts[0].problem)
     if len(mdocs) == 1:
         return mdocs[0]
-    tilts = [tilt for mdoc in mdocs for tilt in mdoc.tilts]
     return Mdoc(mdocs[0].head, [replace(tilt, z=z) for z, tilt in enumerate(tilts)])
 
 

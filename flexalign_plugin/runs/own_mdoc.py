@@ -7,7 +7,8 @@ import os
 from typing import List, Optional, Tuple
 
 from ..errors import MovieError, SettingsError
-from ..movies import open_movie
+from ..movies import Movie, open_movie
+from ..movies.exposure import total_dose
 from ..settings import Settings
 from .mdoc import Tilt, read_mdoc
 from .tilt_doses import dose_settings
@@ -31,16 +32,19 @@ def with_own_mdoc(settings: Settings, movie: str) -> Tuple[Settings, List[str], 
         if stated is None:
             return settings, [], []
         warnings = _pixel_warning(settings, stated, name)
-        if settings.dose_per_frame is not None or settings.frame_doses is not None:
-            return settings, [], warnings + _dose_warning(settings, stated, name)
+        if stated.dose is None:
+            return settings, [], warnings
+        if settings.eer_dose and not settings.dose_is_known:
+            # The groups follow from the dose, so that it must be known before the movie is opened.
+            settings = dataclasses.replace(settings, total_dose=stated.dose)
+            return settings, [f"The dose of {stated.dose:.4g} e/A^2 is that of {name}."], warnings
         with open_movie(movie, settings) as opened:
+            if settings.dose_is_known:
+                return settings, [], warnings + _dose_warning(_given(settings, opened), stated.dose, name)
             doses = dose_settings(stated, opened.n_frames, opened.hardware_frames_per_frame)
             n_frames = opened.n_frames
-        if not doses:
-            return settings, [], warnings
         settings = dataclasses.replace(settings, **doses)
-        total = sum(settings.doses(n_frames) or [])
-        return settings, [f"The dose of {total:.4g} e/A^2 in {n_frames} frames is that of {name}."], warnings
+        return settings, [f"The dose of {stated.dose:.4g} e/A^2 in {n_frames} frames is that of {name}."], warnings
     except MovieError as error:
         # A damaged movie is reported when it is aligned.
         return settings, [], [] if str(error).startswith(f"{movie}:") else [f"{error} It is not used."]
@@ -63,17 +67,16 @@ def _of_movie(path: str, movie: str) -> Optional[Tilt]:
     return found[0] if len(found) == 1 and found[0].span is None else None
 
 
-def _dose_warning(settings: Settings, stated: Tilt, name: str) -> List[str]:
-    given = settings.dose_per_frame
-    n_frames = sum(count for _, count in stated.frame_doses)
-    if not given or not n_frames or stated.dose is None:
+def _given(settings: Settings, movie: Movie) -> float:
+    """Dose of the whole movie according to the settings, in e/A^2."""
+    total = total_dose(movie, settings)
+    return total if total is not None else sum(settings.doses(movie.n_frames) or [])
+
+
+def _dose_warning(given: float, stated: float, name: str) -> List[str]:
+    if stated <= 0 or abs(given / stated - 1) <= DIFFERENT_DOSE:
         return []
-    each = stated.dose / n_frames
-    if abs(given / each - 1) <= DIFFERENT_DOSE:
-        return []
-    return [
-        f"A dose per frame of {given:.4g} e/A^2 was given, but {name} states {each:.4g} (mean of {n_frames} frames)."
-    ]
+    return [f"The dose of the whole movie is {given:.4g} e/A^2 as given, but {name} states {stated:.4g}."]
 
 
 def _pixel_warning(settings: Settings, stated: Tilt, name: str) -> List[str]:

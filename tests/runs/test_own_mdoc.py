@@ -58,7 +58,17 @@ def test_what_was_typed_is_kept_and_compared(movie, mdoc):
     settings, notes, (pixel, dose) = with_own_mdoc(typed, str(movie))
     assert settings == typed and notes == []
     assert pixel == "A pixel size of 0.75 A was given, but m_01.mrc.mdoc states 1.5."
-    assert dose == "A dose per frame of 6 e/A^2 was given, but m_01.mrc.mdoc states 1 (mean of 6 frames)."
+    assert dose == "The dose of the whole movie is 36 e/A^2 as given, but m_01.mrc.mdoc states 6."
+    for dose in ({"dose_per_frame": 1.0}, {"total_dose": 6.0}, {"frame_doses": "0.5 3 1.5 3"}):
+        typed = Settings(pixel_size=1.5, **dose)
+        assert with_own_mdoc(typed, str(movie)) == (typed, [], [])
+
+
+def test_the_angle_of_a_movie_is_not_needed(movie, mdoc):
+    path = mdoc(FrameDosesAndNumber=f"1.0 {N_FRAMES}")
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("TiltAngle")))
+    settings, notes, warnings = with_own_mdoc(Settings(pixel_size=1.5), str(movie))
+    assert settings.dose_per_frame == 1.0 and len(notes) == 1 and warnings == []
     assert with_own_mdoc(Settings(pixel_size=1.52, dose_per_frame=1.1), str(movie))[1:] == ([], [])
 
 

@@ -14,7 +14,7 @@ from flexalign_plugin.execution.job import JobResult
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
-from flexalign_plugin.runs.mdoc import mdoc_text, prior_doses, read_mdoc
+from flexalign_plugin.runs.mdoc import join_mdocs, mdoc_text, prior_doses, read_mdoc
 from flexalign_plugin.runs.tilt_series import settings_of_images
 from flexalign_plugin.settings import Settings
 
@@ -84,7 +84,7 @@ def test_mdoc_of_a_part_in_another_order(tmp_path):
 def test_files_that_are_not_a_tilt_series(tmp_path, text, why):
     (tmp_path / "a.mdoc").write_text(text)
     with pytest.raises(MovieError, match=f"a.mdoc: {why}"):
-        read_mdoc(str(tmp_path / "a.mdoc"))
+        join_mdocs([read_mdoc(str(tmp_path / "a.mdoc"))])
     with pytest.raises(MovieError, match=r"b.mdoc: can't be read"):
         read_mdoc(str(tmp_path / "b.mdoc"))
 
