@@ -115,9 +115,10 @@ def _check_frames(movie: Movie, aligned: range, means: np.ndarray) -> None:
     # Frames around a background of 0 may have a mean of 0 too.
     empty = _frame_list(aligned, np.array([mean == 0 and not movie.frame(t).any() for t, mean in zip(aligned, means)]))
     if empty:
+        damage = "".join(f" {sentence}" for sentence in movie.damage())
         raise MovieError(
             f"{movie.path}: {empty} is empty (all pixels are 0): "
-            "check the recording, or leave these frames out of the range to align."
+            f"check the recording, or leave these frames out of the range to align.{damage}"
         )
 
 
