@@ -280,7 +280,7 @@ def viewer(folder: str) -> None:
     form.eye("showFailed")()
     (window,) = (w for w in scipion.windows() if w.title() == "Movies that failed")
     text = "".join(w.get("1.0", "end") for w in below(window) if isinstance(w, tk.Text))
-    assert "broken.mrcs" in text and "the file again." in text, text
+    assert "broken.mrcs" in text and "copy the file again" in text, text
     scipion.picture(window, "failed")
 
 

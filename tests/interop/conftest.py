@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import os
 from pathlib import Path
@@ -75,6 +76,13 @@ def write_movies(folder: Path, movie_format: str, **parameters: Any) -> Movies:
         write_phantom(phantom, str(folder), name, movie_format, hardware_per_frame=HARDWARE_PER_FRAME)
         truths[number] = phantom.truth
     return Movies(str(folder), truths)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def environment() -> None:
+    """Skips all tests where the plugins are not installed, which would run Scipion's imports for nothing."""
+    if importlib.util.find_spec("relion") is None:
+        pytest.skip("the plugins of other programs are not installed: use the environment of .ci/interop")
 
 
 @pytest.fixture(scope="session")
