@@ -15,7 +15,7 @@ ORDER = (
     *("__main__", "cli", "commands", "plugin"),
     *("xmipp_workflow", "runs", "execution", "report_pages", "kernels"),
     *("aligner", "output", "result", "quality", "correction", "motion"),
-    *("phantoms", "movies"),
+    *("phantoms", "movies", "particles"),
     *("backend", "settings", "files"),
     *("frame_doses", "option", "band", "inputs", "errors", "resolution", "result_files", "sanity", "bibtex"),
     *("launch", "jit", "__init__", "no_home"),

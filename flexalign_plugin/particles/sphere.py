@@ -1,0 +1,56 @@
+"""Directions spread evenly over the sphere, and grids of poses."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+# The reference point of the asymmetric unit: on no symmetry axis or mirror plane of the groups.
+GENERIC = np.array([0.324, 0.211, 0.922])
+
+
+def directions(step_rad: float) -> np.ndarray:
+    """(n, 3) unit vectors on a golden spiral, one for each `step_rad`^2 of the sphere: n = ceil(4 pi / step^2)."""
+    n = math.ceil(4 * math.pi / step_rad**2 - 1e-9)
+    i = np.arange(n)
+    z = 1 - (2 * i + 1) / n
+    radius = np.sqrt(1 - z * z)
+    return np.stack([radius * np.cos(i * GOLDEN_ANGLE), radius * np.sin(i * GOLDEN_ANGLE), z], axis=1)
+
+
+def in_asymmetric_unit(vectors: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether a direction (n, 3) is nearer to a fixed general point than all its symmetry mates are."""
+    mates = np.einsum("gij,nj->gni", group, vectors) @ (GENERIC / np.linalg.norm(GENERIC))
+    own = vectors @ (GENERIC / np.linalg.norm(GENERIC))
+    return own >= mates.max(axis=0) - 1e-12
+
+
+def pose_grid(step_rad: float, group: Optional[np.ndarray] = None, seed: Optional[int] = None) -> np.ndarray:
+    """Poses spread evenly over all orientations, reduced to the asymmetric unit of a symmetry.
+
+    Parameters
+    ----------
+    step_rad : distance of neighbouring directions and of neighbouring in-plane angles.
+    group : (g, 3, 3) symmetry of the volume. seed : turns the whole grid by one random rotation; None: no turn.
+
+    Returns
+    -------
+    (n directions * n in-plane, 3, 3) float64; the poses of a direction follow each other.
+    """
+    views = directions(step_rad)
+    if seed is not None:
+        views = views @ Rotation.random(random_state=seed).as_matrix().T
+    if group is not None:
+        views = views[in_asymmetric_unit(views, group)]
+    n_psi = math.ceil(2 * math.pi / step_rad - 1e-9)
+    tilt = np.degrees(np.arccos(np.clip(views[:, 2], -1, 1)))
+    rot = np.degrees(np.arctan2(views[:, 1], views[:, 0]))
+    psi = np.arange(n_psi) * 360 / n_psi
+    offset = np.random.default_rng(seed).uniform(0, 360 / n_psi) if seed is not None else 0.0
+    angles = np.empty((len(views), n_psi, 3))
+    angles[..., 0], angles[..., 1], angles[..., 2] = rot[:, None], tilt[:, None], (psi + offset)[None, :]
+    return Rotation.from_euler("zyz", -angles.reshape(-1, 3), degrees=True).as_matrix()

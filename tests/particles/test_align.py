@@ -1,0 +1,145 @@
+"""The search and whole alignments of simulated particles, whose poses are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flexalign_plugin.particles import align, poses, simulate, symmetry
+from flexalign_plugin.particles.band import Band
+from flexalign_plugin.particles.ctf import Optics, ctf
+from flexalign_plugin.particles.gallery import Gallery, shift_grid, shift_phases
+from flexalign_plugin.particles.search import APART, Search
+from flexalign_plugin.particles.slices import Spectrum
+
+BOX, PIXEL_A, DIAMETER_A, RESOLUTION_A = 48, 4.0, 130.0, 15.0
+OPTICS = Optics(PIXEL_A, 300.0, 2.7, 0.1)
+MAX_SHIFT_PX = 4.0
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return simulate.chains(BOX, PIXEL_A, DIAMETER_A, 2500, seed=11)
+
+
+def particles_of(simulated, **changed):
+    n = len(simulated.images)
+    values = dict(
+        box=BOX,
+        pixel_A=PIXEL_A,
+        optics=[OPTICS],
+        group=np.zeros(n, int),
+        defocus=simulated.defocus,
+        read=lambda rows: simulated.images[rows],
+    )
+    return align.Particles(**{**values, **changed})
+
+
+def options(**changed):
+    values = dict(max_resolution_A=RESOLUTION_A, diameter_A=DIAMETER_A, max_shift_A=MAX_SHIFT_PX * PIXEL_A)
+    return align.Options(**{**values, **changed})
+
+
+def simulated(volume, n, snr_dB, seed, **more):
+    return simulate.simulate(
+        np.atleast_1d(volume) if volume.ndim == 4 else volume[None],
+        n,
+        OPTICS,
+        10 ** (snr_dB / 10),
+        1.5,
+        seed,
+        max_shift_px=MAX_SHIFT_PX,
+        **more,
+    )
+
+
+def test_one_product_is_the_likelihood(volume):
+    """q . a - 1/2 b . P equals the double sum over coefficients, but for the CTF's spread within a ring."""
+    band = Band.of(BOX, BOX * PIXEL_A / 24)
+    spectrum = Spectrum.of(volume, band.radius)
+    data = simulated(volume, 6, -10, seed=1, astigmatism_A=0.0)
+    f, c = band.coefficients(data.images), ctf(band.kx, band.ky, BOX, OPTICS, data.defocus)
+    inverse = np.full(c.shape, 2 / (data.noise_sd**2 * BOX**2), np.float32)
+    gallery = Gallery.of([spectrum], band, np.radians(25), (c**2 * inverse).mean(axis=0), n_axes=2 * len(band))
+    shifts = shift_grid(3.0, 1.5)
+    scores = Search(gallery, shifts).scores(f * c * inverse, c**2 * inverse)
+    assert scores.shape == (6, len(shifts), len(gallery.poses))
+    slices = spectrum.slices(gallery.poses, band.kx, band.ky)
+    for i in range(6):
+        for s in (0, len(shifts) // 2, len(shifts) - 1):
+            g = slices * (c[i] * shift_phases(band, -shifts[s : s + 1])[0])
+            exact = ((np.real(f[i] * g.conj()) - np.abs(g) ** 2 / 2) * inverse[i]).sum(axis=1)
+            # Nats, from the spread of the CTF within rings of half a pixel; the scores themselves spread by tens.
+            assert (scores[i, s] - exact).std() < 1.0
+
+
+def test_candidates_are_apart_and_hold_the_truth(volume):
+    data = simulated(volume, 40, -6, seed=2)
+    found = align.Alignment(particles_of(data), [volume], options())
+    f = found._band.coefficients(data.images)
+    candidates = found._candidates(f, *found._ctf_and_weight(np.arange(40)))
+    step_deg = np.degrees(found.gallery.step_rad)
+    near = 0
+    for i in range(40):
+        chosen = found.gallery.poses[candidates.reference[i, : candidates.count[i]]]
+        assert (np.diff(candidates.score[i, : candidates.count[i]]) <= 0).all()
+        for k in range(1, len(chosen)):
+            assert poses.distances(chosen[:k], chosen[k]).min() > APART * step_deg - 1e-3
+        near += poses.distances(chosen, data.poses[i]).min() < 2 * step_deg
+    assert near >= 39
+
+
+def test_poses_are_found_as_well_as_predicted(volume):
+    data = simulated(volume, 160, -10, seed=3)
+    found = align.Alignment(particles_of(data), [volume], options())
+    assert found.scales[0] == pytest.approx(1.0, abs=0.15)
+    best = found.align(np.arange(160))
+    errors = poses.distances(best.poses, data.poses)
+    off = np.linalg.norm(best.positions - data.positions, axis=1)
+    good = errors < 13.4
+    assert good.mean() >= 0.96
+    assert 0.75 < np.sqrt((errors[good] ** 2).mean() / (best.angle_sd_deg[good] ** 2).mean()) < 1.25
+    assert 0.75 < np.sqrt((off[good] ** 2).mean() / (best.shift_sd_px[good] ** 2).mean()) < 1.25
+    assert errors[good].mean() < 3.5 and off[good].mean() < 0.3
+    assert np.median(best.posterior[good]) > 0.95 and (best.score > 0).all()
+
+
+def test_results_do_not_depend_on_threads_or_batches(volume):
+    data = simulated(volume, 70, -8, seed=4)
+    one = align.Alignment(particles_of(data), [volume], options()).align(np.arange(70))
+    two = align.Alignment(particles_of(data), [volume], options(threads=2)).align(np.arange(70))
+    np.testing.assert_array_equal(one.poses, two.poses)
+    np.testing.assert_array_equal(one.posterior, two.posterior)
+    part = align.Alignment(particles_of(data), [volume], options()).align(np.arange(13, 41))
+    np.testing.assert_allclose(part.poses, one.poses[13:41], atol=1e-4)
+
+
+def test_contrast_and_scale_of_the_volume_are_fitted(volume):
+    data = simulated(volume, 60, -8, seed=5)
+    found = align.Alignment(particles_of(data), [-2.5 * volume], options())
+    assert found.scales[0] == pytest.approx(-0.4, abs=0.08)
+    errors = poses.distances(found.align(np.arange(60)).poses, data.poses)
+    assert (errors < 13.4).mean() > 0.93
+
+
+def test_two_volumes_and_optics_groups(volume):
+    other = volume.copy()
+    other[:, :, : BOX // 2 - 6] = 0
+    data = simulated(np.stack([volume, other]), 80, -8, seed=6)
+    groups = np.arange(80) % 2
+    particles = particles_of(data, optics=[OPTICS, OPTICS], group=groups)
+    best = align.Alignment(particles, [volume, other], options()).align(np.arange(80))
+    assert (best.volume == data.volume).mean() > 0.93
+    assert best.class_posterior[best.volume == data.volume].mean() > 0.9
+
+
+def test_symmetric_particles(volume):
+    group = symmetry.rotations("C4")
+    symmetric = np.mean([np.rot90(volume[:, 1:, 1:], k, (1, 2)) for k in range(4)], axis=0)
+    symmetric = np.pad(symmetric, ((0, 0), (1, 0), (1, 0))).astype(np.float32)
+    data = simulated(symmetric, 60, -6, seed=7)
+    found = align.Alignment(particles_of(data), [symmetric], options(symmetry=group))
+    whole = align.Alignment(particles_of(data), [symmetric], options())
+    assert len(found.gallery.poses) <= 1.1 / 4 * len(whole.gallery.poses)
+    errors = poses.distances(found.align(np.arange(60)).poses, data.poses, group)
+    assert (errors < 13.4).mean() > 0.93 and np.median(errors) < 3.5
