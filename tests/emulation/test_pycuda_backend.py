@@ -57,8 +57,9 @@ def test_whole_alignment_agrees_with_the_cpu(gpu_device, limit_bytes):
     limit_gb = limit_bytes and (limit_bytes + gpu_device.context_bytes) / 1e9
     results = []
     for selected in (kernels.select_backend("cpu", 2), kernels.select_backend("cuda:0", 2, limit_gb, tune=False)):
-        # The resolution sets how much memory is needed; the limit above is for this one.
-        settings = Settings(pixel_size=2.5, max_res_for_correlation=30.0, do_plots=False)
+        # The resolution sets how much memory is needed; the limit above is for this one. With a middle frame as the
+        # reference the field is flatter: between the nodes of the CPU's mesh a steeper one differs by more than 1e-3.
+        settings = Settings(pixel_size=2.5, max_res_for_correlation=30.0, do_plots=False, reference_frame="middle-most")
         results.append(align(suite.Stack(frames), settings, selected, Corrections(None, gain, None, [])))
         if limit_bytes and selected.name != "cpu":
             assert limit_bytes / 2 < selected.device.peak_bytes - gpu_device.context_bytes <= limit_bytes
