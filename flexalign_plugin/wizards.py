@@ -23,9 +23,9 @@ from .motion.bspline import places
 from .motion.local_alignment import finest_control_points
 from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
-from .movies import load_corrections, open_movie, settings_of_frames
-from .movies.counting import input_facts
+from .movies import open_movie, settings_of_frames
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
+from .protocols.checks import facts_of_movie
 from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
@@ -193,8 +193,9 @@ def input_text(protocol: Any) -> str:
     """What the chosen movies amount to, and what about them makes no sense."""
     path, settings = first_movie(protocol)
     with open_movie(path, settings) as movie:
-        facts = input_facts(movie, settings, load_corrections(movie, settings).gain)
-    lines = [f"{os.path.basename(path)}: {facts.line}.", *(facts.doubts or ["These values make sense."])]
+        facts, contradicted = facts_of_movie(movie, settings)
+    doubts = contradicted + facts.doubts
+    lines = [f"{os.path.basename(path)}: {facts.line}.", *(doubts or ["These values make sense."])]
     return "\n\n".join(textwrap.fill(line, DIALOG_WIDTH) for line in lines)
 
 

@@ -88,13 +88,15 @@ def input_facts_of(settings: Settings, paths: List[str]) -> Tuple[Optional[Input
     sentences on what contradicts the movie's own metadata."""
     try:
         with _first_readable(paths, settings) as movie:
-            contradicted = contradictions(movie, settings)
-            if movie.read_in_order:
-                return None, contradicted
-            settings = settings_of_frames(movie, settings)
-            return input_facts(movie, settings, load_corrections(movie, settings).gain), contradicted
+            return (None, contradictions(movie, settings)) if movie.read_in_order else facts_of_movie(movie, settings)
     except FlexAlignError:
         return None, []  # `problems` reports it
+
+
+def facts_of_movie(movie: Movie, settings: Settings) -> Tuple[InputFacts, List[str]]:
+    """As `input_facts_of`, for an open movie. settings : as typed. Raises FlexAlignError if a file can't be read."""
+    of_frames = settings_of_frames(movie, settings)
+    return input_facts(movie, of_frames, load_corrections(movie, of_frames).gain), contradictions(movie, settings)
 
 
 def room_hints(settings: Settings, shape: Tuple[int, int]) -> List[str]:

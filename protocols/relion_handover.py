@@ -19,6 +19,7 @@ import pyworkflow.object as pwobj
 from emtable import Table
 
 from flexalign_plugin.files import atomic_path
+from flexalign_plugin.inputs import read_text
 from flexalign_plugin.motion.polynomial_origin import moved_origin
 
 MOTION, HOT_PIXELS = "_rlnMotionModelCoeff", "_rlnHotPixels"  # attributes and columns of the movies, as JSON
@@ -46,8 +47,7 @@ class Shifts(NamedTuple):
 
 
 def read_shifts(path: str) -> Shifts:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
+    text = read_text(path, errors="surrogateescape")
 
     def rows(name: str) -> List[Any]:
         table = Table()

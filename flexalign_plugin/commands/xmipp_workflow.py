@@ -8,6 +8,7 @@ import os
 from typing import Any, Dict, List
 
 from ..errors import SettingsError
+from ..inputs import read_json
 from .values import SUCCESS
 
 
@@ -50,11 +51,10 @@ def _xmipp_workflow(args: argparse.Namespace) -> int:
 
 def _read(path: str) -> List[Dict[str, Any]]:
     try:
-        with open(path, encoding="utf-8") as f:
-            workflow = json.load(f)
+        workflow = read_json(path)
     except OSError as error:
         raise SettingsError(f"{path}: can't be read ({error.strerror}): check the name.") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise SettingsError(f"{path}: is not a JSON file: export the workflow again in Scipion.") from None
     if not isinstance(workflow, list) or not all(isinstance(protocol, dict) for protocol in workflow):
         raise SettingsError(f"{path}: is not a workflow of Scipion, which is a list of protocols: export it again.")

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 from .. import result_files as names
 from ..errors import FlexAlignError
 from ..files import atomic_path
-from ..inputs import printable
+from ..inputs import open_regular, printable
 from ..quality.figures import Figures
 from ..settings import Settings
 from .motion_json import load_result, saved_settings
@@ -133,8 +133,8 @@ def write_corrected_micrographs(
 
 def _eer_grouping(path: str) -> Set[int]:
     """Hardware frames in each frame, from the beginning of `_shifts.star`; empty for other movies."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return {int(number) for number in re.findall(r"^_rlnEERGrouping +(\d+)$", file.read(4096), re.MULTILINE)}
+    with open_regular(path) as file:
+        return {int(number) for number in re.findall(rb"^_rlnEERGrouping +(\d+)$", file.read(4096), re.MULTILINE)}
 
 
 def polishing_obstacle(settings: Settings, movie: str) -> str:

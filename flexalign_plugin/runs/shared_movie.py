@@ -11,6 +11,7 @@ import os
 from typing import List, Optional, Sequence, Tuple
 
 from ..errors import MovieError
+from ..inputs import read_text
 
 Span = Tuple[int, int]  # first and last number of `FrameTSStartEndFrames`
 SAVED_LIST = "_saved.txt"
@@ -95,8 +96,7 @@ def read_saved_list(movie: str) -> Optional[List[int]]:
     if not os.path.exists(path):
         return None
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return [int(line.split()[0]) for line in file if line.strip()]
+        return [int(line.split()[0]) for line in read_text(path, errors="replace").splitlines() if line.strip()]
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check its permissions.") from error
     except ValueError as error:

@@ -10,7 +10,7 @@ from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
 
 from ..scipion_project import import_movies, new_alignment
-from .conftest import PIXEL_A, SHAPE
+from .conftest import HARDWARE_FRAMES, PIXEL_A, SHAPE
 
 
 class Form:
@@ -61,6 +61,14 @@ def test_the_frame_range_is_that_of_the_file(wizards, project, movies, kind, fra
     wizards.SummedFramesWizard().show(form)
     assert form.values == {"alignFrame0": 1, "alignFrameN": frames, "sumFrame0": 1, "sumFrameN": frames}
     assert f"{frames} frames" in wizards.said[0]
+
+
+def test_the_input_wizard_knows_the_rendering_of_eer(wizards, project, movies):
+    """At 8K a pixel is half as large, and the import's dose is that of a hardware frame: 2 e/A^2 in all, as above."""
+    imported = import_movies(project, movies.folder, "*.eer", PIXEL_A, dosePerFrame=0.25 * SHAPE[0] / HARDWARE_FRAMES)
+    wizards.InputWizard().show(Form(new_alignment(project, imported, nFrames=SHAPE[0], eerSampling=1)))
+    said = " ".join(wizards.said[0].split())
+    assert ": 2 A/px" in said and "8 frames x 0.25 = 2 e/A^2" in said and said.endswith("These values make sense.")
 
 
 def test_the_gain_wizard_sets_the_true_orientation(wizards, project, movies, tmp_path):
