@@ -18,7 +18,7 @@ from .backend import Backend
 from .correction.magnification import resampling_model
 from .correction.motion_correction import Images, MovedFrames, correct_motion, uncovered_border
 from .correction.power_spectra import Spectra, spectra_of
-from .motion.estimation import Estimate, EstimationOptions, estimate_motion
+from .motion.estimation import EstimationOptions, estimate_motion
 from .motion.model import MotionModel
 from .motion.relion_polynomial import PolynomialFit, fit_polynomial, residual_warnings
 from .movies import Corrections, Movie, load_corrections, settings_of_frames
@@ -26,8 +26,8 @@ from .movies.exposure import contradictions, no_dose_note
 from .movies.inspection import Inspection, check_size, inspect
 from .quality.figures import Figures
 from .quality.frc import halves_agreement
-from .quality.judgement import judge
-from .result import MovieResult
+from .quality.judgement import judge, with_doses
+from .result import KnownMotion, MovieResult
 from .settings import MIDDLE_MOST, Settings
 
 Progress = Callable[[str, float], None]
@@ -39,6 +39,7 @@ def align(
     backend: Backend,
     corrections: Optional[Corrections] = None,
     progress: Optional[Progress] = None,
+    known: Optional[KnownMotion] = None,
 ) -> MovieResult:
     """Align one movie.
 
@@ -48,6 +49,7 @@ def align(
     backend : from `kernels.select_backend`.
     corrections : gain, dark and defects; None: read from the files that the settings name.
     progress : called with the name of each stage and the fraction of the work that is done before it.
+    known : the motion if it was measured before; None: it is measured.
 
     Raises
     ------
@@ -69,9 +71,12 @@ def align(
         corrections = corrections or load_corrections(movie, settings)
     with clock.stage("read and sum", 0.02):
         seen = inspect(movie, backend, corrections, aligned, settings)
-    estimate = estimate_motion(backend, seen.source, aligned, _options(settings), clock.stage)
-    judgement = judge(estimate, settings.max_shift, settings.dose_after(aligned), settings.pre_exposure)
-    resampling = resampling_model(estimate.model, settings)
+    if known is None:
+        motion = _measured(backend, seen, aligned, settings, clock)
+    else:
+        doses = settings.dose_after(aligned), settings.pre_exposure
+        motion = replace(known, figures=with_doses(known.figures, known.model, *doses))
+    resampling = resampling_model(motion.model, settings)
     scale = float(movie.upsampling**2)  # a finer grid has fewer counts in a pixel, but the same per area
     with clock.stage("motion correction", 0.65):
         moved = MovedFrames(backend, seen.source, resampling, seen.fill, scale)
@@ -81,23 +86,26 @@ def align(
         with clock.stage("power spectra", 0.9):
             uncorrected = seen.mean if scale == 1 else seen.mean * np.float32(scale)
             spectra = spectra_of(images.full, uncorrected, backend)
-    polynomial = fit_polynomial(estimate.model) if estimate.model.is_local else None
+    polynomial = fit_polynomial(motion.model) if motion.model.is_local else None
 
     return MovieResult(
         movie=movie.path,
         settings=settings,
         given=given,
-        model=estimate.model,
+        model=motion.model,
         summed_frames=summed,
         images=images,
         spectra=spectra,
         polynomial=polynomial,
-        figures=_figures(judgement.figures, seen, resampling, images, spectra, polynomial, settings),
-        warnings=[*movie.warnings, *contradictions(movie, given)]
-        + seen.warnings
-        + judgement.warnings
-        + residual_warnings(polynomial, settings.pixel_size),
-        notes=_notes(movie, given, corrections, seen, estimate, judgement.figures),
+        figures=_figures(motion.figures, seen, resampling, images, spectra, polynomial, settings),
+        # Each once: the warnings on a known motion may hold some of the others.
+        warnings=list(
+            dict.fromkeys(
+                [*movie.warnings, *contradictions(movie, given), *seen.warnings, *motion.warnings]
+                + residual_warnings(polynomial, settings.pixel_size)
+            )
+        ),
+        notes=_notes(movie, given, corrections, seen) + motion.notes,
         timings_s=clock.timings,
         defects_px=seen.defects_px,
         turned_gain=None if corrections.plain_gain else corrections.gain,
@@ -123,6 +131,19 @@ class Clock:
             "wall": round(time.perf_counter() - wall, 3),
             "cpu": round(time.process_time() - cpu, 3),
         }
+
+
+def _measured(backend: Backend, seen: Inspection, aligned: range, settings: Settings, clock: Clock) -> KnownMotion:
+    """The motion of the frames `aligned`, measured and judged."""
+    estimate = estimate_motion(backend, seen.source, aligned, _options(settings), clock.stage)
+    judgement = judge(estimate, settings.max_shift, settings.dose_after(aligned), settings.pre_exposure)
+    notes = list(estimate.notes)
+    if estimate.local is None and judgement.figures.global_error_px is not None:
+        notes.append(
+            "Local motion was not measured, so the expected error of the motion is not known. That of the whole-frame "
+            f"shifts alone is {judgement.figures.global_error_px:.2f} px; local motion is often ten times as large."
+        )
+    return KnownMotion(estimate.model, judgement.figures, judgement.warnings, notes)
 
 
 def _options(settings: Settings) -> EstimationOptions:
@@ -179,22 +200,9 @@ def _figures(
     return figures
 
 
-def _notes(
-    movie: Movie,
-    settings: Settings,
-    corrections: Corrections,
-    seen: Inspection,
-    estimate: Estimate,
-    figures: Figures,
-) -> List[str]:
-    """Notes for the user on what was done, in the order in which it was done."""
+def _notes(movie: Movie, settings: Settings, corrections: Corrections, seen: Inspection) -> List[str]:
+    """Notes for the user on what was done before the motion was measured."""
     notes = [*movie.notes, *movie.damage()]
     if settings.do_apply_dose_filter and not settings.is_dose_weighted:
         notes.append(no_dose_note(movie, settings))
-    notes += corrections.notes + seen.notes + estimate.notes
-    if estimate.local is None and figures.global_error_px is not None:
-        notes.append(
-            "Local motion was not measured, so the expected error of the motion is not known. That of the whole-frame "
-            f"shifts alone is {figures.global_error_px:.2f} px; local motion is often ten times as large."
-        )
-    return notes
+    return notes + corrections.notes + seen.notes

@@ -101,6 +101,10 @@ class OutputFiles:
         with _named(final):
             yield temporary
 
+    def sizes(self) -> Dict[str, int]:
+        """{name: bytes} of the files that are written."""
+        return {os.path.basename(final): os.path.getsize(path) for final, path in self._temporary.items()}
+
     def __exit__(
         self, kind: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:

@@ -1,4 +1,4 @@
-"""The result of the alignment of one movie, passed from the aligner to the writers and the plots."""
+"""The motion of a movie and the result of its alignment, passed from the aligner to the writers and the plots."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from .motion.relion_polynomial import PolynomialFit
 from .quality.figures import Figures
 from .sanity import InputFacts
 from .settings import Settings
+
+
+@dataclass(frozen=True)
+class KnownMotion:
+    """The motion of a movie and what is said about it, measured now or read from an earlier result.
+
+    Attributes
+    ----------
+    model : the motion. figures : those of the alignment. warnings, notes : sentences for the user.
+    """
+
+    model: MotionModel
+    figures: Figures
+    warnings: List[str]
+    notes: List[str]
 
 
 @dataclass(frozen=True)

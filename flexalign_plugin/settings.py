@@ -656,3 +656,11 @@ class Settings:
 
 # {name of a parameter of the form: field of `Settings`}
 FIELDS_OF_FORM = {f.metadata["form"]: f.name for f in dataclasses.fields(Settings) if f.metadata["form"]}
+
+# Settings on which the motion depends: frames can't be summed with another value of them without a new alignment.
+MOTION_SETTINGS = (
+    *("pixel_size", "n_frames", "eer_group", "eer_dose", "eer_sampling", "use_whole_frames", "flip_tiff"),
+    *("align_frame0", "align_frame_n", "reference_frame", "max_res_for_correlation", "max_shift"),
+    *("do_local_alignment", "auto_patches", "patches_x", "patches_y", "min_local_res", "group_n_frames"),
+    *("auto_control_points", "control_point_x", "control_point_y", "control_point_t", "do_refinement"),
+)

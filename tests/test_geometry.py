@@ -16,7 +16,8 @@ import pytest
 from flexalign_plugin.aligner import align
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import Corrections
-from flexalign_plugin.output.tracks import frame_positions, load_motion
+from flexalign_plugin.output.saved_result import load_saved_result
+from flexalign_plugin.output.tracks import frame_positions
 from flexalign_plugin.output.writer import write_result
 from flexalign_plugin.phantoms.truth import field_rms_error
 from flexalign_plugin.result import MovieResult
@@ -187,7 +188,7 @@ def test_micrograph_is_equally_sharp_with_both(cases):
 
 
 def test_trace_finds_the_particle(case):
-    motion = load_motion(case.motion)
+    motion = load_saved_result(case.motion)
     positions = frame_positions(motion.model, motion.settings, *case.picks.T)
     for k, t in enumerate(motion.model.aligned_frames):
         found_there = np.stack([found(case.frames[t], place) for place in positions[:, k]])

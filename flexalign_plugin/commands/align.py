@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict
 
 from ..errors import SettingsError
 from ..execution import time_limit
@@ -15,6 +16,7 @@ from .values import SOME_FAILED, SUCCESS, count, folder, positive, shorten_help,
 
 if TYPE_CHECKING:
     from ..execution.devices import Compute
+    from ..runs.movies import Run
 
 # Headings in `flexalign align --help`: {first setting below the heading: heading}.
 HEADINGS = {
@@ -35,7 +37,7 @@ COMMON_SETTINGS = (
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
     + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
 )
-COMMON_OPTIONS = ("output", "settings", "device", "threads", "only_process", "json", "quiet")
+COMMON_OPTIONS = ("output", "settings", "skip_done", "device", "threads", "only_process", "json", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
     "code has been run on hardware (default: auto)"
@@ -62,9 +64,45 @@ def add(commands: Any) -> None:
     )
     option = parser.add_argument
     option("movies", nargs="+", metavar="MOVIE", help="movie file; @FILE reads names from a file, one per line")
-    option("--output", required=True, type=folder, metavar="DIR", help="folder for the results, created if missing")
     option("--settings", metavar="FILE", help=SETTINGS_HELP)
+    add_run(parser)
     add_computing(parser)
+    option("--only-process", type=count, metavar="N", help="align only the first N movies")
+    option(
+        "--denoiser-pairs",
+        type=count,
+        nargs="?",
+        const=DENOISER_PAIRS,
+        default=0,
+        metavar="N",
+        help="also write micrographs of the even and of the odd frames for the first N movies, to train a denoiser "
+        f"(default of N: {DENOISER_PAIRS})",
+    )
+    option(
+        "--no-mdoc",
+        action="store_true",
+        help="don't read the dose from a movie's own .mdoc, which is used if no dose is given",
+    )
+    option(
+        "--skip-done",
+        action="store_true",
+        help="leave movies alone that have a complete result of the same settings in the output folder, for example to "
+        "go on after the computer was switched off",
+    )
+    add_settings(parser)
+    shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
+    parser.set_defaults(run=_align)
+
+
+def add_run(parser: Any) -> None:
+    """Add the options for output folder, overwriting, lists, report and messages; `run_of` reads them."""
+    option = parser.add_argument
+    option("--output", required=True, type=folder, metavar="DIR", help="folder for the results, created if missing")
+    option(
+        "--overwrite",
+        action="store_true",
+        help="replace results of these movies with other settings in the output folder",
+    )
     option(
         "--spherical-aberration",
         type=within(0, 100),
@@ -84,28 +122,33 @@ def add(commands: Any) -> None:
         action="store_true",
         help="don't write corrected_micrographs.star, RELION's list of all micrographs in the folder, at the end",
     )
-    option("--only-process", type=count, metavar="N", help="align only the first N movies")
-    option(
-        "--denoiser-pairs",
-        type=count,
-        nargs="?",
-        const=DENOISER_PAIRS,
-        default=0,
-        metavar="N",
-        help="also write micrographs of the even and of the odd frames for the first N movies, to train a denoiser "
-        f"(default of N: {DENOISER_PAIRS})",
-    )
-    option(
-        "--no-mdoc",
-        action="store_true",
-        help="don't read the dose from a movie's own .mdoc, which is used if no dose is given",
-    )
     option("--json", action="store_true", help="print only one line of JSON per movie to standard output")
     option("--no-report", action="store_true", help="don't write report.html (written after more than one movie)")
     option("--quiet", action="store_true", help=QUIET_HELP)
-    add_settings(parser)
-    shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
-    parser.set_defaults(run=_align)
+
+
+def run_of(args: argparse.Namespace) -> Run:
+    """How the movies are processed, from the options of `add_run` and `add_computing`."""
+    from ..runs.console import Report
+    from ..runs.movies import Run
+
+    optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
+    report = Report(json_lines=args.json, quiet=args.quiet)
+    return Run(report, compute_of(args), optics, overwrite=args.overwrite)
+
+
+def use_one_blas_thread() -> None:
+    """The aligner uses its own threads, so BLAS must use one only. Must be called before NumPy is loaded."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def finish(args: argparse.Namespace, run: Run, n_movies: int, n_failed: int) -> int:
+    """Write the report; returns the exit status."""
+    if not args.no_report and n_failed < n_movies > 1:
+        from ..report_pages import LiveReport
+
+        LiveReport(args.output, run.report.log).finish()
+    return SOME_FAILED if n_failed else SUCCESS
 
 
 def add_computing(parser: Any) -> None:
@@ -133,16 +176,22 @@ def compute_of(args: argparse.Namespace) -> Compute:
     )
 
 
-def add_settings(parser: Any) -> None:
-    """Add an option for each field of `Settings`; `settings_of` reads them."""
-    group: Any = parser
+def add_settings(parser: Any, without: Collection[str] = (), defaults: bool = True) -> None:
+    """Add an option for each field of `Settings` but those in `without`; `settings_of` reads them.
+
+    defaults : whether the help states them; without, an option that is not given leaves an earlier value as it was.
+    """
+    groups: Dict[str, Any] = {}
+    heading = ""
     for name, setting in Settings.__dataclass_fields__.items():
-        if name in HEADINGS:
-            group = parser.add_argument_group(HEADINGS[name])
-        _add_setting(group, name, setting)
+        heading = HEADINGS.get(name, heading)
+        if name not in without:
+            if heading not in groups:
+                groups[heading] = parser.add_argument_group(heading)
+            _add_setting(groups[heading], name, setting, defaults)
 
 
-def _add_setting(group: Any, name: str, setting: Any) -> None:
+def _add_setting(group: Any, name: str, setting: Any, defaults: bool) -> None:
     """Add the option of one field of `Settings`; if it is not given, the value may come from the settings file."""
     flag = "--" + name.replace("_", "-")
     kind = str(setting.type).replace("Optional[", "").rstrip("]")
@@ -151,14 +200,14 @@ def _add_setting(group: Any, name: str, setting: Any) -> None:
     common = {"dest": name, "default": argparse.SUPPRESS}
     if kind == "bool":
         default = f"yes; off with {flag.replace('--', '--no-', 1)}" if setting.default else "no"
-        help_text = f"{help_text} (default: {default})".replace("%", "%%")
+        help_text = (f"{help_text} (default: {default})" if defaults else help_text).replace("%", "%%")
         group.add_argument(flag, nargs="?", const=True, type=_yes_or_no, metavar=metavar, help=help_text, **common)
         negation = flag.replace("--", "--no-", 1)
         group.add_argument(negation, action="store_const", const=False, help=argparse.SUPPRESS, **common)
         return
     if name == "pixel_size":
         help_text += " (required, unless --settings contains it)"
-    elif setting.default is not None:
+    elif setting.default is not None and defaults:
         help_text += f" (default: {setting.default:g})" if kind == "float" else f" (default: {setting.default})"
     help_text = help_text.replace("%", "%%")
     group.add_argument(flag, type=KINDS[kind], choices=choices, metavar=metavar, help=help_text, **common)
@@ -177,7 +226,11 @@ DOSES = ("dose_per_frame", "frame_doses", "total_dose", "dose_per_hardware_frame
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from the options; those not given are taken from the settings file, else they have their defaults."""
-    values = _settings_file(args.settings) if args.settings else {}
+    return changed(_settings_file(args.settings) if args.settings else {}, args)
+
+
+def changed(values: Dict[str, Any], args: argparse.Namespace) -> Settings:
+    """The settings with these values, but for those that are given as options."""
     given = {name: value for name, value in vars(args).items() if name in Settings.__dataclass_fields__}
     for name in ("gain", "dark", "defect_file", "defect_map"):
         if given.get(name):  # so that the saved settings can be used from any folder
@@ -222,28 +275,12 @@ def _settings_file(path: str) -> Dict[str, Any]:
 
 def _align(args: argparse.Namespace) -> int:
     settings = settings_of(args)
-    # The aligner uses its own threads, so BLAS must use one only. Must be set before NumPy is loaded.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from ..runs.console import Report
+    use_one_blas_thread()
     from ..runs.movies import align_movies
 
     check_corrections(settings)
     stop_by_signals()
-    report = Report(json_lines=args.json, quiet=args.quiet)
+    run = replace(run_of(args), use_mdoc=not args.no_mdoc, skip_done=args.skip_done)
     movies = args.movies[: args.only_process]
-    optics = None if args.no_corrected_star else (args.spherical_aberration, args.amplitude_contrast)
-    failed = align_movies(
-        movies,
-        args.output,
-        settings,
-        report,
-        compute_of(args),
-        args.denoiser_pairs,
-        optics,
-        use_mdoc=not args.no_mdoc,
-    )
-    if not args.no_report and len(failed) < len(movies) > 1:
-        from ..report_pages import LiveReport
-
-        LiveReport(args.output, report.log).finish()
-    return SOME_FAILED if failed else SUCCESS
+    failed = align_movies(movies, args.output, settings, run, args.denoiser_pairs)
+    return finish(args, run, len(movies), len(failed))

@@ -44,12 +44,13 @@ def add(commands: Any) -> None:
 def _trace(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from ..output.tracks import frame_positions, inside, load_motion, micrograph_size, read_coordinates, write_tracks
+    from ..output.saved_result import load_saved_result
+    from ..output.tracks import frame_positions, inside, micrograph_size, read_coordinates, write_tracks
 
     output = args.output or os.path.splitext(args.coords)[0] + TRACKS
     if os.path.realpath(output) in (os.path.realpath(args.coords), os.path.realpath(args.motion)):
         raise SettingsError(f"{output}: is an input of this command and would be replaced: choose another --output.")
-    motion = load_motion(args.motion)
+    motion = load_saved_result(args.motion)
     y, x = read_coordinates(args.coords, motion.root)
     is_inside = inside(motion.model, motion.settings, y, x)
     if not is_inside.all():

@@ -27,6 +27,7 @@ class Job:
     """One movie to align; the results are `<output_dir>/<root>_*`.
 
     keep_others : whether the result of another movie with these names is kept, and this movie fails.
+    motion : `_motion.json` with the motion of the movie, if it is not to be measured again; else "".
     """
 
     movie: str
@@ -34,6 +35,7 @@ class Job:
     root: str
     settings: Settings
     keep_others: bool = False
+    motion: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def run_job(
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
         from ..output.replacing import check_replaceable
+        from ..output.saved_result import known_motion
         from ..output.star import check_sayable
 
         # First, so that an error is reported before the alignment.
@@ -164,7 +167,8 @@ def run_job(
                 aligned, _ = job.settings.frame_ranges(opened.n_frames, job.movie)
                 opened.prefetch(threads=backend.threads, frames=aligned)
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
-            result = align(opened, job.settings, backend, corrections, progress)
+            known = known_motion(job.motion, job.settings, opened.shape, job.movie) if job.motion else None
+            result = align(opened, job.settings, backend, corrections, progress, known)
             opened.check_unchanged()
         if progress is not None:
             progress("write results", 0.9)

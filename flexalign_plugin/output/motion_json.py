@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -37,11 +37,15 @@ PARTS: Dict[str, Any] = {
     "timings_s": Dict[str, Dict[str, float]],
     "settings": Dict[str, Union[str, float, bool, None, List[float]]],
     "model": Dict[str, Any],
+    "files": Dict[str, int],
 }
 
 
-def result_to_dict(result: MovieResult) -> Dict[str, Any]:
-    """The saved part of a result. Frames in "frames" count from 1, in "model" (`MotionModel.to_dict`) from 0."""
+def result_to_dict(result: MovieResult, files: Mapping[str, int]) -> Dict[str, Any]:
+    """The saved part of a result. Frames in "frames" count from 1, in "model" (`MotionModel.to_dict`) from 0.
+
+    files : {ending of the name: bytes} of the other files of the result.
+    """
     aligned, summed, settings = result.model.aligned_frames, result.summed_frames, result.settings
     ny, nx = result.images.micrograph.shape
     return {
@@ -66,6 +70,7 @@ def result_to_dict(result: MovieResult) -> Dict[str, Any]:
         "timings_s": result.timings_s,
         "settings": (result.given or settings).to_dict(),
         "model": result.model.to_dict(),
+        "files": dict(files),
     }
 
 

@@ -7,7 +7,7 @@ p - shift(t, p) in frame t. A particle's position in each frame is therefore kno
 from __future__ import annotations
 
 import os
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -17,31 +17,8 @@ from ..errors import MovieError, SettingsError
 from ..files import atomic_path
 from ..inputs import read_text, shortened
 from ..motion.model import MotionModel
-from ..result_files import MOTION
 from ..settings import Settings
-from .motion_json import load_result, saved_settings
 from .star import star_loop, words
-
-
-class SavedMotion(NamedTuple):
-    """Motion model and settings of a result, from its `_motion.json`; `root` begins the names of the result's files."""
-
-    model: MotionModel
-    settings: Settings
-    root: str
-
-
-def load_motion(path: str) -> SavedMotion:
-    """Read a `_motion.json`.
-
-    Raises
-    ------
-    ResultError : the file can't be read or is not a result of FlexAlign.
-    """
-    content = load_result(path, "settings", "model")
-    settings, model = saved_settings(content, path), MotionModel.from_dict(content["model"])
-    name = os.path.basename(path)
-    return SavedMotion(model, settings, name[: -len(MOTION)] if name.endswith(MOTION) else name)
 
 
 def inside(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:

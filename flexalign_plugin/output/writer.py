@@ -88,9 +88,10 @@ def write_result(result: MovieResult, output_dir: str, root: str, keep_others: b
 
         with new("shifts_star", names.SHIFTS) as path:
             _write_text(path, star.star_text(result, PROGRAM, _gain_for_relion(result, output_dir)))
+        sizes = {name[len(root) :]: size for name, size in out.sizes().items()}
         # The last file to appear: if it exists, all others are complete.
         with new("motion", names.MOTION) as path:
-            _write_text(path, json_text(result_to_dict(result)))
+            _write_text(path, json_text(result_to_dict(result, sizes)))
     return files
 
 

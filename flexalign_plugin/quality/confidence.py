@@ -26,7 +26,6 @@ def with_confidence(
     overall: GlobalAlignment,
     local: Optional[LocalAlignment],
     model: MotionModel,
-    dose_after: Optional[Sequence[float]],
 ) -> Figures:
     """`figures` with the expected errors, the motion relative to them, and the smoothness of the path."""
     source = overall if local is None else local
@@ -36,7 +35,6 @@ def with_confidence(
         figures,
         confidence=None if overall.is_measured else 0.0,
         roughness=_rms(turns) / max(_rms(steps), 1e-9) if len(turns) else None,
-        late_drift_A_per_dose=_late_drift(model, dose_after),
     )
     if source.shift_sigma_px is None:
         return figures
@@ -91,7 +89,7 @@ def motion_doubts(figures: Figures, model: MotionModel) -> List[str]:
     return doubts
 
 
-def _late_drift(model: MotionModel, dose_after: Optional[Sequence[float]]) -> Optional[float]:
+def late_drift(model: MotionModel, dose_after: Optional[Sequence[float]]) -> Optional[float]:
     """Distance in A between the first and the last late frame, divided by the dose between them.
 
     Unlike the length of the path, it does not accumulate noise. None if the dose is unknown or fewer than two frames

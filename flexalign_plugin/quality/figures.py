@@ -333,6 +333,11 @@ class Figures:
         """
         return dataclass_of(cls, values, ignore_unknown=True)
 
+    def of_motion(self) -> Figures:
+        """The figures without those of images, which are others if the frames are summed in another way."""
+        of_images = [name for name, description in DESCRIPTIONS.items() if description.group in (HALVES, SPECTRA)]
+        return dataclasses.replace(self, **dict.fromkeys(of_images))
+
 
 # {name: description}, in the order of the fields.
 DESCRIPTIONS: Dict[str, Description] = {

@@ -10,7 +10,8 @@ import numpy as np
 from ..motion.estimation import Estimate
 from ..motion.global_alignment import GlobalAlignment
 from ..motion.limits import START_SHIFT_A
-from .confidence import motion_doubts, with_confidence
+from ..motion.model import MotionModel
+from .confidence import late_drift, motion_doubts, with_confidence
 from .figures import MANY_ON_RIM, Figures
 from .motion_size import largest_local_motion_px, path_length
 
@@ -35,19 +36,27 @@ def judge(
     pre_exposure : in e/A^2.
     """
     model = estimate.model
-    path = path_length(model, dose_after, pre_exposure)
-    figures = replace(
-        _alignment_figures(estimate),
-        accumulated_motion_total_A=path.total_A,
-        accumulated_motion_early_A=path.early_A,
-        accumulated_motion_late_A=path.late_A,
-        local_motion_max_px=largest_local_motion_px(model),
-    )
-    figures = with_confidence(figures, estimate.overall, estimate.local, model, dose_after)
+    figures = replace(_alignment_figures(estimate), local_motion_max_px=largest_local_motion_px(model))
+    figures = with_confidence(figures, estimate.overall, estimate.local, model)
+    figures = with_doses(figures, model, dose_after, pre_exposure)
     warnings = _alignment_doubts(estimate.overall, model.first_frame, max_shift_A, model.pixel_size_A) + motion_doubts(
         figures, model
     )
     return Judgement(figures, warnings)
+
+
+def with_doses(
+    figures: Figures, model: MotionModel, dose_after: Optional[Sequence[float]], pre_exposure: float
+) -> Figures:
+    """`figures` with those of the motion that depend on the doses of the frames, given as for `judge`."""
+    path = path_length(model, dose_after, pre_exposure)
+    return replace(
+        figures,
+        accumulated_motion_total_A=path.total_A,
+        accumulated_motion_early_A=path.early_A,
+        accumulated_motion_late_A=path.late_A,
+        late_drift_A_per_dose=late_drift(model, dose_after),
+    )
 
 
 def _alignment_figures(estimate: Estimate) -> Figures:

@@ -28,7 +28,8 @@ from flexalign_plugin.movies import load_corrections, open_movie
 from flexalign_plugin.movies.defect_lists import EER_DEFECTS_TAG
 from flexalign_plugin.output.corrected_star import write_corrected_micrographs
 from flexalign_plugin.output.failures import read_failures, write_failures
-from flexalign_plugin.output.tracks import frame_positions, load_motion, read_coordinates
+from flexalign_plugin.output.saved_result import load_saved_result
+from flexalign_plugin.output.tracks import frame_positions, read_coordinates
 from flexalign_plugin.phantoms.movie_writers import write_eer_movie, write_mrc_movie, write_tiff_movie
 from flexalign_plugin.report_pages import write_report
 from flexalign_plugin.result_files import CORRECTED_MICROGRAPHS
@@ -240,7 +241,7 @@ def _result_reader(folder: Path, good: Any) -> Callable[[str], None]:
         assert "good_aligned_mic.mrc" in star and (
             "bad_aligned_mic.mrc" in star or any("bad_motion.json" in problem for problem in problems)
         )
-        motion = load_motion(path)
+        motion = load_saved_result(path)
         frame_positions(motion.model, motion.settings, [0.0], [0.0])
 
     return read

@@ -12,7 +12,7 @@ from flexalign_plugin.commands.align import _settings_file
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.output.corrected_star import write_corrected_micrographs
 from flexalign_plugin.output.motion_json import json_text, result_to_dict, settings_of_result
-from flexalign_plugin.output.tracks import load_motion
+from flexalign_plugin.output.saved_result import load_saved_result
 from flexalign_plugin.settings import Settings
 
 from .synthetic import motion_model, movie_result
@@ -30,7 +30,7 @@ def result():
 
 def test_model_and_settings_come_back_exactly(result, tmp_path):
     path = tmp_path / "a_motion.json"
-    path.write_text(json_text(result_to_dict(result)))
+    path.write_text(json_text(result_to_dict(result, {})))
     model = MotionModel.load(path)
     np.testing.assert_array_equal(model.coefficients_px, result.model.coefficients_px)
     np.testing.assert_array_equal(model.global_shifts_px, result.model.global_shifts_px)
@@ -78,7 +78,7 @@ def eer_result(settings, given):
 def test_results_of_eer_movies_hold_the_settings_as_given_and_what_became_of_them():
     given = Settings(pixel_size=1.0, eer_sampling=2, total_dose=40, n_frames=4)
     frames = dataclasses.replace(given, pixel_size=0.5, total_dose=None, dose_per_frame=10)
-    saved = json.loads(json_text(result_to_dict(eer_result(frames, given))))
+    saved = json.loads(json_text(result_to_dict(eer_result(frames, given), {})))
     assert settings_of_result(saved) == given
     assert (saved["frames"]["pixel_size_A"], saved["frames"]["dose_per_frame"]) == (0.5, 10)
     assert saved["micrograph"]["pixel_size_A"] == 0.5
@@ -89,7 +89,7 @@ def test_results_of_version_1_0_0_keep_their_meaning(tmp_path, sampling, of_eer)
     """Their pixel size is that of the rendered grid. Only EER movies were rendered, whatever the setting."""
     old = Settings(pixel_size=0.4, eer_sampling=sampling, dose_per_frame=1.1)
     result = eer_result(old, None) if of_eer else movie_result(motion_model((256, 256), local_px=0), **old.to_dict())
-    values = json.loads(json_text(result_to_dict(result)))
+    values = json.loads(json_text(result_to_dict(result, {})))
     values["format"] = "flexalign-result-1"
     for name in ("pixel_size_A", "dose_per_frame"):
         del values["frames"][name]
@@ -99,7 +99,7 @@ def test_results_of_version_1_0_0_keep_their_meaning(tmp_path, sampling, of_eer)
     path.write_text(json.dumps(values))
     settings = settings_of_result(values)
     assert settings.pixel_size == pytest.approx(0.4 * sampling if of_eer else 0.4) and settings.dose_per_frame == 1.1
-    assert load_motion(str(path)).settings == settings
+    assert load_saved_result(str(path)).settings == settings
 
     # RELION's list names the pixel size of the frames, and the command aligns with the same one again.
     (tmp_path / "a_aligned_mic.mrc").write_bytes(b"x")

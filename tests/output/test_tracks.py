@@ -13,7 +13,8 @@ from flexalign_plugin.correction.resampling import fourier_bin, plain_mix
 from flexalign_plugin.errors import MovieError, SettingsError
 from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.motion.model import MotionModel
-from flexalign_plugin.output.tracks import frame_positions, load_motion, read_coordinates
+from flexalign_plugin.output.saved_result import load_saved_result
+from flexalign_plugin.output.tracks import frame_positions, read_coordinates
 from flexalign_plugin.settings import Settings
 
 from ..in_memory import Stack
@@ -99,10 +100,10 @@ def saved(tmp_path):
 def test_a_result_of_an_earlier_version_is_read_as_middle_most(saved):
     path, want = saved
     content = json.loads(path.read_text())
-    assert load_motion(str(path)).settings.reference_frame == "first"
+    assert load_saved_result(str(path)).settings.reference_frame == "first"
     del content["settings"]["reference_frame"]
     path.write_text(json.dumps(content))
-    motion = load_motion(str(path))
+    motion = load_saved_result(str(path))
     assert motion.settings.reference_frame == "middle-most"
     np.testing.assert_array_equal(frame_positions(motion.model, motion.settings, [10.5, 20.0], [30.0, 40.25]), want)
 

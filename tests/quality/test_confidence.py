@@ -21,6 +21,7 @@ from flexalign_plugin.motion.refine import misfit
 from flexalign_plugin.phantoms.phantom import field_rms_error, particle_phantom
 from flexalign_plugin.quality.confidence import motion_doubts, with_confidence
 from flexalign_plugin.quality.figures import Figures
+from flexalign_plugin.quality.judgement import with_doses
 from flexalign_plugin.settings import Settings
 
 from ..in_memory import Stack
@@ -74,7 +75,7 @@ def test_expected_error_of_the_field():
         start = align_globally(movie, 30.0, 50.0)
         local = align_locally(movie, lay_patches(movie, start.shifts_px, 400.0), start, 30.0, 50.0, 3, (4, 4, 4), True)
         model = MotionModel((768, 768), N, 0, local.shifts_px, local.coefficients_px, PIXEL_A)
-        figures = with_confidence(Figures(), start, local, model, None)
+        figures = with_confidence(Figures(), start, local, model)
         seen.append(field_rms_error(model, truth).rms_px ** 2)
         expected.append(figures.expected_error_px**2)
         assert figures.field_misfit_px < 0.5 * figures.expected_error_px
@@ -135,7 +136,7 @@ def figures_of(shifts, sigma=0.1, dose=None, is_measured=True, local=True):
     )
     nothing = LocalAlignment(model.global_shifts_px, None, None, None, 0.0, None, -1.0, shift_sigma_px=errors)
     after = None if dose is None else [dose * (i + 1) for i in range(n)]
-    figures = with_confidence(Figures(), overall, nothing if local else None, model, after)
+    figures = with_doses(with_confidence(Figures(), overall, nothing if local else None, model), model, after, 0.0)
     return figures, " ".join(motion_doubts(figures, model))
 
 

@@ -103,5 +103,5 @@ def test_the_command(movie, mdoc, tmp_path, capsys):
     assert settings["frame_doses"] == "0.5 1 0.5 1 1.25 1 1.25 1 1.25 1 1.25 1"
     star = (tmp_path / "m_01_shifts.star").read_text().split()
     assert float(star[star.index("_rlnMicrographDoseRate") + 1]) == 1.0
-    assert cli.main(["align", str(movie), "--output", str(tmp_path), "--no-mdoc", *OPTIONS, "1.5"]) == 0
+    assert cli.main(["align", str(movie), "--output", str(tmp_path / "other"), "--no-mdoc", *OPTIONS, "1.5"]) == 0
     assert "dose not given" in capsys.readouterr().out
