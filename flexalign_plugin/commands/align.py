@@ -37,7 +37,7 @@ COMMON_SETTINGS = (
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
     + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
 )
-COMMON_OPTIONS = ("output", "settings", "skip_done", "device", "threads", "only_process", "json", "quiet")
+COMMON_OPTIONS = ("output", "settings", "skip_done", "device", "threads", "json", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
     "code has been run on hardware (default: auto)"
@@ -86,8 +86,7 @@ def add(commands: Any) -> None:
     option(
         "--skip-done",
         action="store_true",
-        help="leave movies alone that have a complete result of the same settings in the output folder, for example to "
-        "go on after the computer was switched off",
+        help="leave movies alone that are done with the same settings, to go on with a run",
     )
     add_settings(parser)
     shorten_help(parser, COMMON_OPTIONS + COMMON_SETTINGS)
