@@ -35,9 +35,9 @@ COMMON_SETTINGS = (
     ("help", "pixel_size", "voltage", "dose_per_frame", "total_dose")
     + ("gain", "dark", "gain_rot", "gain_flip", "defect_file", "n_frames", "eer_dose", "eer_sampling")
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
-    + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
+    + ("do_apply_dose_filter", "split_even_odd", "do_save_movie")
 )
-COMMON_OPTIONS = ("output", "settings", "skip_done", "device", "threads", "json", "quiet")
+COMMON_OPTIONS = ("output", "settings", "skip_done", "device", "threads", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
     "code has been run on hardware (default: auto)"
