@@ -138,7 +138,9 @@ def _measure(run: int, workers: set) -> Tuple[float, int, float, int]:
     figures: Dict[int, Tuple[float, int]] = {}
     try:
         protocol = psutil.Process(run)
-        for process in [protocol, *protocol.children()]:
+        # Other children write the report.
+        own_workers = [child for child in protocol.children() if any("worker_process" in a for a in child.cmdline())]
+        for process in [protocol, *own_workers]:
             figures[process.pid] = (process.memory_info().rss / 2**20, process.num_fds())
     except psutil.Error:
         return (float("nan"), -1, float("nan"), -1)

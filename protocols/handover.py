@@ -48,7 +48,7 @@ class HandOver:
     def expect(self, movie: Any) -> None:
         """Add a movie that may be passed to the engine before its step requests the result."""
         with self._lock:
-            self._waiting[movie.getObjId()] = movie.clone()
+            self._waiting[movie.getObjId()] = movie
 
     def result(self, movie: Any) -> JobResult:
         """The result of the movie. If its file was still being written, wait until it is complete and try again."""

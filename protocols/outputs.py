@@ -247,7 +247,11 @@ class AlignedMovieSets(ProtAlignMovies):
         return spectrum
 
     def _getMovieDone(self, movie: emobj.Movie) -> str:
-        return self._getExtraPath("DONE", f"movie_{movie.getObjId():06d}.json")
+        return self._record_path(movie.getObjId())
+
+    def _record_path(self, number: int) -> str:
+        """Record of the movie with this number."""
+        return str(self._getExtraPath("DONE", f"movie_{number:06d}.json"))
 
     def _check_outputs(self) -> None:
         """Raise a RuntimeError if no movie could be aligned, or if an output set is incomplete."""

@@ -69,6 +69,7 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         self._prepare_run()
         self._roots: Dict[int, str] = {}
         self._taken_roots: Set[str] = set()
+        self._unfinished: Dict[int, emobj.Movie] = {}
         self._failures: Dict[int, JobResult] = {}
         self._registered: Set[int] = set()
         self.finished = self.streamClosed = False
@@ -84,8 +85,10 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
             if self._isMovieDone(movie):
                 self._n_done += 1
             else:
-                self._hand_over.expect(movie)
-        return super()._insertMovieStep(movie)
+                self._unfinished[number] = movie.clone()
+                self._hand_over.expect(self._unfinished[number])
+        # The base class would give all values of the movie to the step, which is kept until the run ends.
+        return int(self._insertFunctionStep("processMovieStep", number, prerequisites=self.convertCIStep))
 
     def _continue_earlier_run(self) -> None:
         """Continue from the records of an earlier run, if there is one. Failed movies are aligned again, and sets that
@@ -102,19 +105,16 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
 
-    def processMovieStep(self, movieDict: Dict[str, Any], hasAlignment: bool) -> List[str]:
+    def processMovieStep(self, number: int) -> List[str]:
         """Align one movie. The base class would first link, unpack or convert it, and would stop the run on failure."""
-        movie = emobj.Movie()
-        movie.setAcquisition(emobj.Acquisition())
-        if hasAlignment:
-            movie.setAlignment(emobj.MovieAlignment())
-        movie.setAttributesFromDict(movieDict, setBasic=True, ignoreMissing=True)
-        if self._isMovieDone(movie):
-            self.info(f"{movie.getFileName()} is already aligned.")
+        movie = self._unfinished.get(number)
+        if movie is None:
+            self.info(f"{self._roots[number]} is already aligned.")
         else:
             self._processMovie(movie)
+            del self._unfinished[number]
         # The record is the step's result: if it is missing, Continue runs the step again.
-        return [self._getMovieDone(movie)]
+        return [self._record_path(number)]
 
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()

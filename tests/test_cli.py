@@ -317,6 +317,18 @@ def test_phantom_command_writes_the_files_that_it_prints(tmp_path, capsys):
     assert truth.parameters["doming"] == 0.5
 
 
+@pytest.mark.parametrize("existing", ["p_0001.mrc", "p_0002.mrc", "p_0002_truth.json", "p_0001_gain.mrc"])
+def test_phantoms_replace_no_file_unless_told_to(tmp_path, existing, capsys):
+    """Nothing is written, also if only the last of several names is taken."""
+    (tmp_path / existing).write_bytes(b"a raw movie")
+    words = "phantom --size 64 64 --frames 2 --local 0 --drift 2 --movies 2 --gain auto --name p --output".split()
+    assert cli.main([*words, str(tmp_path)]) == 2
+    assert f"{tmp_path / existing}: exists and is kept" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [existing] and (tmp_path / existing).read_bytes() == b"a raw movie"
+    assert cli.main([*words, str(tmp_path), "--overwrite"]) == 0
+    assert len(os.listdir(tmp_path)) == 6 and (tmp_path / existing).stat().st_size > 20
+
+
 @pytest.mark.parametrize(
     "words, status, sentence",
     [

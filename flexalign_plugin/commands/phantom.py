@@ -55,6 +55,7 @@ def add(commands: Any) -> None:
     )
     option("--movies", type=count, metavar="N", default=1, help="number of movies, with consecutive seeds")
     option("--name", default="phantom", help="start of the file names")
+    option("--overwrite", action="store_true", help="replace existing files of these names")
     option("--seed", type=whole, metavar="N", default=1, help="random seed of structure, motion and noise")
     option("--pixel-size", type=within(0.01, 1000), metavar="A", default=1.0, help="pixel size in Angstrom")
     option = parser.add_argument_group("particles only").add_argument
@@ -108,12 +109,16 @@ def _phantom(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..files import output_error, prepare_folder
-    from ..phantoms.files import with_detector, write_phantom
+    from ..phantoms.files import phantom_files, with_detector, write_phantom
 
+    names = [args.name] if args.movies == 1 else [f"{args.name}_{i + 1:04d}" for i in range(args.movies)]
+    for name in () if args.overwrite else names:
+        for path in phantom_files(args.output, name, args.format, args.gain).values():
+            if os.path.lexists(path):
+                raise SettingsError(f"{path}: exists and is kept: choose another --output or --name, or --overwrite.")
     prepare_folder(args.output)
     per_frame = args.hardware_frames if args.format == "eer" else 1
-    for i in range(args.movies):
-        name = args.name if args.movies == 1 else f"{args.name}_{i + 1:04d}"
+    for i, name in enumerate(names):
         try:
             phantom = made_phantom(args, args.seed + i)
             if args.gain != "none":

@@ -1,20 +1,21 @@
 """Which existing files a result may replace: those of an earlier result of the same movie.
 
 Movies of one name may come from several folders, and a folder of raw movies may be the output folder. A result
-therefore never replaces that of another movie, which its `_motion.json` names, nor an image that FlexAlign has not
-written.
+therefore never replaces that of another movie, which its `_motion.json` names, nor an image or a list of micrographs
+that FlexAlign has not written.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import Iterator, List, Optional
 
 from ..errors import MovieError, OutputError
-from ..inputs import read_json
+from ..inputs import read_json, read_text
 from ..movies.mrc import HEADER_BYTES, looks_like_mrc
 from ..movies.reading import first_bytes, is_movie_start
-from ..result_files import ENDINGS, MOTION
+from ..result_files import CORRECTED_MICROGRAPHS, ENDINGS, MICROGRAPH, MICROGRAPH_WEIGHTED, MOTION
+from .star import words
 
 PROGRAM_MARK = b"FlexAlign"  # in the labels of every MRC file that we write
 
@@ -60,6 +61,34 @@ def check_replaceable(folder: str, root: str, movie: str, keep_others: bool) -> 
                 f"{path}: is an image that FlexAlign has not written, perhaps a raw movie, and is kept: choose another "
                 "output folder."
             )
+
+
+def check_list_replaceable(folder: str) -> None:
+    """OutputError if RELION's list in the folder has micrographs of another program, which the new list would lack."""
+    path = os.path.join(folder, CORRECTED_MICROGRAPHS)
+    try:
+        text = read_text(path, errors="surrogateescape")
+    except OSError:  # none, or nothing that can be read
+        return
+    for name in _listed_micrographs(text):
+        if not name.endswith((MICROGRAPH, MICROGRAPH_WEIGHTED)):
+            raise OutputError(
+                f"{path}: lists micrographs of another program, such as {name}, and is kept: choose another output "
+                "folder, or leave out the list for RELION (--no-corrected-star)."
+            )
+
+
+def _listed_micrographs(text: str) -> Iterator[str]:
+    """Values of rlnMicrographName in the loops of a STAR file."""
+    labels: List[str] = []
+    for line in text.split("\n"):
+        row = words(line)
+        if row and (row[0].startswith("data_") or row[0] == "loop_"):
+            labels = []
+        elif row and line.startswith("_rln"):
+            labels.append(row[0])
+        elif "_rlnMicrographName" in labels and len(row) == len(labels):
+            yield row[labels.index("_rlnMicrographName")]
 
 
 def is_foreign_image(path: str) -> bool:

@@ -66,6 +66,15 @@ def write_gain(path: str, gain: np.ndarray, gain_format: str, movie_format: str,
         write_tiff_movie(path, [gain])
 
 
+def phantom_files(folder: str, name: str, movie_format: str, gain_format: str) -> Dict[str, str]:
+    """Paths of the files of a phantom, as `write_phantom` returns them. gain_format : as there, or "none"."""
+    start = os.path.join(folder, name)
+    files = {"movie": start + FORMATS[movie_format], "truth": start + "_truth.json"}
+    if gain_format != "none":
+        files["gain"] = start + "_gain" + GAIN_ENDINGS[_gain_format(gain_format, movie_format)]
+    return files
+
+
 def write_phantom(
     phantom: Phantom,
     folder: str,
@@ -93,8 +102,7 @@ def write_phantom(
     ------
     OutputError : a file can't be written.
     """
-    start = os.path.join(folder, name)
-    files = {"movie": start + FORMATS[movie_format], "truth": start + "_truth.json"}
+    files = phantom_files(folder, name, movie_format, gain_format if phantom.gain is not None else "none")
     pixel_size_A = phantom.truth.pixel_size_A
     if movie_format == "mrc":
         write_mrc_movie(files["movie"], _reported(phantom.frames(), progress), pixel_size_A)
@@ -108,11 +116,14 @@ def write_phantom(
         events = _reported(hardware_frames(phantom, hardware_per_frame), progress)
         write_eer_movie(files["movie"], events, shape, metadata=own)
     if phantom.gain is not None:
-        gain_format = USUAL_GAIN[movie_format] if gain_format == "auto" else gain_format
-        files["gain"] = start + "_gain" + GAIN_ENDINGS[gain_format]
+        gain_format = _gain_format(gain_format, movie_format)
         write_gain(files["gain"], phantom.gain, gain_format, movie_format, pixel_size_A)
     phantom.truth.save(files["truth"])
     return files
+
+
+def _gain_format(gain_format: str, movie_format: str) -> str:
+    return USUAL_GAIN[movie_format] if gain_format == "auto" else gain_format
 
 
 def _reported(frames: Iterable[np.ndarray], progress: Optional[Callable[[], object]]) -> Iterator[np.ndarray]:

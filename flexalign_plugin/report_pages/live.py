@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from typing import Callable, Optional
 
-from .page import State, write_report
+from .. import launch
+from .page import write_report
 
-INTERVAL_S = 30.0
+FIRST_S, INTERVAL_S = 10.0, 30.0
+LONGEST_S = 600.0  # for one update
 
 
 class LiveReport:
-    """The report of a folder, written at most every `interval_s` seconds in a thread of its own.
+    """The report of a folder, written at most every `interval_s` seconds in a process of its own.
 
-    If the report can't be written, the error is passed to `log`, and the run goes on.
+    A process, because the data of thousands of movies would stay in the memory of the run. If the report can't be
+    written, the error is passed to `log`, and the run goes on.
     """
 
     def __init__(
-        self, folder: str, log: Callable[[str], object], title: str = "", interval_s: float = INTERVAL_S
+        self,
+        folder: str,
+        log: Callable[[str], object],
+        title: str = "",
+        interval_s: float = INTERVAL_S,
+        first_s: float = FIRST_S,
     ) -> None:
-        self._folder, self._log, self._title, self._interval_s = folder, log, title, interval_s
-        self._state = State()
+        """first_s : time before the first update. Runs that end earlier have the final report only."""
+        self._folder, self._log, self._title, self._interval_s = os.path.abspath(folder), log, title, interval_s
         self._thread: Optional[threading.Thread] = None
-        self._last = -float("inf")
+        self._next = time.monotonic() + first_s
 
     def update(self, expected: Optional[int] = None) -> None:
         """Start writing the report if the interval has passed; returns at once. expected : movies of the whole run."""
-        if time.monotonic() - self._last < self._interval_s or (self._thread is not None and self._thread.is_alive()):
+        if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
-        self._last = time.monotonic()
+        self._next = time.monotonic() + self._interval_s
         # A daemon thread does not keep the process alive after the run.
-        self._thread = threading.Thread(target=self._write, args=(True, expected), daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._update, args=(expected,), daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            self._failed(error)
 
     def finish(self) -> None:
         """Write the final report; returns when it is written."""
         if self._thread is not None:
             self._thread.join()
-        self._write(False, None)
-
-    def _write(self, running: bool, expected: Optional[int]) -> None:
         try:
-            write_report(self._folder, state=self._state, title=self._title, running=running, expected=expected)
+            write_report(self._folder, title=self._title)
         except Exception as error:  # no error of the report may stop the run
-            self._log(f"The report could not be written: {error}")
+            self._failed(error)
+
+    def _update(self, expected: Optional[int]) -> None:
+        command = launch.command("flexalign_plugin.report_pages.live_process")
+        command += [self._folder, self._title, str(expected or 0)]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LONGEST_S
+            )
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            self._failed(error)
+            return
+        if done.returncode:
+            lines = done.stderr.decode("utf-8", "replace").splitlines() or [f"status {done.returncode}"]
+            self._failed(lines[-1])
+
+    def _failed(self, reason: object) -> None:
+        self._log(f"The report could not be written: {reason}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import quote
@@ -30,29 +31,27 @@ _FORMAT = f"flexalign-report-2 {__version__}"
 _DATA_START, _DATA_END = '<script type="application/json" id="data">', "</script>"
 
 
-class State:
-    """Data of the last report of a folder: the rows, and the details of the movies that have pictures."""
+@dataclass
+class _Earlier:
+    """Data of the last report of a folder: the rows, and {root: (stamp, details)} of the movies that have pictures."""
 
-    def __init__(self) -> None:
-        self.run: Optional[Run] = None
-        self.details: Dict[str, Tuple[List[int], Dict[str, Any]]] = {}  # root: (stamp, details)
+    run: Optional[Run] = None
+    details: Dict[str, Tuple[List[int], Dict[str, Any]]] = field(default_factory=dict)
 
 
 def write_report(
     folder: str,
     path: Optional[str] = None,
-    state: Optional[State] = None,
     title: str = "",
     detailed: int = DETAILED,
     running: bool = False,
     expected: Optional[int] = None,
 ) -> Run:
-    """Write the report of a folder of results as one HTML file.
+    """Write the report of a folder of results as one HTML file. The data of an earlier report at `path` are reused.
 
     Parameters
     ----------
     path : of the report; default: `report.html` in the folder.
-    state : kept by the caller between updates; without it, the data of an earlier report at `path` are reused.
     detailed : number of movies whose pictures are in the page; those of the others are linked.
     running : whether the run goes on: the page states that and reloads every minute.
     expected : number of movies of the whole run, if known.
@@ -62,8 +61,8 @@ def write_report(
     SettingsError : the folder can't be read; OutputError : the report can't be written.
     """
     path = path or os.path.join(folder, REPORT)
-    state = state if state is not None else _earlier(path, folder)
-    run = collect_run(folder, state.run)
+    earlier = _earlier(path, folder)
+    run = collect_run(folder, earlier.run)
     chosen = _chosen(run, detailed)
     kept = {}
     for row in run.rows:
@@ -71,12 +70,11 @@ def write_report(
         if root not in chosen:
             continue
         try:
-            known = state.details.get(root)
+            known = earlier.details.get(root)
             kept[root] = known if known is not None and known[0] == stamp else (stamp, details(folder, root))
             run.unreadable += kept[root][1].get("problems", [])
         except ResultError as error:
             run.unreadable.append(f"{root}: its motion can't be shown ({error}).")
-    state.run, state.details = run, kept
     content = _content(run, kept, path, title or _title(folder))
     content.update(running=running, expected=expected, detailed=detailed)
     try:
@@ -144,19 +142,18 @@ def _page(content: Dict[str, Any]) -> str:
     return page.replace("@data@", f"\n{_DATA_START}{data}{_DATA_END}\n")
 
 
-def _earlier(path: str, folder: str) -> State:
+def _earlier(path: str, folder: str) -> _Earlier:
     """Data of the folder from an earlier report at `path`; empty if there is none."""
-    state = State()
     try:
         lines = read_text(path, JSON_BYTES).split("\n")
         line = next(line for line in lines if line.startswith(_DATA_START))
         content = json_value(line.strip()[len(_DATA_START) : -len(_DATA_END)])
         if content["format"] != _FORMAT or content["folder"] != os.path.abspath(folder):
-            return state
+            return _Earlier()
         rows, settings = content["movies"], content["settings"]
-        if rows_of_report(rows, settings):
-            state.details = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
-            state.run = Run(folder, rows, settings=settings)
+        if not rows_of_report(rows, settings):
+            return _Earlier()
+        known = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
+        return _Earlier(Run(folder, rows, settings=settings), known)
     except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or a file of another program
-        return State()
-    return state
+        return _Earlier()

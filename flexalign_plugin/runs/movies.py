@@ -6,13 +6,16 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..execution.devices import Compute
 from ..execution.job import Job, JobResult
 from ..files import prepare_folder
 from ..output.corrected_star import write_corrected_micrographs
+from ..output.replacing import check_list_replaceable
 from ..output.saved_result import SavedResult
+from ..output.replacing import check_list_replaceable
 from ..result_files import FAILED_MOVIES
 from ..settings import Settings
 from .console import Report
@@ -57,7 +60,7 @@ def align_movies(
     Raises
     ------
     SettingsError : a device can't be used, or a result would replace an input or a result of other settings.
-    OutputError : the folder can't be created or written to.
+    OutputError : the folder can't be created or written to, or has a list for RELION of another program.
     """
     return run_jobs(_jobs(movies, output_dir, settings, denoiser_pairs), output_dir, run)
 
@@ -67,18 +70,32 @@ def run_jobs(jobs: Sequence[Job], output_dir: str, run: Run) -> List[JobResult]:
     `align_movies`."""
     report = run.report
     run.compute.check()
+    if run.optics is not None:
+        check_list_replaceable(output_dir)
     inputs = {path for job in jobs for path in (job.movie, *correction_files(job.settings))}
     check_inputs(output_dir, [job.root for job in jobs], sorted(inputs))
     prepare_folder(output_dir)
     jobs = _to_do(jobs, run)
-    if run.use_mdoc:
-        jobs = [_with_own_mdoc(job, report) for job in jobs]
+    SettingsError : a device can't be used, or a result would replace an input.
+    OutputError : the folder can't be created or written to, or has a list for RELION of another program.
+    """
+    compute.check()
+    jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
+    if optics is not None:
+        check_list_replaceable(output_dir)
+    check_inputs(output_dir, [job.root for job in jobs], [*movies, *correction_files(settings)])
+    prepare_folder(output_dir)
     failures_path = os.path.join(output_dir, FAILED_MOVIES)
     failed: List[JobResult] = []
     failures = FailureList(failures_path, report.log)
     report.start(len(jobs))
     try:
-        with closing(results_of(jobs, report, run.compute, lambda i, result: failures.add(i + 1, result))) as results:
+        prepare = partial(_with_own_mdoc, report=report) if run.use_mdoc else None
+        found = results_of(jobs, report, run.compute, lambda i, result: failures.add(i + 1, result), prepare)
+        with closing(found) as results:
+        prepare = partial(_with_own_mdoc, report=report) if use_mdoc else None
+        found = results_of(jobs, report, compute, lambda i, result: failures.add(i + 1, result), prepare)
+        with closing(found) as results:
             for result in results:
                 report.result(result)
                 if not result.ok:

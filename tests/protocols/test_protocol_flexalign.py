@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
-from flexalign_plugin.report_pages import live
+from flexalign_plugin.report_pages import LiveReport
 
 from ..scipion_project import import_movies, new_alignment, run, shifts
 from .conftest import PIXEL_A, SHAPE
@@ -89,10 +89,13 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     whole = (tmp_path / "good_1.mrcs").read_bytes()
     (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
     imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A, gainFile=f"{movies.folder}/gain.mrc")
-    written, write = [], live.write_report
-    monkeypatch.setattr(live, "write_report", lambda *a, **k: written.append(k["running"]) or write(*a, **k))
+    reports, update = [], LiveReport.update
+    monkeypatch.setattr(LiveReport, "update", lambda self, n: reports.append(n) or update(self, n))
     protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
-    assert written == [True, False]  # the first outputs, and the end within the interval
+    assert reports and set(reports) == {3}
+    # What Scipion keeps of each movie until the run ends.
+    kept = [step.argsStr.get() for step in protocol._steps if step.funcName == "processMovieStep"]
+    assert kept == ["[1]", "[2]", "[3]"] and protocol._unfinished == {}
     assert protocol.isFinished(), protocol.getErrorMessage()
     assert protocol.outputMicrographs.getSize() == protocol.outputMovies.getSize() == 2
     (failed,) = [m.getFileName() for m in protocol.outputMoviesFailed]

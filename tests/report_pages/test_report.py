@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from flexalign_plugin import launch
 from flexalign_plugin.cli import main
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.report_pages import LiveReport, collect, collect_run, page, write_report
@@ -115,20 +116,47 @@ def test_a_file_of_another_program_is_not_used_as_cache(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_logged_only(tmp_path):
     lines = []
-    live = LiveReport(str(tmp_path / "nowhere"), lines.append)
+    live = LiveReport(str(tmp_path / "nowhere"), lines.append, first_s=0.0)
     live.update(3)
     live.finish()
-    assert lines and all("could not be written" in line for line in lines)
+    assert len(lines) == 2 and all("could not be written" in line and "can't be read" in line for line in lines)
 
 
-def test_a_live_report_is_not_written_too_often(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr("flexalign_plugin.report_pages.live.write_report", lambda *a, **k: calls.append(k["running"]))
-    live = LiveReport(str(tmp_path), print)
+def test_a_live_report_without_a_process_is_logged_only(tmp_path, monkeypatch):
+    make_results(tmp_path)
+    lines = []
+    monkeypatch.setattr("flexalign_plugin.launch.command", lambda module: [str(tmp_path / "nothing")])
+    live = LiveReport(str(tmp_path), lines.append, first_s=0.0)
+    live.update(1)
+    live.finish()
+    assert len(lines) == 1 and "could not be written" in lines[0]
+    assert content_of(tmp_path / "report.html")["running"] is False
+
+
+def test_a_live_report_is_written_in_a_process_of_its_own_and_not_too_often(tmp_path, monkeypatch):
+    """The first update is written, those within the interval are not."""
+    make_results(tmp_path)
+    started, lines = [], []
+    command = launch.command
+    monkeypatch.setattr("flexalign_plugin.launch.command", lambda module: started.append(module) or command(module))
+    live = LiveReport(str(tmp_path), lines.append, "A <title>", first_s=0.0)
     for _ in range(5):
         live.update(9)
+    live._thread.join()
+    written = content_of(tmp_path / "report.html")
+    assert (written["running"], written["expected"], written["title"]) == (True, 9, "A <title>")
     live.finish()
-    assert calls == [True, False]
+    assert content_of(tmp_path / "report.html")["running"] is False
+    assert len(started) == 1 and lines == []
+
+
+def test_a_short_run_has_the_final_report_only(tmp_path, monkeypatch):
+    make_results(tmp_path)
+    monkeypatch.setattr("flexalign_plugin.launch.command", None)  # would raise
+    live = LiveReport(str(tmp_path), print)
+    live.update(9)
+    live.finish()
+    assert content_of(tmp_path / "report.html")["running"] is False
 
 
 def test_outliers_are_reported_only_with_enough_movies():

@@ -171,6 +171,46 @@ def test_commands_do_not_replace_their_inputs(tmp_path, capsys):
         assert output.read_bytes() == before
 
 
+RELION_LIST = """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+opticsGroup1            1
+
+# version 30001
+
+data_micrographs
+
+loop_
+_rlnCtfPowerSpectrum #1
+_rlnMicrographName #2
+_rlnOpticsGroup #3
+MotionCorr/job002/Movies/a_PS.mrc MotionCorr/job002/Movies/a.mrc            1
+"""
+
+
+def test_a_list_of_relions_own_motion_correction_is_kept(tmp_path, capsys):
+    path, out = movie(tmp_path / "x.mrc", 1), tmp_path / "out"
+    out.mkdir()
+    own = out / "corrected_micrographs.star"
+    own.write_text(RELION_LIST)
+    assert align(path, output=out) == 1
+    assert f"{own}: lists micrographs of another program, such as MotionCorr/job" in capsys.readouterr().err
+    assert own.read_text() == RELION_LIST and os.listdir(out) == [own.name]
+    assert main(["align", str(path), "--output", str(out), "--no-corrected-star", *FAST]) == 0
+    assert own.read_text() == RELION_LIST
+    # Our own list is replaced, also if its micrographs have been moved away.
+    own.unlink()
+    assert align(path, output=out) == 0
+    os.rename(out / "x_motion.json", tmp_path / "x_motion.json")
+    assert align(movie(tmp_path / "y.mrc", 2), output=out) == 0
+    assert "y_aligned_mic.mrc" in own.read_text() and "x_aligned_mic.mrc" not in own.read_text()
+
+
 def test_two_tilt_series_of_one_name_are_not_mixed(tmp_path, capsys):
     for seed, name in enumerate("ab", 1):
         movie(tmp_path / name / "tilt.mrc", seed)

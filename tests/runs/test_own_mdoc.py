@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from flexalign_plugin import cli
+from flexalign_plugin.execution.worker import IN_FLIGHT
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
+from flexalign_plugin.runs import movies
 from flexalign_plugin.runs.own_mdoc import with_own_mdoc
+from flexalign_plugin.runs.results import AHEAD
 from flexalign_plugin.settings import Settings
 
 N_FRAMES = 6
@@ -105,3 +109,25 @@ def test_the_command(movie, mdoc, tmp_path, capsys):
     assert float(star[star.index("_rlnMicrographDoseRate") + 1]) == 1.0
     assert cli.main(["align", str(movie), "--output", str(tmp_path / "other"), "--no-mdoc", *OPTIONS, "1.5"]) == 0
     assert "dose not given" in capsys.readouterr().out
+
+
+def test_each_movie_is_opened_for_its_mdoc_when_its_turn_comes(tmp_path, monkeypatch):
+    """Not all movies before the first is aligned: that takes minutes with thousands of movies on a slow disk."""
+    n = 8
+    for i in range(n):
+        write_mrc_movie(str(tmp_path / f"m_{i}.mrc"), np.full((2, 64, 64), 5, np.uint8) + np.eye(64, dtype=np.uint8))
+        (tmp_path / f"m_{i}.mrc.mdoc").write_text(f"[FrameSet = 0]\nSubFramePath = m_{i}.mrc\nExposureDose = 2\n")
+    out, finished = tmp_path / "out", []
+    read = movies.with_own_mdoc
+
+    def counted(settings, path):
+        finished.append(len(list(out.glob("*_motion.json"))))
+        return read(settings, path)
+
+    monkeypatch.setattr(movies, "with_own_mdoc", counted)
+    paths = [str(tmp_path / f"m_{i}.mrc") for i in range(n)]
+    assert cli.main(["align", *paths, "--output", str(out), "--device", "cpu", *OPTIONS, "1.5"]) == 0
+    waiting = AHEAD * IN_FLIGHT  # one CPU
+    assert len(finished) == n
+    assert all(done > i - waiting for i, done in enumerate(finished)), finished
+    assert len(list(out.glob("*_aligned_mic_DW.mrc"))) == n  # every dose was used
