@@ -11,6 +11,7 @@ from pyworkflow import PROD, VERSION_3_0
 
 from flexalign_plugin.execution.engine import Engine
 from flexalign_plugin.execution.job import Job, JobResult
+from flexalign_plugin.execution.sharing import with_workers
 from flexalign_plugin.execution.worker_pool import WorkerPool
 from flexalign_plugin.kernels.cuda_installation import device_index
 from flexalign_plugin.report_pages import LiveReport
@@ -84,10 +85,14 @@ class ComputesMovies(EMProtocol):
         requested = {"JOB_THREADS": cores, "JOB_CORES": cores, "GPU_COUNT": len(devices.chosen(self))}
         return {**values, **requested, **self.getQueueParams()[1]}
 
-    def _make_engine(self) -> Engine:
+    def _make_engine(self, first: Job) -> Engine:
         if devices.steps_go_to_queue(self):
             return queue_of(self)
-        return WorkerPool(devices.compute(self), log=self.info)
+        n_movies = None if self._more_may_come() else self._n_known()
+        compute = with_workers(devices.compute(self), [first], n_movies)
+        if compute.workers is not None:
+            self.info(f"Movies at once: {compute.workers}, with {compute.threads} CPU threads together.")
+        return WorkerPool(compute, log=self.info)
 
     # --------------------------- The run ---------------------------
     def _prepare_run(self) -> None:
@@ -104,6 +109,10 @@ class ComputesMovies(EMProtocol):
     def _n_known(self) -> int:
         """Number of movies (or tilts) in the input so far."""
         raise NotImplementedError
+
+    def _more_may_come(self) -> bool:
+        """Whether the input is still open."""
+        return False
 
     def _log_result(self, item: str, name: str, result: JobResult, more_come: bool) -> None:
         """Log the outcome for one movie, count the movie, and log the progress of the run.

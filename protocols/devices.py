@@ -16,6 +16,7 @@ from flexalign_plugin.kernels import usable_cores
 from flexalign_plugin.kernels.cuda_installation import devices_of
 
 MOVIES_PER_JOB = 8
+AUTOMATIC = 0  # movies at once
 FAILURE_CHOICES = ("the movie fails", "the CPU aligns it")
 
 
@@ -37,6 +38,20 @@ def define_choice(form: Any) -> None:
         label="Choose GPU IDs",
         help="Numbers of the GPUs, separated by spaces or commas, for example *0 1*. The first GPU is 0. The GPUs "
         "share the movies: each GPU aligns one movie while the next one is read. Leave *Scipion threads* at 1.",
+    )
+
+
+def define_movies_at_once(group: Any) -> None:
+    group.addParam(
+        "moviesAtOnce",
+        params.IntParam,
+        default=AUTOMATIC,
+        label="Movies at once",
+        help="Number of movies that the CPU aligns at the same time. They share the CPU cores given as *Threads*. "
+        "0: one movie for each core, or fewer if there is too little memory or there are fewer movies. This is fastest "
+        "for many movies. 1 needs the least memory. The results do not depend on this value. Each GPU aligns one movie "
+        "at a time, whatever this value is.",
+        expertLevel=LEVEL_ADVANCED,
     )
 
 
@@ -123,7 +138,7 @@ def chosen(protocol: Any) -> List[str]:
 
 
 def compute(protocol: Any) -> Compute:
-    """Devices and CPU threads for the protocol's movies. *Threads* is per movie, and each GPU aligns one at a time."""
+    """Devices and CPU threads for the protocol's movies. The CPU's movies share *Threads*; each GPU has as many."""
     gpus = chosen(protocol)
     threads = protocol.getBinThreads() * max(len(gpus), 1)
     return Compute(
@@ -133,6 +148,7 @@ def compute(protocol: Any) -> Compute:
         tune_fft=protocol.tuneFftSizes.get(),
         cpu_instead=protocol.onGpuFailure.get() == 1,
         timeout_s=protocol.timeout.get() or None,
+        workers=None if gpus else protocol.moviesAtOnce.get() or None,
     )
 
 
@@ -152,6 +168,8 @@ def problems(protocol: Any) -> List[str]:
     errors = []
     if protocol.getBinThreads() < 1:
         errors.append(f"Threads is {protocol.getBinThreads()}: at least 1 CPU core is needed.")
+    if protocol.moviesAtOnce.get() < 0:
+        errors.append(f"Movies at once is {protocol.moviesAtOnce.get()}: give at least 1, or 0 for automatic.")
     if protocol.moviesPerJob.get() < 1:
         errors.append(f"Movies per job is {protocol.moviesPerJob.get()}: it must be at least 1.")
     if protocol.gpuMemory.get() < 0:

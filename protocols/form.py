@@ -69,15 +69,16 @@ def define_computing(form: Any, can_stop_early: bool = False) -> None:
             help="Align only the first N movies of the input, for example to test settings. 0: all movies.",
         )
     add(group, "lowMemory", "Low-memory mode?", "For movies that do not fit into memory. The results are the same.")
+    devices.define_movies_at_once(group)
     devices.define_time_limit(group)
     devices.define_details(form)
     form.addParallelSection(
         threads=1,
         mpi=0,
         binThreads=DEFAULT_THREADS,
-        binThreadsHelp="Number of CPU cores that process one movie (limited to the cores of the machine). Movies are "
-        "aligned one after the other, and the next movie is read at the same time: leave *Scipion threads* at 1 and "
-        "enter all cores here. With GPUs: CPU cores that read and decode the movies of each GPU. If each step is "
+        binThreadsHelp="Number of CPU cores that align the movies (limited to the cores of the machine). Several "
+        "movies are aligned at the same time and share these cores (*Movies at once*): leave *Scipion threads* at 1 and enter "
+        "all cores here. With GPUs: CPU cores that read and decode the movies of each GPU. If each step is "
         "submitted to the queue of a cluster: CPU cores of each job. The number of simultaneous jobs is then *Scipion "
         "threads* minus 1.",
     )

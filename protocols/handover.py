@@ -26,12 +26,12 @@ class HandOver:
     """Thread-safe. Movies are pwem's Movie objects."""
 
     def __init__(
-        self, make_engine: Callable[[], Engine], job_of: Callable[[Any], Job], log: Callable[[str], None]
+        self, make_engine: Callable[[Job], Engine], job_of: Callable[[Any], Job], log: Callable[[str], None]
     ) -> None:
         """
         Parameters
         ----------
-        make_engine : called when the first movie is passed to it.
+        make_engine : called with the job of the first movie, when this is passed to it.
         job_of : makes the job of a movie. If it raises a FlexAlignError, the movie fails.
         log : writes a line to the log of the run.
         """
@@ -74,8 +74,6 @@ class HandOver:
     def _future(self, movie: Any) -> Future[JobResult]:
         """Pass the movie to the engine, unless it is there already, and then the next ones."""
         with self._lock:
-            if self._engine is None and not self._closed:
-                self._engine = self._make_engine()
             self._submit(movie)
             self._keep_busy()
             return self._futures.pop(movie.getObjId())
@@ -85,7 +83,9 @@ class HandOver:
             return  # called from `_submit`, because the movie had a result at once
         self._filling = True
         try:
-            while self._engine is not None and self._waiting and self._in_work < self._engine.capacity:
+            while not self._closed and self._waiting:
+                if self._engine is not None and self._in_work >= self._engine.capacity:
+                    break
                 self._submit(next(iter(self._waiting.values())))
         finally:
             self._filling = False
@@ -102,6 +102,8 @@ class HandOver:
         except FlexAlignError as error:
             self._futures[number] = _finished_future(JobResult(path, ok=False, error=str(error)))
             return
+        if self._engine is None and not self._closed:
+            self._engine = self._make_engine(job)
         if self._engine is None:
             self._futures[number] = _finished_future(given_up(job))
             return

@@ -121,10 +121,13 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         result = self._hand_over.result(movie)
         save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
-        self._log_result("Movie", name, result, more_come=not self.streamClosed)
+        self._log_result("Movie", name, result, more_come=self._more_may_come())
 
     def _n_known(self) -> int:
         return len(self._roots)
+
+    def _more_may_come(self) -> bool:
+        return not self.streamClosed
 
     def _n_waiting(self) -> int:
         with self._counting:

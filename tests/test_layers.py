@@ -18,7 +18,7 @@ ORDER = (
     *("phantoms", "movies", "particles"),
     *("backend", "settings", "files"),
     *("frame_doses", "option", "band", "inputs", "errors", "resolution", "result_files", "sanity", "bibtex"),
-    *("launch", "jit", "__init__", "no_home"),
+    *("launch", "jit", "memory", "__init__", "no_home"),
 )
 # pyworkflow asks the package itself for its plugin, which is loaded only then.
 EXCEPTIONS = {("__init__", "plugin")}

@@ -43,6 +43,10 @@ DEVICE_HELP = (
     "code has been run on hardware (default: auto)"
 )
 FAILURE_HELP = "movies that no GPU can align fail (error) or are aligned on the CPU (cpu) (default: error)"
+WORKERS_HELP = (
+    "movies that the CPU aligns at once; they share the threads (default: as many as there are threads, fewer if there "
+    "is too little memory)"
+)
 TIMEOUT_HELP = f"time limit per movie in seconds (default: {time_limit.DEFAULT})"
 SETTINGS_HELP = "take the settings of an earlier result (_motion.json); options on the command line have precedence"
 QUIET_HELP = "print only failures"
@@ -157,7 +161,8 @@ def add_computing(parser: Any) -> None:
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
     option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
     option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
-    option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
+    option("--threads", type=count, metavar="N", help="CPU threads of all movies together (default: all available)")
+    option("--workers", type=count, metavar="N", help=WORKERS_HELP)
     option("--timeout", type=positive, metavar="S", help=TIMEOUT_HELP)
 
 
@@ -172,6 +177,7 @@ def compute_of(args: argparse.Namespace) -> Compute:
         tune_fft=not args.no_fft_tuning,
         cpu_instead=args.on_device_failure == "cpu",
         timeout_s=args.timeout,
+        workers=args.workers,
     )
 
 

@@ -19,7 +19,8 @@ class Compute:
     Attributes
     ----------
     devices : "auto", "cpu", or GPUs as "cuda:0"; several devices align different movies at the same time.
-    threads : CPU threads of all devices together; None: all that this process may use.
+    threads : CPU threads of all movies together; None: all that this process may use.
+    workers : movies that the CPU aligns at once; None: see `sharing.with_workers`. Each GPU has its own worker.
     gpu_memory_gb : maximum memory to use on each GPU; None: all of it.
     tune_fft : whether to search for fast FFT sizes.
     cpu_instead : whether movies that no GPU can align are aligned on the CPU, with a warning; else they fail.
@@ -32,6 +33,7 @@ class Compute:
     tune_fft: bool = True
     cpu_instead: bool = False
     timeout_s: Optional[float] = None
+    workers: Optional[int] = None
 
     @property
     def on_gpus(self) -> bool:
@@ -39,6 +41,11 @@ class Compute:
 
     def check(self) -> None:
         """Raise SettingsError, which states what is missing and how to install it, unless every device is usable."""
+        if self.on_gpus and self.workers is not None:
+            raise SettingsError(
+                f"Movies at once is {self.workers}: this number is for the CPU, while each GPU aligns one movie at a "
+                "time: leave it out."
+            )
         for device in self.devices:
             check_usable(device)
 

@@ -6,7 +6,8 @@ import os
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, TypedDict, Union
 
 from ..errors import FlexAlignError
 from ..inputs import dataclass_of, printable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ..backend import Backend
     from ..movies import Movie
     from ..movies.corrections_cache import CorrectionsCache
+    from ..result import MovieResult
 
 Progress = Callable[[str, float], None]
 DEVICE_FAILED = "device failed"  # the process must end, because its device can't be used any more
@@ -117,13 +119,17 @@ def files_complete(files: Mapping[str, str], sizes: Mapping[str, int], folder: O
     return True
 
 
+ToWrite = Callable[[], JobResult]  # writes the results of an aligned movie
+
+
 class Message(TypedDict, total=False):
     """A JSON line of a worker process: `ready` when it has started, or about the movie `number`: `taken`, or `stage`
-    and `fraction`, or `result`."""
+    and `fraction`, or `aligned` when only its results must still be written, or `result`."""
 
     ready: bool
     number: int
     taken: bool
+    aligned: bool
     stage: str
     fraction: float
     result: Dict[str, object]
@@ -136,7 +142,20 @@ def run_job(
     movie: Optional[Movie] = None,
     cache: Optional[CorrectionsCache] = None,
 ) -> JobResult:
-    """Align one movie and write its results in this process; every failure becomes a JobResult.
+    """Align one movie and write its results in this process; the parameters are those of `align_job`."""
+    outcome = align_job(job, backend, progress, movie, cache)
+    return outcome if isinstance(outcome, JobResult) else outcome()
+
+
+def align_job(
+    job: Job,
+    backend: Backend,
+    progress: Optional[Progress] = None,
+    movie: Optional[Movie] = None,
+    cache: Optional[CorrectionsCache] = None,
+    decoded_bytes: Optional[float] = None,
+) -> Union[JobResult, ToWrite]:
+    """Align one movie in this process.
 
     Parameters
     ----------
@@ -144,6 +163,12 @@ def run_job(
     progress : called with the name of the stage and the fraction done, from 0 to 1.
     movie : the job's movie if it is already open; it is closed at the end.
     cache : keeps gain and dark between movies.
+    decoded_bytes : memory for decoded frames; None: half of what is free.
+
+    Returns
+    -------
+    A function that writes the results and returns the JobResult; any thread may call it. If the movie could not be
+    aligned, the JobResult.
     """
     started = time.monotonic()
     try:
@@ -152,7 +177,6 @@ def run_job(
         from ..files import prepare_folder
         from ..movies import open_movie
         from ..movies.corrections_cache import CorrectionsCache
-        from ..output import write_result
         from ..output.replacing import check_replaceable
         from ..output.saved_result import known_motion
         from ..output.star import check_sayable
@@ -165,11 +189,21 @@ def run_job(
             if not job.settings.low_memory:
                 # The aligner reads frames more than once.
                 aligned, _ = job.settings.frame_ranges(opened.n_frames, job.movie)
-                opened.prefetch(threads=backend.threads, frames=aligned)
+                opened.prefetch(decoded_bytes, backend.threads, aligned)
             corrections = (cache or CorrectionsCache()).get(opened, job.settings)
             known = known_motion(job.motion, job.settings, opened.shape, job.movie) if job.motion else None
             result = align(opened, job.settings, backend, corrections, progress, known)
             opened.check_unchanged()
+    except Exception as error:
+        return failure(job, error, time.monotonic() - started)
+    return partial(_write, job, result, progress, started)
+
+
+def _write(job: Job, result: MovieResult, progress: Optional[Progress], started: float) -> JobResult:
+    """Write the results of a movie; `started` is the time when its alignment began."""
+    from ..output import write_result
+
+    try:
         if progress is not None:
             progress("write results", 0.9)
         files = write_result(result, job.output_dir, job.root, job.keep_others)

@@ -24,6 +24,7 @@ from ..inputs import JSON_BYTES, dataclass_of, has_type, json_value, read_json, 
 from ..settings import Settings
 from .devices import Compute, device_names
 from .job import Job, JobResult
+from .sharing import with_workers
 from .worker_pool import WorkerPool
 
 REQUEST_ENDING, ANSWER_ENDING = ".json", ".answer"
@@ -179,6 +180,7 @@ def _align(
 ) -> None:
     waiting = deque(todo)
     running: Dict[Future[JobResult], int] = {}
+    compute = with_workers(compute, [jobs[i] for i in todo], len(todo))
     with WorkerPool(compute, log=log, runner=runner) as pool:
         while waiting or running:
             while waiting and len(running) < pool.capacity:

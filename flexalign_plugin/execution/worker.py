@@ -2,8 +2,8 @@
 
 If native code crashes, the process is killed for lack of memory, or a read hangs, one movie fails and the run goes on.
 `Worker` keeps one child process (`worker_process`) and exchanges JSON lines with it. While one movie is aligned, the
-next one is read. If the child dies while it has two movies, each is retried alone in a new child, to determine which
-one caused it.
+next one is read, and the results of the one before are written. If the child dies while it has several movies, each is
+retried alone in a new child, to determine which one caused it.
 
 Nothing waits for ever: a child that does not start, and a movie that takes too long, are given up after a time limit.
 An unexpected error in a thread of the Worker makes the movies in work fail, with the reason.
@@ -33,7 +33,7 @@ from .time_limit import TimeLimit
 
 logger = logging.getLogger(__name__)  # unlike `print`, it never raises
 
-IN_FLIGHT = 2  # one movie is aligned while the next is read
+IN_FLIGHT = 2  # one movie is aligned while the next is read; in addition results of another may be being written
 CLOSE_SECONDS = 5.0  # time for a child to clean up before it is killed
 KEPT_LOG_LINES = 20
 START_SECONDS = 300.0  # for a child to load its libraries, which takes minutes on a slow network disk
@@ -46,6 +46,8 @@ class _Task(PendingMovie):
     alone: bool = False  # was in a child that died: must not share the next child with another movie
     times_sent: int = 0
     taken: bool = False  # the child has confirmed that it received it
+    aligned: bool = False  # only its results must still be written
+    when_aligned: Optional[Callable[[], None]] = None
 
 
 @dataclass(eq=False)
@@ -99,6 +101,7 @@ class Worker:
         runner: Optional[str] = None,
         gpu_memory_gb: Optional[float] = None,
         tune: bool = True,
+        memory: Optional[float] = None,
     ) -> None:
         """
         Parameters
@@ -107,7 +110,8 @@ class Worker:
         timeout_s : time limit per movie in seconds; None: see `time_limit`.
         log : called, from threads, with each line that the child writes to its standard error.
         runner : "module:function" that is called in the child with (job, progress) instead of `run_job` and returns a
-            JobResult. For tests of crashes and timeouts.
+            JobResult, or a function that writes the results and returns it. For tests of crashes and timeouts.
+        memory : bytes that the child may use; None: what is free when it starts.
 
         Raises
         ------
@@ -118,6 +122,7 @@ class Worker:
         self._command += ["--runner", runner] if runner else []
         self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []
         self._command += [] if tune else ["--no-fft-tuning"]
+        self._command += ["--memory", f"{memory:.0f}"] if memory else []
         self._folder = os.getcwd()
         self._limit = TimeLimit(timeout_s)
         self._log = guarded(log, "The log of the worker process")
@@ -136,11 +141,18 @@ class Worker:
         except RuntimeError as error:
             raise FlexAlignError(f"The worker process can't be managed ({error}): {LIMITS}.") from error
 
-    def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
-        """Queue a movie. `progress(stage, fraction)` is called from a thread of the Worker."""
+    def submit(
+        self, job: Job, progress: Optional[Progress] = None, when_aligned: Optional[Callable[[], None]] = None
+    ) -> Future[JobResult]:
+        """Queue a movie.
+
+        progress, when_aligned : called from a thread of the Worker, with (stage, fraction), and when there is room for
+            another movie because only the results of this one must still be written.
+        """
         with self._lock:
             self._submitted += 1
-            task = _Task(job, guarded(progress, f"The progress of {job.movie}"), number=self._submitted)
+            shown = guarded(progress, f"The progress of {job.movie}")
+            task = _Task(job, shown, number=self._submitted, when_aligned=when_aligned)
             closed = self._closed
             if not closed:
                 self._events.put(_Submitted(task))
@@ -194,7 +206,7 @@ class Worker:
                 self._handle_death(event.child)
 
     def _send(self) -> None:
-        while self._waiting and len(self._flight) < IN_FLIGHT:
+        while self._waiting and sum(not task.aligned for task in self._flight) < IN_FLIGHT:
             task = self._waiting[0]
             if self._flight and (task.alone or self._flight[0].alone):
                 return
@@ -208,7 +220,7 @@ class Worker:
                     # With another movie in work, the event of a dead child must be handled first.
                     if self._child is None or self._child.process.poll() is not None:
                         self._child = self._spawn()
-                task.times_sent, task.taken = task.times_sent + 1, False
+                task.times_sent, task.taken, task.aligned = task.times_sent + 1, False, False
                 self._write(task)
             except BrokenPipeError:
                 return  # the child has just died; its event follows
@@ -281,6 +293,10 @@ class Worker:
             task.future.set_result(result)
         elif "taken" in message:
             task.taken = True
+        elif "aligned" in message:
+            task.aligned = True
+            if task.when_aligned is not None:
+                task.when_aligned()
         elif task.progress is not None:
             task.progress(message["stage"], message["fraction"])
 
@@ -299,7 +315,7 @@ class Worker:
 
     def _handle_overdue(self) -> None:
         """If the child did not start, all movies fail, as another one would not start either. If the first movie
-        exceeds its time limit it fails, and the other movie goes to a new child."""
+        exceeds its time limit it fails, and the others go to a new child."""
         child = self._child
         if child is None or not child.ready:
             last = child.last_lines[-1] if child is not None and child.last_lines else "(none)"
@@ -333,7 +349,7 @@ class Worker:
                 task.fail(reason)
 
     def _handle_death(self, dead: _Child) -> None:
-        """The child has died by itself. If it had one movie, this movie fails; if it had two, each is retried alone.
+        """The child has died by itself. If it had one movie, this movie fails; if several, each is retried alone.
 
         A movie that the child had not confirmed was sent to a dying child and is retried. If the next child does not
         confirm it either, no child can start, and the movie fails with the reason.
@@ -424,7 +440,7 @@ def _cause_of_death(status: int, last_lines: Deque[str]) -> str:
     if -status == signal.SIGKILL:
         return (
             f"the process that aligned it was killed ({name}), most often for lack of memory: "
-            "use fewer worker processes or request more memory."
+            "align fewer movies at once (option --workers; in the form, Movies at once) or request more memory."
         )
     return (
         f"the process that aligned it crashed ({name}): check that the file is complete, and copy it again if not; "

@@ -1,4 +1,6 @@
-"""Distributes movies over several devices: one `Worker` for each, and one queue from which they take movies.
+"""Distributes movies over several workers, and keeps one queue from which they take movies.
+
+Each GPU has a `Worker`. A machine without GPUs has several, which share its cores (`sharing`).
 
 If a GPU fails, its movie is tried once more, on another GPU if there is one, else in a new process. A GPU that fails
 twice in a row is not used for ten minutes. Movies that no GPU can align fail or are aligned on the CPU, as the user
@@ -12,13 +14,14 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Callable, Deque, List, Optional, Tuple
 
 from ..errors import FlexAlignError
-from ..kernels import usable_cores
 from .devices import Compute, is_gpu
 from .engine import PendingMovie, guarded
 from .job import DEVICE_FAILED, Job, JobResult, Progress
+from .sharing import run_memory, thread_shares
 from .worker import IN_FLIGHT, Worker
 
 FAILURES = 2  # attempts of a movie on GPUs; failures in a row after which a GPU is not used for a while
@@ -27,7 +30,7 @@ PAUSE_SECONDS = 600.0  # how long such a GPU is not used
 
 @dataclass(eq=False)
 class _Lane:
-    """A device, its worker, and how many more movies it can take (`room`)."""
+    """A worker, its device, and how many more movies it can take (`room`)."""
 
     device: str
     worker: Worker
@@ -42,10 +45,11 @@ class _Movie(PendingMovie):
     failures: int = 0
     failed_on: Optional[_Lane] = None
     reason: str = ""  # why it is aligned on the CPU
+    takes_room: bool = False  # of the lane to which it was sent
 
 
 class WorkerPool:
-    """An `Engine` over all devices of `compute`. The results do not depend on the number of devices.
+    """An `Engine` over all devices of `compute`. The results do not depend on the number of devices and workers.
 
     Thread-safe. Any failure of a movie is a `JobResult` with ok=False, never an exception.
     """
@@ -66,9 +70,9 @@ class WorkerPool:
         FlexAlignError : no thread can be started.
         """
         self._compute, self._log, self._runner = compute, guarded(log, "The log of the GPUs"), runner
-        n = len(compute.devices)
-        share = compute.threads if n == 1 else max((compute.threads or usable_cores()) // n, 1)
-        self._lanes = [self._lane(device, share) for device in compute.devices]
+        devices = compute.devices if compute.on_gpus else compute.devices * (compute.workers or 1)
+        shares = thread_shares(compute.threads, len(devices))
+        self._lanes = [self._lane(device, threads, len(devices)) for device, threads in zip(devices, shares)]
         self._cpu: Optional[_Lane] = None
         self._queue: Deque[_Movie] = deque()
         self._for_cpu: Deque[_Movie] = deque()
@@ -81,7 +85,7 @@ class WorkerPool:
     @property
     def capacity(self) -> int:
         """Number of movies processed at the same time; with fewer submitted, a device or a disk is idle."""
-        return IN_FLIGHT * len(self._lanes)
+        return (IN_FLIGHT + 1) * len(self._lanes)
 
     def submit(self, job: Job, progress: Optional[Progress] = None) -> Future[JobResult]:
         """Queue a movie. `progress(stage, fraction)` is called from a thread of the pool."""
@@ -117,9 +121,21 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _lane(self, device: str, threads: Optional[int]) -> _Lane:
-        memory_gb, tune = (self._compute.gpu_memory_gb, self._compute.tune_fft) if is_gpu(device) else (None, True)
-        return _Lane(device, Worker(device, threads, self._compute.timeout_s, self._log, self._runner, memory_gb, tune))
+    def _lane(self, device: str, threads: Optional[int], n_lanes: int) -> _Lane:
+        on_gpu, memory = is_gpu(device), run_memory()
+        return _Lane(
+            device,
+            Worker(
+                device,
+                threads,
+                self._compute.timeout_s,
+                self._log,
+                self._runner,
+                self._compute.gpu_memory_gb if on_gpu else None,
+                self._compute.tune_fft if on_gpu else True,
+                None if memory is None else memory / n_lanes,
+            ),
+        )
 
     def _dispatch(self) -> None:
         """Send movies to the workers that have room; if no GPU may be used, they fail or go to the CPU.
@@ -158,17 +174,20 @@ class WorkerPool:
         while following is not None:
             self._queue.remove(following[0])
             following[1].room -= 1
+            following[0].takes_room = True
             sent.append(following)
             following = self._next(usable)
         try:
             if self._for_cpu and self._cpu is None and not self._closed:
-                self._cpu = self._lane("cpu", self._compute.threads)
+                self._cpu = self._lane("cpu", self._compute.threads, 1 + len(self._lanes))
         except FlexAlignError as error:
             refused += [(movie, JobResult(movie.job.movie, ok=False, error=str(error))) for movie in self._for_cpu]
             self._for_cpu.clear()
         while self._for_cpu and self._cpu is not None and self._cpu.room and not self._closed:
+            movie = self._for_cpu.popleft()
             self._cpu.room -= 1
-            sent.append((self._for_cpu.popleft(), self._cpu))
+            movie.takes_room = True
+            sent.append((movie, self._cpu))
         return sent, refused
 
     def _next(self, usable: List[_Lane]) -> Optional[Tuple[_Movie, _Lane]]:
@@ -181,17 +200,28 @@ class WorkerPool:
 
     def _send(self, movie: _Movie, lane: _Lane) -> None:
         if movie.begin():
-            done = lane.worker.submit(movie.job, movie.progress)
+            done = lane.worker.submit(movie.job, movie.progress, partial(self._aligned, movie, lane))
             done.add_done_callback(lambda done: self._finished(movie, lane, done.result()))
         else:  # it was cancelled
             with self._lock:
-                lane.room += 1
+                self._make_room(movie, lane)
                 self._dispatch_again = True
+
+    def _make_room(self, movie: _Movie, lane: _Lane) -> None:
+        if movie.takes_room:
+            movie.takes_room = False
+            lane.room += 1
+
+    def _aligned(self, movie: _Movie, lane: _Lane) -> None:
+        """Called in the worker's thread when only the results of a movie must still be written."""
+        with self._lock:
+            self._make_room(movie, lane)
+        self._dispatch()
 
     def _finished(self, movie: _Movie, lane: _Lane, result: JobResult) -> None:
         """Called in the worker's thread when a movie has a result."""
         with self._lock:
-            lane.room += 1
+            self._make_room(movie, lane)
             final = self._final_result(movie, lane, result)
         if final is not None:
             movie.future.set_result(final)

@@ -1,7 +1,8 @@
 """The child's side of `worker.Worker`: reads jobs as JSON lines, and writes progress and results as JSON lines.
 
-The main thread aligns, one thread reads requests, and one opens and decodes the next movie at the same time. If any
-thread ends with an error, the process ends, because the main thread would wait for it for ever.
+The main thread aligns. At the same time one thread reads requests, one opens and decodes the next movie, and one draws
+the plots of the movie before and writes its results. If any thread ends with an error, the process ends, because the main
+thread would wait for it for ever.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Callable, List, Optional, TextIO, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, TextIO, Tuple, Union
 
 from ..errors import FlexAlignError
+from ..files import remove_leftovers
+from ..memory import available_bytes
 from ..movies.corrections_cache import CorrectionsCache
 from ..settings import Settings
-from .job import DEVICE_FAILED, Job, JobResult, Message, Progress, failure, run_job
+from .job import DEVICE_FAILED, Job, JobResult, Message, Progress, ToWrite, align_job, failure
+from .sharing import PROCESS_BYTES, USED_SHARE, working_bytes
 
 if TYPE_CHECKING:
     from ..backend import Backend
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 
 CLEAN_UP_SECONDS = 5.0  # time to clean up before the process ends in any case
+WRITE_SECONDS = 3.0  # of these, time to complete the results that are being written
 PARENT_CHECK_SECONDS = 2.0
 PROGRESS_SECONDS = 0.1  # shortest time between two progress messages of the same stage
 
@@ -42,29 +47,39 @@ class _Aligner:
     def __init__(self, output: TextIO, options: argparse.Namespace) -> None:
         self._output, self._output_lock = output, threading.Lock()
         self._options = options
-        self._runner: Optional[Callable[[Job, Progress], JobResult]] = None
+        self._runner: Optional[Callable[[Job, Progress], Union[JobResult, ToWrite]]] = None
         if options.runner:
             module, _, function = options.runner.partition(":")
             self._runner = getattr(importlib.import_module(module), function)
         self._requests: queue.Queue[Tuple[int, Job]] = queue.Queue()
         self._opened: queue.Queue[Tuple[int, Job, Optional[Movie]]] = queue.Queue(maxsize=1)
+        self._to_write: queue.Queue[Tuple[int, ToWrite]] = queue.Queue()
+        self._written_last: Optional[Job] = None  # or being written
+        self._opened_last: Optional[Movie] = None  # the next movie, or the one in work
         self._backend: Optional[Backend] = None
         self._cache = CorrectionsCache()
 
     def run(self) -> None:
-        for target in (self._read_requests, self._open_movies, self._leave_with_parent):
+        for target in (self._read_requests, self._open_movies, self._write_results, self._leave_with_parent):
             threading.Thread(target=target, daemon=True).start()
         if self._runner is None:
             _load_libraries()
         self._send({"ready": True})
         while True:
             number, job, movie = self._opened.get()
-            result = self._align(number, job, movie)
-            self._send({"number": number, "result": asdict(result)})
-            if result.device_fault == DEVICE_FAILED:
-                return  # data on the device can't be trusted any more: the parent starts a new process
+            outcome = self._align(number, job, movie)
+            # The results of one movie are written at a time, because they stay in memory until then.
+            self._to_write.join()
+            if isinstance(outcome, JobResult):
+                self._send({"number": number, "result": asdict(outcome)})
+                if outcome.device_fault == DEVICE_FAILED:
+                    return  # data on the device can't be trusted any more: the parent starts a new process
+            else:
+                self._written_last = job
+                self._to_write.put((number, outcome))
+                self._send({"number": number, "aligned": True})
 
-    def _align(self, number: int, job: Job, movie: Optional[Movie]) -> JobResult:
+    def _align(self, number: int, job: Job, movie: Optional[Movie]) -> Union[JobResult, ToWrite]:
         sent_at, sent_stage = 0.0, ""
 
         def progress(stage: str, fraction: float) -> None:
@@ -86,7 +101,33 @@ class _Aligner:
             return replace(failure(job, error), device_fault=DEVICE_FAILED)
         except Exception as error:
             return failure(job, error)
-        return run_job(job, self._backend, progress, movie, self._cache)
+        decoded = None if movie is None else self._room_for_frames(movie, job)
+        return align_job(job, self._backend, progress, movie, self._cache, decoded)
+
+    def _room_for_frames(self, movie: Movie, job: Job) -> Optional[float]:
+        """Bytes that decoded frames of this movie and the next one may take together; None if unknown."""
+        memory = self._options.memory
+        if memory is None:
+            free = available_bytes()
+            memory = None if free is None else USED_SHARE * free
+        return None if memory is None else memory - PROCESS_BYTES - working_bytes(movie, job.settings)
+
+    def _write_results(self) -> None:
+        while True:
+            number, write = self._to_write.get()
+            self._send({"number": number, "result": asdict(write())})
+            del write  # it holds the images
+            self._to_write.task_done()
+
+    def finish_writing(self) -> None:
+        """Complete the results that are being written, or remove their files if that takes too long."""
+        end = time.monotonic() + WRITE_SECONDS
+        while self._to_write.unfinished_tasks:
+            if time.monotonic() > end:
+                assert self._written_last is not None
+                remove_leftovers(self._written_last.output_dir, self._written_last.root)
+                return
+            time.sleep(0.02)
 
     def _send(self, message: Message) -> None:
         # Quality figures may be NumPy scalars.
@@ -107,8 +148,26 @@ class _Aligner:
         while True:
             number, job = self._requests.get()
             ahead = self._runner is None and not job.settings.low_memory
-            movie = _read_ahead(job, self._options.threads) if ahead else None
-            self._opened.put((number, job, movie))
+            self._opened_last = self._read_ahead(job) if ahead else None
+            self._opened.put((number, job, self._opened_last))
+
+    def _read_ahead(self, job: Job) -> Optional[Movie]:
+        """The open movie, with as many decoded frames as fit into memory beside those of the movie in work; None on an
+        error, which `align_job` reports when it opens it."""
+        from ..movies import open_movie
+
+        movie = None
+        try:
+            movie = open_movie(job.movie, job.settings)
+            room = self._room_for_frames(movie, job)
+            if room is not None and self._opened_last is not None:
+                room -= self._opened_last.decoded_bytes
+            movie.prefetch(room, self._options.threads, job.settings.frame_ranges(movie.n_frames, job.movie)[0])
+            return movie
+        except Exception:
+            if movie is not None:
+                movie.close()
+            return None
 
     def _leave_with_parent(self) -> None:
         """End if the parent has ended but the pipe stays open, because another process inherited its end."""
@@ -124,21 +183,6 @@ def _load_libraries() -> None:
     from ..kernels import cpu
 
     assert aligner and output and cpu
-
-
-def _read_ahead(job: Job, threads: Optional[int]) -> Optional[Movie]:
-    """The open movie, decoded if it fits into memory; None on an error, which `run_job` reports when it opens it."""
-    from ..movies import open_movie
-
-    movie = None
-    try:
-        movie = open_movie(job.movie, job.settings)
-        movie.prefetch(threads=threads, frames=job.settings.frame_ranges(movie.n_frames, job.movie)[0])
-        return movie
-    except Exception:
-        if movie is not None:
-            movie.close()
-        return None
 
 
 def _leave() -> None:
@@ -188,13 +232,15 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--gpu-memory", type=float)
     parser.add_argument("--no-fft-tuning", dest="tune", action="store_false")
+    parser.add_argument("--memory", type=float)
     parser.add_argument("--runner", help="module:function called instead of the aligner; for tests")
     args = parser.parse_args(argv)
     status = 0
+    aligner = _Aligner(output, args)
     try:
-        _Aligner(output, args).run()
+        aligner.run()
     except SystemExit:
-        status = 0
+        aligner.finish_writing()
     except BaseException:
         traceback.print_exc()
         status = 1

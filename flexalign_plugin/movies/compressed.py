@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import MovieError
 from . import bzip2
-from .movie import Movie
+from .movie import Movie, bytes_to_keep
 from .mrc import HEADER_BYTES, looks_like_mrc, mrc_layout
 
 OPENERS: Dict[bytes, Callable[..., Any]] = {b"BZ": bz2.open, b"\x1f\x8b": gzip.open}  # by the first two bytes
@@ -25,18 +25,18 @@ class CompressedMrcMovie(Movie):
     """A compressed MRC stack.
 
     Such a file can only be read from its start, so the first request for a frame decodes all frames into memory. If
-    they need more than `MAX_KEPT_BYTES`, each frame is decoded on request, which is fast only in the file's order.
+    they don't fit there, each frame is decoded on request, which is fast only in the file's order.
     """
 
     kind = "MRC"
     read_in_order = True
-    MAX_KEPT_BYTES = 3_000_000_000
 
     def __init__(self, path: str, magic: bytes) -> None:
         self._open = OPENERS[magic]
         self._lock = threading.Lock()
         self._stream: Any = None
         self._next = 0
+        self._fits: Optional[bool] = None  # whether all frames fit into memory; None: not tried yet
         self.path = path
         notes: List[str] = []
         header = bytes(self._bytes(HEADER_BYTES, "its header"))
@@ -57,14 +57,16 @@ class CompressedMrcMovie(Movie):
         self.close()
 
     def prefetch(
-        self, max_bytes: int = MAX_KEPT_BYTES, threads: Optional[int] = None, frames: Optional[range] = None
+        self, max_bytes: Optional[float] = None, threads: Optional[int] = None, frames: Optional[range] = None
     ) -> None:
         """Decode all frames into memory if they fit in `max_bytes`; in parallel threads for bzip2, in one for gzip."""
-        if self.n_bytes > max_bytes:
-            return
         with self._lock:
             if all(frame is not None for frame in self._kept):
                 return
+            self._fits = self.n_bytes <= bytes_to_keep(max_bytes)
+            if not self._fits:
+                return
+            self.decoded_bytes = self.n_bytes
             decoded = self._decode_blocks(threads) if self._open is bz2.open else None
             self._kept = list(decoded or [self._decode(i) for i in range(self.n_frames)])
             self._rewind()
@@ -75,7 +77,8 @@ class CompressedMrcMovie(Movie):
             self._rewind()
 
     def _read(self, i: int) -> np.ndarray:
-        self.prefetch()
+        if self._fits is None:
+            self.prefetch()
         with self._lock:
             kept = self._kept[i]
             return self._decode(i) if kept is None else kept

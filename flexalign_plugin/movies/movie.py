@@ -10,7 +10,9 @@ import numpy as np
 
 from ..errors import MovieError
 from ..inputs import State, file_state
+from ..memory import available_bytes
 
+UNKNOWN_MEMORY_BYTES = 3e9  # for decoded frames, if the system does not tell how much memory is free
 TRUNCATED_ADVICE = (
     "copy the file again, or align its complete frames (Use complete frames of truncated movies? in the form, "
     "--use-whole-frames)."
@@ -55,6 +57,7 @@ class Movie:
         self.warnings: List[str] = []
         self.n_recorded = shape[0]
         self._kept: List[Optional[np.ndarray]] = [None] * shape[0]
+        self.decoded_bytes = 0  # memory of the frames that `prefetch` keeps, or is about to
 
     @property
     def n_frames(self) -> int:
@@ -80,13 +83,24 @@ class Movie:
         return []
 
     def prefetch(
-        self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None
+        self, max_bytes: Optional[float] = None, threads: Optional[int] = None, frames: Optional[range] = None
     ) -> None:
-        """Decode `frames` (None: all) into memory in parallel threads, if they fit in `max_bytes`; else do nothing."""
+        """Decode frames into memory in parallel threads, so that each is decoded once.
+
+        Parameters
+        ----------
+        max_bytes : of memory for all frames that are kept; None: half of what is free. If some of the frames don't fit,
+            these are decoded whenever they are read.
+        frames : None: all.
+        """
         frames = range(self.shape[0]) if frames is None else frames
-        if self.memory_mapped or self.n_bytes // self.shape[0] * len(frames) > max_bytes:
+        if self.memory_mapped:
             return
-        missing = [i for i in frames if self._kept[i] is None]
+        each = self.n_bytes // self.shape[0]
+        n_kept = sum(frame is not None for frame in self._kept)
+        room = max(int(bytes_to_keep(max_bytes) // each) - n_kept, 0)
+        missing = [i for i in frames if self._kept[i] is None][:room]
+        self.decoded_bytes = each * (n_kept + len(missing))
         with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
             for i, frame in zip(missing, pool.map(self._read, missing)):
                 self._kept[i] = frame
@@ -101,6 +115,7 @@ class Movie:
     def close(self) -> None:
         """Close the file and release the frames kept by `prefetch`."""
         self._kept = [None] * self.shape[0]
+        self.decoded_bytes = 0
 
     def __enter__(self) -> Movie:
         return self
@@ -110,6 +125,14 @@ class Movie:
 
     def _read(self, i: int) -> np.ndarray:
         raise NotImplementedError
+
+
+def bytes_to_keep(max_bytes: Optional[float]) -> float:
+    """`max_bytes`, or half of the free memory."""
+    if max_bytes is not None:
+        return max_bytes
+    free = available_bytes()
+    return UNKNOWN_MEMORY_BYTES if free is None else free / 2
 
 
 def read_into(file: BinaryIO, path: str, offset: int, out: np.ndarray) -> None:

@@ -174,7 +174,7 @@ class MrcMovie(Movie):
         self.warnings, self.n_recorded = warnings, n_recorded
 
     def prefetch(
-        self, max_bytes: int = 3_000_000_000, threads: Optional[int] = None, frames: Optional[range] = None
+        self, max_bytes: Optional[float] = None, threads: Optional[int] = None, frames: Optional[range] = None
     ) -> None:
         """Ask the operating system to read the file ahead into the page cache, which serves the frames."""
         with open(self.path, "rb") as file:

@@ -8,6 +8,7 @@ from typing import Callable, Generator, List, Optional, Sequence
 
 from ..execution.devices import Compute
 from ..execution.job import Job, JobResult
+from ..execution.sharing import with_workers
 from ..execution.worker_pool import WorkerPool
 from .console import Report
 
@@ -37,7 +38,7 @@ def results_of(
         if not stopped:
             finished(index, future.result())
 
-    with WorkerPool(compute, log=report.log) as pool:
+    with WorkerPool(with_workers(compute, jobs, len(jobs)), log=report.log) as pool:
         ahead = AHEAD * pool.capacity
         futures: List[Future[JobResult]] = []
         yielded = 0

@@ -263,3 +263,93 @@ def test_the_protocol_keeps_standard_output_to_itself(make_worker, job, tmp_path
     assert lines[2]["number"] == 7 and lines[2]["result"]["ok"]
     assert rest == "" and "library chatter" in errors
     assert child.returncode == 0
+
+
+WRITER = """
+    import os, signal, sys, threading, time
+    from flexalign_plugin.execution.job import JobResult
+
+    def run(job, progress):
+        folder, what = job.output_dir, job.root.split("-")[0]
+
+        def note(event):
+            with open(os.path.join(folder, "events"), "a") as f:
+                f.write(f"{event} {job.root}\\n")
+
+        def write():
+            note("writes")
+            hidden = os.path.join(folder, f".{job.root}_aligned_mic.mrc.0.part")
+            open(hidden, "w").close()
+            if what == "die" and not os.path.exists(os.path.join(folder, "died")):
+                open(os.path.join(folder, "died"), "w").close()
+                time.sleep(0.5)  # while the next movie is aligned
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(1000 if what == "hang" else 0.5)
+            os.rename(hidden, os.path.join(folder, f"{job.root}_aligned_mic.mrc"))
+            note("written")
+            return JobResult(movie=job.movie, ok=True, files={"pid": str(os.getpid())})
+
+        note("aligns")
+        time.sleep(0.2)
+        return write
+"""
+
+
+@pytest.fixture
+def writer(tmp_path, monkeypatch):
+    """Makes a worker whose results take 0.5 s to write; `events` lists what it has done."""
+    (tmp_path / "fake_writer.py").write_text(textwrap.dedent(WRITER))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made = []
+
+    def make(**options) -> Worker:
+        made.append(Worker(runner="fake_writer:run", **options))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def events(folder) -> list:
+    return (folder / "events").read_text().splitlines() if (folder / "events").exists() else []
+
+
+def test_results_are_written_while_the_next_movie_is_aligned(writer, job, tmp_path):
+    freed = []
+    worker = writer()
+    futures = [worker.submit(job(f"ok-{i}"), when_aligned=lambda i=i: freed.append(i)) for i in range(4)]
+    assert all(f.result(30).ok for f in futures)
+    assert freed == [0, 1, 2, 3]
+    order = events(tmp_path)
+    for i in range(3):
+        assert order.index(f"aligns ok-{i + 1}") < order.index(f"written ok-{i}")
+        # Never two at a time, because the images stay in memory until they are written.
+        assert order.index(f"written ok-{i}") < order.index(f"writes ok-{i + 1}")
+
+
+def test_a_kill_during_the_writing_loses_no_movie_and_leaves_no_part(writer, job, tmp_path):
+    worker = writer()
+    futures = [worker.submit(job(name)) for name in ("die-1", "ok-2", "ok-3")]
+    assert all(f.result(60).ok for f in futures)
+    order = events(tmp_path)
+    assert order.count("written die-1") == 1 and order.count("aligns ok-2") == 2
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_closing_completes_or_removes_what_is_being_written(writer, job, tmp_path):
+    for name, completed in (("ok-1", True), ("hang-2", False)):
+        worker = writer()
+        future = worker.submit(job(name))
+        assert wait_until(lambda name=name: f"writes {name}" in events(tmp_path), 30)
+        worker.close()
+        assert not list(tmp_path.glob(".*.part"))
+        assert (tmp_path / f"{name}_aligned_mic.mrc").exists() == completed
+        assert future.result(0).ok == completed or "stopped" in future.result(0).message
+
+
+def test_results_that_take_too_long_to_write_are_given_up(writer, job):
+    worker = writer(timeout_s=3.0)
+    futures = [worker.submit(job(name)) for name in ("hang-1", "ok-2")]
+    assert "gave no result within 3 s" in futures[0].result(30).message
+    assert futures[1].result(30).ok

@@ -35,7 +35,7 @@ NORMAL = {"inputMovies", "alignFrame0", "alignFrameN", "useAlignToSum", "gainRot
 NORMAL |= {"defectFile", "maxShift", "maxResForCorrelation", "doLocalAlignment", "doApplyDoseFilter", "binFactor"}
 NORMAL |= {"onlyProcess", "lowMemory"}
 ADVANCED = {"gainConvention", "doMagCor", "fcropFactor", "doSaveMovie", "gpuMemory", "useMovieDose"}
-ADVANCED |= {"moviesPerJob", "timeout"} | LOCAL
+ADVANCED |= {"moviesAtOnce", "moviesPerJob", "timeout"} | LOCAL
 
 
 def project_with(folder: str, kind: str, **params: Any) -> Any:

@@ -34,13 +34,16 @@ def test_frames_in_any_order_and_thread(packed):
             np.testing.assert_array_equal(frame, frames[i])
 
 
-def test_frame_by_frame_when_memory_is_short(packed, monkeypatch):
+def test_frame_by_frame_when_memory_is_short(packed):
     path, frames = packed
     with open_movie(str(path), SETTINGS) as movie:
-        monkeypatch.setattr(type(movie), "MAX_KEPT_BYTES", 1000)
-        movie.prefetch(1000)
+        movie.prefetch(frames.nbytes - 1)
+        assert movie.decoded_bytes == 0
         for i in (0, 1, 4, 2):
             np.testing.assert_array_equal(movie.frame(i), frames[i])
+        assert movie.frame(1) is not movie.frame(1)
+        movie.prefetch(frames.nbytes)
+        assert movie.decoded_bytes == frames.nbytes and movie.frame(1) is movie.frame(1)
 
 
 def test_truncated(packed):

@@ -51,13 +51,26 @@ def test_frames_may_be_read_in_many_threads_at_once(tmp_path):
             np.testing.assert_array_equal(frame, frames[i])
 
 
-def test_prefetch_keeps_frames_only_if_they_fit(tmp_path):
+def test_prefetch_keeps_as_many_frames_as_fit(tmp_path):
     write_tiff_movie(str(tmp_path / "m.tif"), random_frames(), "lzw")
     with open_movie(str(tmp_path / "m.tif"), SETTINGS) as movie:
-        movie.prefetch(max_bytes=4 * 33 * 51 - 1)
-        assert movie.frame(2) is not movie.frame(2)
-        movie.prefetch(max_bytes=4 * 33 * 51)
-        assert movie.frame(2) is movie.frame(2)
+        for bytes_allowed, n_kept in ((4 * 33 * 51 - 1, 3), (33 * 51, 3), (4 * 33 * 51, 4)):
+            movie.prefetch(bytes_allowed)
+            assert [movie.frame(i) is movie.frame(i) for i in range(4)] == [i < n_kept for i in range(4)]
+            assert movie.decoded_bytes == n_kept * 33 * 51
+    assert movie.decoded_bytes == 0
+
+
+def test_prefetched_frames_are_decoded_once(tmp_path, monkeypatch):
+    write_tiff_movie(str(tmp_path / "m.tif"), random_frames(), "lzw")
+    with open_movie(str(tmp_path / "m.tif"), SETTINGS) as movie:
+        decoded, read = [], movie._read
+        monkeypatch.setattr(movie, "_read", lambda i: decoded.append(i) or read(i))
+        movie.prefetch(threads=2, frames=range(1, 4))
+        movie.prefetch(threads=2)
+        for i in (0, 1, 2, 3, 0, 2):
+            movie.frame(i)
+        assert sorted(decoded) == [0, 1, 2, 3]
 
 
 def test_4bit_samples(tmp_path):

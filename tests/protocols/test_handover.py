@@ -53,7 +53,7 @@ def hand_over(engine, monkeypatch):
         return Job(movie.getFileName(), "out", str(movie.getObjId()), Settings())
 
     monkeypatch.setattr("flexalign_plugin.protocols.handover.is_being_written", lambda path, before: False)
-    it = HandOver(lambda: engine, job_of, print)
+    it = HandOver(lambda job: engine, job_of, print)
     for number in range(1, 8):
         it.expect(movie(number))
     return it
@@ -94,7 +94,7 @@ def test_an_engine_that_fails_every_movie_at_once_is_asked_for_all_of_them(monke
             return future
 
     engine = Broken()
-    it = HandOver(lambda: engine, lambda movie: Job("a.mrc", "out", str(movie.getObjId()), Settings()), print)
+    it = HandOver(lambda job: engine, lambda movie: Job("a.mrc", "out", str(movie.getObjId()), Settings()), print)
     for number in range(1, 2001):
         it.expect(movie(number))
     assert it._future(movie(1)).result(0).error == "no worker"
