@@ -76,15 +76,6 @@ def run_jobs(jobs: Sequence[Job], output_dir: str, run: Run) -> List[JobResult]:
     check_inputs(output_dir, [job.root for job in jobs], sorted(inputs))
     prepare_folder(output_dir)
     jobs = _to_do(jobs, run)
-    SettingsError : a device can't be used, or a result would replace an input.
-    OutputError : the folder can't be created or written to, or has a list for RELION of another program.
-    """
-    compute.check()
-    jobs = _jobs(movies, output_dir, settings, denoiser_pairs)
-    if optics is not None:
-        check_list_replaceable(output_dir)
-    check_inputs(output_dir, [job.root for job in jobs], [*movies, *correction_files(settings)])
-    prepare_folder(output_dir)
     failures_path = os.path.join(output_dir, FAILED_MOVIES)
     failed: List[JobResult] = []
     failures = FailureList(failures_path, report.log)
@@ -92,9 +83,6 @@ def run_jobs(jobs: Sequence[Job], output_dir: str, run: Run) -> List[JobResult]:
     try:
         prepare = partial(_with_own_mdoc, report=report) if run.use_mdoc else None
         found = results_of(jobs, report, run.compute, lambda i, result: failures.add(i + 1, result), prepare)
-        with closing(found) as results:
-        prepare = partial(_with_own_mdoc, report=report) if use_mdoc else None
-        found = results_of(jobs, report, compute, lambda i, result: failures.add(i + 1, result), prepare)
         with closing(found) as results:
             for result in results:
                 report.result(result)
