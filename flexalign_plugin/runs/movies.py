@@ -15,7 +15,6 @@ from ..files import prepare_folder
 from ..output.corrected_star import write_corrected_micrographs
 from ..output.replacing import check_list_replaceable
 from ..output.saved_result import SavedResult
-from ..output.replacing import check_list_replaceable
 from ..result_files import FAILED_MOVIES
 from ..settings import Settings
 from .console import Report
