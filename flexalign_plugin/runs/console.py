@@ -39,6 +39,10 @@ class Report:
                 leave=False,
             )
 
+    def expect(self, n_movies: int) -> None:
+        """The number of movies that are known by now, where more may follow."""
+        self._total = n_movies
+
     def stage(self, movie: str, stage: str, fraction: float) -> None:
         """`fraction` of the movie is done and `stage` begins."""
         if self._bar is not None:

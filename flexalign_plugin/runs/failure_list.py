@@ -30,6 +30,8 @@ class FailureList:
         """List a movie that failed; remove one that is aligned from the list."""
         with self._lock:
             self._finished.add(os.path.abspath(printable(result.movie)))
+            # A watcher tries a movie again when its file changes.
+            self._failures = [failure for failure in self._failures if failure[1] != result.movie]
             if not result.ok:
                 self._failures.append((number, result.movie, result.message))
             try:

@@ -80,7 +80,7 @@ def run_jobs(jobs: Sequence[Job], output_dir: str, run: Run) -> List[JobResult]:
     failures = FailureList(failures_path, report.log)
     report.start(len(jobs))
     try:
-        prepare = partial(_with_own_mdoc, report=report) if run.use_mdoc else None
+        prepare = partial(prepared, run=run)
         found = results_of(jobs, report, run.compute, lambda i, result: failures.add(i + 1, result), prepare)
         with closing(found) as results:
             for result in results:
@@ -110,10 +110,13 @@ def _to_do(jobs: Sequence[Job], run: Run) -> List[Job]:
     return [job for job in jobs if job.root not in done]
 
 
-def _with_own_mdoc(job: Job, report: Report) -> Job:
+def prepared(job: Job, run: Run) -> Job:
+    """The job with the dose of the movie's own `.mdoc`, if that is to be used."""
+    if not run.use_mdoc:
+        return job
     settings, notes, warnings = with_own_mdoc(job.settings, job.movie)
-    report.say("note", notes)
-    report.say("warning", warnings)
+    run.report.say("note", notes)
+    run.report.say("warning", warnings)
     return replace(job, settings=settings)
 
 
