@@ -86,11 +86,11 @@ class Claims:
             json.dump({"movie": os.path.abspath(movie), "failed": state}, file)
         os.replace(temporary, path)
 
-    def forget_failures(self) -> None:
-        """Let movies that failed in earlier runs be tried again."""
+    def tidy(self) -> None:
+        """Remove what earlier runs have left: movies that failed may be tried again, and dead processes claim none."""
         for name in os.listdir(self._folder):
             claim = self._claim(name)
-            if claim is not None and "failed" in claim.content:
+            if claim is not None and ("failed" in claim.content or self._is_dead(claim)):
                 _remove(claim.path)
 
     def close(self) -> None:
@@ -134,6 +134,10 @@ class Claims:
         if "failed" in claim.content:
             state = file_state(movie)
             return claim.content["failed"] != (None if state is None else list(state))
+        return self._is_dead(claim)
+
+    def _is_dead(self, claim: _Claim) -> bool:
+        """Whether the process of a claim has died."""
         if claim.content.get("host") == self._process["host"]:
             pid, started = claim.content.get("pid"), claim.content.get("started")
             return not isinstance(pid, int) or _started(pid) != started

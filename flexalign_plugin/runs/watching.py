@@ -76,7 +76,7 @@ def watch(watched: Watched, output_dir: str, settings: Settings, run: Run, repor
     try:
         with closing(Claims(output_dir)) as claims:
             watcher = _Watcher(watched, output_dir, settings, run, claims, failures, live)
-            claims.forget_failures()
+            claims.tidy()
             watcher.check_earlier()
             watcher.work()
     finally:  # also after Ctrl-C, with which most watches end
