@@ -28,7 +28,7 @@ from flexalign_plugin.settings import Settings
 from . import checks, devices, form, form_values, relion_handover, summaries
 from .computing import ComputesMovies
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
-from .records import remove_unfit_set, save_record, sort_out
+from .records import remove_unfit_set, sort_out
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +119,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
         result = self._hand_over.result(movie)
-        save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
-        self._log_result("Movie", name, result, more_come=not self.streamClosed)
+        self._keep(self._getMovieDone(movie), result, "Movie", name, more_come=not self.streamClosed)
 
     def _n_known(self) -> int:
         return len(self._roots)

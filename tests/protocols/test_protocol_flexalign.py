@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
 import os
 import shutil
 import threading
+from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -119,6 +122,24 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     assert again.outputMicrographs.getSize() == again.outputMovies.getSize() == 3
     assert not hasattr(again, "outputMoviesFailed")
     assert all(os.stat(name).st_mtime_ns == time for name, time in done_before.items())
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_run(project, movies, tmp_path, monkeypatch):
+    """pyworkflow would look for results only when the clock has caught up, here in years."""
+    calls = itertools.count()
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) - datetime.timedelta(hours=next(calls))
+
+    fake = SimpleNamespace(datetime=Clock, timedelta=datetime.timedelta)
+    monkeypatch.setattr("pyworkflow.protocol.executor.datetime", fake)
+    _copies(movies, tmp_path, 2)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert next(calls) > 2 and protocol.outputMicrographs.getSize() == 2
 
 
 def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies, tmp_path):
