@@ -207,7 +207,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
         with self._lock:
             self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
-        self.summaryVar.set("\n".join([summaries.summary(self), *self._polishing_hints(self._example)]))
+        hints = [hint for movie in self._examples for hint in self._polishing_hints(movie)]
+        self.summaryVar.set("\n".join([summaries.summary(self), *hints]))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
         self._registered.update(m.getObjId() for m in done)
