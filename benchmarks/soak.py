@@ -61,7 +61,7 @@ def main() -> int:
         began, run = time.monotonic(), start(os.path.abspath("."), protocol.getObjId(), restart=True)
         samples, workers, given = [], set(), 1
         while not _ended(run):
-            registered = sum(len(_numbers(folder, name)) for name in ("movies", "movies_failed"))
+            registered = sum(len(numbers(folder, name)) for name in ("movies", "movies_failed"))
             if given < len(movies) and given - registered < 2 * BURST:
                 grow(stream, template, movies[given : given + BURST], stream.STREAM_OPEN)
                 given += BURST
@@ -70,7 +70,7 @@ def main() -> int:
             samples.append((registered, *_measure(run, workers)))
             time.sleep(0.5)
         seconds = time.monotonic() - began
-        done, failed = _numbers(folder, "movies"), _numbers(folder, "movies_failed")
+        done, failed = numbers(folder, "movies"), numbers(folder, "movies_failed")
     lost = set(range(1, len(movies) + 1)) - done - failed
     print(f"{len(movies)} movies, {len(broken)} of them damaged in {min(len(broken), len(WAYS))} ways, {seconds:.0f} s")
     print(f"aligned {len(done)}, failed {len(failed)}, in both {len(done & failed)}, lost {len(lost)}")
@@ -122,7 +122,8 @@ def _ended(run: int) -> bool:
     return os.waitpid(run, os.WNOHANG)[0] != 0
 
 
-def _numbers(folder: str, name: str) -> set:
+def numbers(folder: str, name: str) -> set:
+    """Numbers of the movies in the output `name` of a run."""
     path = os.path.join(folder, f"{name}.sqlite")
     if not os.path.exists(path):
         return set()

@@ -17,6 +17,16 @@ def command(module: str) -> "list[str]":
     return [sys.executable, os.path.abspath(__file__), module]
 
 
+def environment() -> "dict[str, str]":
+    """Environment for such a process. PYTHONPATH has no empty or relative entries: they stand for the current folder,
+    from which Python itself would import a `sitecustomize.py` before it runs this file."""
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(folder)]
+    # site-packages is on the path anyway; in PYTHONPATH it would hide modules of the standard library.
+    if os.path.basename(ROOT) not in ("site-packages", "dist-packages") and ROOT not in folders:
+        folders.insert(0, ROOT)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+
+
 def forget_current_folder() -> None:
     """Remove the current folder from the search path if only an empty entry of PYTHONPATH puts it there.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, Dict, List
 
 import pyworkflow.object as pwobj
@@ -19,7 +20,11 @@ from flexalign_plugin.report_pages import LiveReport
 from . import devices, form_values, summaries
 from .handover import HandOver
 from .help_text import help_text
+from .records import save_record
+from .room import Room
 from .scipion_queue import queue_of
+
+TEN_YEARS_S = 3.2e8
 
 
 class ComputesMovies(EMProtocol):
@@ -32,6 +37,10 @@ class ComputesMovies(EMProtocol):
 
     _hand_over: HandOver
     _report: LiveReport
+    _room: Room
+    _stepsCheckSecs: float
+    _check_every_s = 0.0
+    _next_check = 0.0
 
     # --------------------------- Names and help ---------------------------
     @classmethod
@@ -98,7 +107,8 @@ class ComputesMovies(EMProtocol):
     def _prepare_run(self) -> None:
         """Set up what the steps share."""
         self._counting = threading.RLock()  # guards the counts that steps change
-        self._hand_over = HandOver(self._make_engine, self._job, self.info)
+        self._room = Room(self._getExtraPath(), self.warning)
+        self._hand_over = HandOver(self._make_engine, self._job, self.info, self._room)
         self._n_done = 0
         self._pace = summaries.Pace()
         self._report = LiveReport(self._getExtraPath(), self.warning, self.getRunName())
@@ -114,14 +124,18 @@ class ComputesMovies(EMProtocol):
         """Whether the input is still open."""
         return False
 
-    def _log_result(self, item: str, name: str, result: JobResult, more_come: bool) -> None:
-        """Log the outcome for one movie, count the movie, and log the progress of the run.
+    def _keep(self, path: str, result: JobResult, item: str, name: str, more_come: bool) -> None:
+        """Save the record of a movie, log its outcome, count the movie, and log the progress of the run.
 
         Parameters
         ----------
+        path : of the record.
         item : "Movie" or "Tilt". name : of the movie, as in the log.
         more_come : whether the input is still open.
         """
+        self._room.written(sum(result.sizes.values()))
+        self._room.wait()
+        save_record(path, result)
         if result.ok:
             if result.input_line:
                 self.info(f"{name}: {result.input_line}")
@@ -140,6 +154,14 @@ class ComputesMovies(EMProtocol):
             pace = self._pace.text(total - done, more_come)
         self.info(f"{item} {done} of {total}: {name} {outcome}; {pace}")
 
+    def _stepStarted(self, step: Any) -> None:
+        self._room.wait()  # pyworkflow writes its databases here, and fails for good if it can't
+        super()._stepStarted(step)
+
+    def _stepFinished(self, step: Any) -> bool:
+        self._room.wait()
+        return bool(super()._stepFinished(step))
+
     def _stepsCheck(self) -> None:
         if self.isFailed():
             # The executor calls this a last time and then waits for every thread. The outputs are closed, so that
@@ -147,9 +169,17 @@ class ComputesMovies(EMProtocol):
             self._hand_over.close()
             self._closeOutputSet()
             return
+        # The last check, when no step is left, is always made.
+        if time.monotonic() < self._next_check and any(not step.isFinished() for step in self._steps):
+            return
+        self._room.wait()
         super()._stepsCheck()
+        self._next_check = time.monotonic() + self._check_every_s
 
     def _runSteps(self, *args: Any) -> None:
+        # The executor takes the time from a clock that may be set back. Then it would look neither for new movies nor
+        # for results until that clock has caught up. With this value it always calls `_stepsCheck`.
+        self._check_every_s, self._stepsCheckSecs = self._stepsCheckSecs, -TEN_YEARS_S
         try:
             super()._runSteps(*args)
         finally:

@@ -10,7 +10,8 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Optional, Set
 
 from flexalign_plugin.errors import FlexAlignError
 from flexalign_plugin.execution.engine import Engine
@@ -18,15 +19,20 @@ from flexalign_plugin.execution.job import Job, JobResult, given_up
 from flexalign_plugin.inputs import State, file_state
 
 from .arrivals import is_being_written, wait_until_still
+from .room import Room
 
-ATTEMPTS_WHILE_WRITTEN = 3
+ATTEMPTS = 3
 
 
 class HandOver:
     """Thread-safe. Movies are pwem's Movie objects."""
 
     def __init__(
-        self, make_engine: Callable[[Job], Engine], job_of: Callable[[Any], Job], log: Callable[[str], None]
+        self,
+        make_engine: Callable[[Job], Engine],
+        job_of: Callable[[Any], Job],
+        log: Callable[[str], None],
+        room: Optional[Room] = None,
     ) -> None:
         """
         Parameters
@@ -34,7 +40,9 @@ class HandOver:
         make_engine : called with the job of the first movie, when this is passed to it.
         job_of : makes the job of a movie. If it raises a FlexAlignError, the movie fails.
         log : writes a line to the log of the run.
+        room : on the disk of the results; None: a full disk is an error like any other.
         """
+        self._room = room
         self._make_engine, self._job_of, self._log = make_engine, job_of, log
         self._lock = threading.RLock()
         self._engine: Optional[Engine] = None
@@ -43,6 +51,7 @@ class HandOver:
         self._filling = False
         self._in_work = 0  # passed to the engine, without a result yet
         self._futures: Dict[int, Future[JobResult]] = {}
+        self._without_room: Set[int] = set()  # movies that failed while the disk was full
         self._seen: Dict[int, State] = {}  # of each movie's file when it was passed to the engine
 
     def expect(self, movie: Any) -> None:
@@ -51,11 +60,13 @@ class HandOver:
             self._waiting[movie.getObjId()] = movie
 
     def result(self, movie: Any) -> JobResult:
-        """The result of the movie. If its file was still being written, wait until it is complete and try again."""
+        """The result of the movie. If its file was still being written, or the disk was full, wait and try again."""
         path = os.path.abspath(movie.getFileName())
-        for _ in range(ATTEMPTS_WHILE_WRITTEN):
+        for _ in range(ATTEMPTS):
             result = self._future(movie).result()
             before = self._seen.pop(movie.getObjId(), None)
+            if not result.ok and not self._closed and self._waited_for_room(movie.getObjId()):
+                continue
             if result.ok and file_state(path) == before:
                 break
             if not is_being_written(path, before):
@@ -83,7 +94,8 @@ class HandOver:
             return  # called from `_submit`, because the movie had a result at once
         self._filling = True
         try:
-            while not self._closed and self._waiting:
+            # While the disk is full, all movies that are passed to the engine would fail.
+            while not self._closed and self._waiting and not self._without_room:
                 if self._engine is not None and self._in_work >= self._engine.capacity:
                     break
                 self._submit(next(iter(self._waiting.values())))
@@ -109,13 +121,26 @@ class HandOver:
             return
         self._in_work += 1
         self._futures[number] = future = self._engine.submit(job)
-        future.add_done_callback(self._movie_finished)
+        future.add_done_callback(partial(self._movie_finished, number))
 
-    def _movie_finished(self, _: Future[JobResult]) -> None:
+    def _movie_finished(self, number: int, future: Future[JobResult]) -> None:
         """Called in a thread of the engine, even while a step waits for a slower movie."""
+        without_room = self._room is not None and not future.result().ok and not self._room.is_there()
         with self._lock:
             self._in_work -= 1
+            if without_room:
+                self._without_room.add(number)
             self._keep_busy()
+
+    def _waited_for_room(self, number: int) -> bool:
+        """For a movie that failed: wait while the disk is full. Whether this was, or may have been, the reason."""
+        if self._room is None:
+            return False
+        waited = self._room.wait()
+        with self._lock:
+            failed_without = number in self._without_room
+            self._without_room.discard(number)
+        return waited or failed_without
 
 
 def _finished_future(result: JobResult) -> Future[JobResult]:

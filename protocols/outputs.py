@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import mrcfile
 import pwem.objects as emobj
@@ -50,7 +50,9 @@ class AlignedMovieSets(ProtAlignMovies):
     # Filled by ProtFlexAlign: {number of the movie: root of its files}, {number of a failed movie: its record}.
     _roots: Dict[int, str]
     _failures: Dict[int, JobResult]
-    _example: Optional[emobj.Movie] = None  # one of the aligned movies
+    # One of the aligned movies. Not an attribute itself: pyworkflow would store it with the protocol, in the place of
+    # the parameter that has the number of the movie as its own.
+    _examples: Sequence[emobj.Movie] = ()
 
     def _updateOutputSets(self, newDone: List[emobj.Movie], streamMode: int) -> None:
         records = {m.getObjId(): _loaded(self._getMovieDone(m)) for m in newDone}
@@ -64,7 +66,7 @@ class AlignedMovieSets(ProtAlignMovies):
         if bad or self.hasAttribute(OUT_FAILED):
             self._append_movies(OUT_FAILED, FAILED_TABLE, bad, streamMode)
         if good:
-            self._example = good[0]
+            self._examples = good[:1]
         if good or self.hasAttribute(OUT_MOVIES):
             self._firstTimeOutput = False  # relations are defined by `_relate`
             self._append_movies(OUT_MOVIES, MOVIES_TABLE, good, streamMode)
@@ -125,13 +127,14 @@ class AlignedMovieSets(ProtAlignMovies):
     def _loadOutputSet(self, SetClass: Any, baseName: str, fixSampling: bool = True) -> Any:
         """The set with the dose that was used and what RELION reads from its acquisition, if it is new."""
         output = super()._loadOutputSet(SetClass, baseName, fixSampling)
-        if output.isEmpty() and baseName != FAILED_TABLE and self._example is not None:
-            shifts, folder = self._shifts(self._example), self._getExtraPath()
+        if output.isEmpty() and baseName != FAILED_TABLE and self._examples:
+            (example,) = self._examples
+            shifts, folder = self._shifts(example), self._getExtraPath()
             aligned_files = baseName == MOVIES_TABLE and self.doSaveMovie.get()
-            self._set_dose(output.getAcquisition(), self._example, aligned_files)
+            self._set_dose(output.getAcquisition(), example, aligned_files)
             if baseName == MOVIES_TABLE and not aligned_files:
                 relion_handover.share_defects(shifts, folder)
-            first = self._record(self._example).first_frame + 1
+            first = self._record(example).first_frame + 1
             relion_handover.describe(output.getAcquisition(), shifts, first, folder, not aligned_files)
         return output
 

@@ -28,7 +28,7 @@ from flexalign_plugin.settings import Settings
 from . import checks, devices, form, form_values, relion_handover, summaries
 from .computing import ComputesMovies
 from .outputs import FAILED_TABLE, MICROGRAPH_TABLES, MOVIES_TABLE, OUT_FAILED, AlignedMovieSets
-from .records import remove_unfit_set, save_record, sort_out
+from .records import remove_unfit_set, sort_out
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +119,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
     def _processMovie(self, movie: emobj.Movie) -> None:
         self._pace.start()
         result = self._hand_over.result(movie)
-        save_record(self._getMovieDone(movie), result)
         name = os.path.basename(movie.getFileName())
-        self._log_result("Movie", name, result, more_come=self._more_may_come())
+        self._keep(self._getMovieDone(movie), result, "Movie", name, more_come=self._more_may_come())
 
     def _n_known(self) -> int:
         return len(self._roots)
@@ -211,7 +210,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
         # Threads that wait for queue jobs also write to the run's database, whose connection is not thread-safe.
         with self._lock:
             self._updateOutputSets(done, pwobj.Set.STREAM_CLOSED if finished else pwobj.Set.STREAM_OPEN)
-        self.summaryVar.set("\n".join([summaries.summary(self), *self._polishing_hints(self._example)]))
+        hints = [hint for movie in self._examples for hint in self._polishing_hints(movie)]
+        self.summaryVar.set("\n".join([summaries.summary(self), *hints]))
         self._store(self.summaryVar)
         self._report.update(len(self._roots))
         self._registered.update(m.getObjId() for m in done)

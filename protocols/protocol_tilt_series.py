@@ -16,17 +16,18 @@ import pyworkflow.object as pwobj
 import pyworkflow.utils as pwutils
 from pyworkflow.protocol.constants import STATUS_NEW
 
-from flexalign_plugin.errors import FlexAlignError
+from flexalign_plugin.errors import FlexAlignError, MovieError
 from flexalign_plugin.execution.job import Job, JobResult, files_complete
 from flexalign_plugin.files import OutputFiles, atomic_path
 from flexalign_plugin.output.failures import write_failures
 from flexalign_plugin.result_files import FAILED_MOVIES, SCIPION_STACKS
+from flexalign_plugin.runs.mdoc import MAX_ANGLE
 from flexalign_plugin.runs.tilt_series import STACKS, of_one_size, settings_of_images, stacks_of, write_stack
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form_values, summaries, tilt_form
 from .computing import ComputesMovies
-from .records import load_record, save_record, sort_out
+from .records import load_record, sort_out
 from .tilt_outputs import SeriesRecord, TiltSeriesSets
 
 
@@ -57,6 +58,16 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
             return []
         # Each query is read to its end, because an open query can prevent a streaming import from writing.
         return [tilt.clone() for one in series.iterItems(limit=1) for tilt in one.iterItems(limit=limit)]
+
+    def _usable(self, tilts: List[Any]) -> Any:
+        """The first tilt whose dose is possible, as a bad one must not stop the run; the first of all if none is."""
+        for tilt in tilts:
+            try:
+                Settings(**tilt_form.settings_values(self, tilt))
+                return tilt
+            except FlexAlignError:
+                continue
+        return tilts[0]
 
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
@@ -120,7 +131,11 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
 
     def _job(self, tilt: Any) -> Job:
         ts_id, number = self._tilts[tilt.getObjId()]
-        path = os.path.abspath(tilt.getFileName())
+        path, angle = os.path.abspath(tilt.getFileName()), tilt.getTiltAngle()
+        if not _is_possible(angle):
+            raise MovieError(
+                f"{path}: its tilt angle is {angle}: correct it (TiltAngle in the .mdoc), and import again."
+            )
         settings = Settings(**tilt_form.settings_values(self, tilt))
         return Job(path, os.path.abspath(self._getExtraPath()), self._root(ts_id, number), settings)
 
@@ -131,9 +146,8 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         if load_record(done) is None:
             self._pace.start()
             result = self._hand_over.result(self._numbered(tsId, tiltImageId))
-            save_record(done, result)
             name = _name(tsId, self._tsDict.getTi(tsId, tiltImageId))
-            self._log_result("Tilt", name, result, more_come=False)
+            self._keep(done, result, "Tilt", name, more_come=False)
         return [done]
 
     def _n_known(self) -> int:
@@ -253,14 +267,15 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
         tilts = self._first_tilts(checks.MOVIES_TRIED)
         if not tilts:  # no input, which Scipion reports itself
             return errors
-        values = tilt_form.settings_values(self, tilts[0])
+        values = tilt_form.settings_values(self, self._usable(tilts))
         return errors + checks.problems(values, [tilt.getFileName() for tilt in tilts])
 
     def _warnings(self) -> List[str]:
         hints = devices.hints(self)
-        tilt = self._first_movie()
-        if tilt is None:
+        tilts = self._first_tilts(checks.MOVIES_TRIED)
+        if not tilts:
             return hints
+        tilt = self._usable(tilts)
         try:
             settings = Settings(**tilt_form.settings_values(self, tilt))
         except FlexAlignError:
@@ -307,4 +322,9 @@ class ProtFlexAlignTiltSeries(ComputesMovies, TiltSeriesSets):
 
 
 def _name(ts_id: str, tilt: Any) -> str:
-    return f"{ts_id} at {tilt.getTiltAngle():.1f} degrees"
+    angle = tilt.getTiltAngle()
+    return f"{ts_id} at {angle:.1f} degrees" if _is_possible(angle) else f"{ts_id}, tilt {tilt.getObjId()}"
+
+
+def _is_possible(angle: Optional[float]) -> bool:
+    return angle is not None and -MAX_ANGLE <= angle <= MAX_ANGLE

@@ -13,7 +13,10 @@ from flexalign_plugin import launch
 from flexalign_plugin.execution.job import Job
 from flexalign_plugin.execution.worker import Worker, _child_environment
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.report_pages import LiveReport
 from flexalign_plugin.settings import Settings
+
+from .report_pages.results import make_results
 
 # Names that Python would look for: a library, a module of the standard library, this package, the hook of a site.
 TRAPS = ("numpy", "queue", "faulthandler", "flexalign_plugin", "numba", "scipy", "tifffile")
@@ -47,6 +50,19 @@ def test_a_worker_imports_nothing_from_its_folder(data, tmp_path, monkeypatch, e
     assert result.ok, result.message
     assert not (tmp_path / "imported").exists()
     assert (data / "out" / "movie_motion.json").exists()  # relative names are still those of this folder
+
+
+@pytest.mark.parametrize("entry", EMPTY_ENTRIES)
+def test_the_report_of_a_run_imports_nothing_from_its_folder(data, tmp_path, monkeypatch, entry):
+    (data / "sitecustomize.py").write_text((data / "numpy.py").read_text())
+    make_results(data / "out")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "libraries") + os.pathsep + entry)
+    lines = []
+    live = LiveReport("out", lines.append, first_s=0.0)
+    live.update(1)
+    live._thread.join(60)
+    assert (data / "out" / "report.html").exists() and lines == []
+    assert not (tmp_path / "imported").exists()
 
 
 def test_the_command_of_a_queue_job_imports_nothing_from_its_folder(data, tmp_path):

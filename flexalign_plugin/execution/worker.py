@@ -396,17 +396,9 @@ class Worker:
 
 
 def _child_environment() -> Dict[str, str]:
-    """Environment in which the child imports the same package as this process, also from a checkout."""
-    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment = dict(launch.environment(), PYTHONUNBUFFERED="1")
     # The aligner uses its own threads; additional threads of a library would only slow them down.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    # Without relative and empty entries, which stand for the working folder.
-    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(folder)]
-    # site-packages is on the path anyway; in PYTHONPATH it would hide modules of the standard library.
-    if os.path.basename(root) not in ("site-packages", "dist-packages"):
-        folders.insert(0, root)
-    environment["PYTHONPATH"] = os.pathsep.join(folders)
     return environment
 
 

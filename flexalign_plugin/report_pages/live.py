@@ -62,7 +62,12 @@ class LiveReport:
         command += [self._folder, self._title, str(expected or 0)]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LONGEST_S
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=launch.environment(),
+                timeout=LONGEST_S,
             )
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             self._failed(error)

@@ -22,7 +22,8 @@ from ..frame_doses import Pairs, parse_doses
 from ..inputs import cut, read_text
 
 SECTION = re.compile(r"\[\s*(ZValue|FrameSet|MontSection)\s*=\s*(\d+)\s*\]", re.IGNORECASE)
-NUMBERS = (("TiltAngle", -360.0, 360.0), ("ExposureDose", 0.0, 10_000.0), ("PriorRecordDose", 0.0, 100_000.0))
+MAX_ANGLE = 360.0  # degrees
+NUMBERS = (("TiltAngle", -MAX_ANGLE, MAX_ANGLE), ("ExposureDose", 0.0, 10_000.0), ("PriorRecordDose", 0.0, 100_000.0))
 SHOWN = 40  # characters of a value in an error message
 MAX_DIGITS = 9  # of the number of a section or frame
 DATE_FORMATS = ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S")

@@ -26,6 +26,12 @@ def _protocol() -> Any:
     return protocol_flexalign
 
 
+def computing() -> Any:
+    from flexalign_plugin.protocols import computing as module
+
+    return module
+
+
 def _flat_mapper() -> Any:
     from pyworkflow.mapper.sqlite import SqliteFlatMapper
 
@@ -43,8 +49,8 @@ def _class() -> Any:
 
 
 POINTS: Dict[str, Point] = {
-    "before a record is written": (_protocol, "save_record", 2, "before"),
-    "after a record, before its step ends": (_protocol, "save_record", 2, "after"),
+    "before a record is written": (computing, "save_record", 2, "before"),
+    "after a record, before its step ends": (computing, "save_record", 2, "after"),
     "tables of a set made, no item in": (_flat_db, "createTables", 3, "after"),
     "movies registered, their origin not": (_class, "_relate", 1, "before"),
     "movies and their origin registered, micrographs not": (_class, "_relate", 1, "after"),
@@ -66,7 +72,7 @@ def start(project_path: str, protocol_id: int, restart: bool, point: Optional[Po
         os.setsid()
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
-        _run(project_path, protocol_id, restart, point)
+        run(project_path, protocol_id, restart, point)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -86,7 +92,8 @@ def wait(process: int, limit_s: float = 60.0) -> int:
     raise TimeoutError(f"The run took longer than {limit_s:g} s.")
 
 
-def _run(project_path: str, protocol_id: int, restart: bool, point: Optional[Point]) -> None:
+def run(project_path: str, protocol_id: int, restart: bool, point: Optional[Point] = None) -> None:
+    """Run the protocol in this process; RuntimeError if it fails."""
     from pyworkflow.protocol.constants import MODE_RESTART, MODE_RESUME
     from pyworkflow.protocol.executor import StepExecutor
     from pyworkflow.protocol.protocol import getProtocolFromDb

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
 import os
 import shutil
+import sqlite3
 import threading
+from contextlib import closing
+from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -119,6 +124,40 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     assert again.outputMicrographs.getSize() == again.outputMovies.getSize() == 3
     assert not hasattr(again, "outputMoviesFailed")
     assert all(os.stat(name).st_mtime_ns == time for name, time in done_before.items())
+
+
+def test_movies_may_have_the_numbers_of_the_protocols_parameters(project, movies, tmp_path):
+    """In the database of the run every parameter has a number, as every movie has in its set."""
+    _copies(movies, tmp_path, 2)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported, doLocalAlignment=False, binFactor=2.0)
+    project._setupProtocol(protocol)
+    number = protocol.binFactor.getObjId()
+    with closing(sqlite3.connect(imported.outputMovies.getFileName())) as database, database:
+        database.execute("UPDATE Objects SET id = id + ?", (number - 1,))
+    run(project, protocol)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert [micrograph.getObjId() for micrograph in protocol.outputMicrographs] == [number, number + 1]
+    with closing(sqlite3.connect("project.sqlite")) as database:
+        assert database.execute("SELECT value FROM Objects WHERE id = ?", (number,)).fetchall() == [("2.0",)]
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_run(project, movies, tmp_path, monkeypatch):
+    """pyworkflow would look for results only when the clock has caught up, here in years."""
+    calls = itertools.count()
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) - datetime.timedelta(hours=next(calls))
+
+    fake = SimpleNamespace(datetime=Clock, timedelta=datetime.timedelta)
+    monkeypatch.setattr("pyworkflow.protocol.executor.datetime", fake)
+    _copies(movies, tmp_path, 2)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    assert next(calls) > 2 and protocol.outputMicrographs.getSize() == 2
 
 
 def test_when_no_movie_can_be_aligned_the_run_fails_and_says_why(project, movies, tmp_path):

@@ -22,7 +22,7 @@ from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
 from flexalign_plugin.phantoms.phantom import particle_phantom
 
 from ..scipion_project import run
-from .killing import start, state, wait
+from .killing import computing, start, state, wait
 
 TOMO = importlib.util.find_spec("tomo") is not None
 needs_tomo = pytest.mark.skipif(not TOMO, reason="scipion-em-tomo is not installed: pip install .[tomo]")
@@ -215,6 +215,40 @@ def test_a_damaged_tilt_is_left_out_and_continue_puts_it_in(project, tilts, tmp_
 
 @needs_tomo
 @with_tomo
+@pytest.mark.parametrize(
+    "label, value, named",
+    [
+        ("_tiltAngle", None, "TS_1, tilt 1: "),  # as the database keeps NaN
+        ("_tiltAngle", float("inf"), "TS_1, tilt 1: "),
+        ("_acquisition._dosePerFrame", float("inf"), "TS_1 at 0.0 degrees: "),
+        ("_acquisition._doseInitial", float("-inf"), "TS_1 at 0.0 degrees: "),
+    ],
+)
+def test_a_tilt_with_an_impossible_number_is_left_out(project, tilts, tmp_path, label, value, named):
+    """It is the first one, which is also the one that the form looks at."""
+    series(tilts, tmp_path, "TS_1")
+    source = imported(project, tmp_path)
+    with contextlib.closing(sqlite3.connect(source._getPath("TiltSeriesM.sqlite"))) as database, database:
+        tables = [
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name LIKE '%\\_Classes' ESCAPE '\\'")
+        ]
+        (table,) = tables
+        ((column,),) = database.execute(f'SELECT column_name FROM "{table}" WHERE label_property = ?', (label,))
+        database.execute(f'UPDATE "{table.replace("Classes", "Objects")}" SET {column} = ? WHERE id = 1', (value,))
+    protocol = new_alignment(project, source)
+    assert protocol._validate() == []
+    run(project, protocol)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    rows = contents(protocol.TiltSeries)["TS_1"]
+    assert [row[3] for row in rows] == [i + 1 for i in ORDER if i != 0]
+    assert stack(rows[0][0])[0].shape == (4, *SHAPE[1:])
+    _, line = Path(protocol._getExtraPath("failed.tsv")).read_text().splitlines()
+    assert named in line and "TS_1_0.mrc" in line
+
+
+@needs_tomo
+@with_tomo
 def test_a_series_without_any_good_tilt_fails_alone_and_a_run_without_any_fails(project, tilts, tmp_path):
     series(tilts, tmp_path, "TS_1", "TS_2")
     source = imported(project, tmp_path)
@@ -244,7 +278,7 @@ def _module():
 
 
 KILLS = {
-    "after the record of a tilt": (_module, "save_record", 3, "after"),
+    "after the record of a tilt": (computing, "save_record", 3, "after"),
     "stacks written, images removed, no record": (lambda: _module().SeriesRecord, "save", 1, "before"),
     "a series in half of the outputs": (lambda: _module().ProtFlexAlignTiltSeries, "_append_one", 1, "after"),
 }
