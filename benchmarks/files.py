@@ -90,8 +90,8 @@ def _events(counts, start, k, per_frame, events):  # type: ignore[no-untyped-def
     return n
 
 
-def make_files(folder: str, phantom: Phantom, per_frame: int) -> Dict[str, File]:
-    """{row of the table: file}; made unless they exist."""
+def make_files(folder: str, phantom: Phantom, per_frame: int, words: str) -> Dict[str, File]:
+    """{row of the table: file} of rows with these words in their names, and of REFERENCES; made unless they exist."""
     n, ny, nx = phantom.shape
     stem = os.path.join(folder, f"files_{nx}x{ny}x{n}")
     eer = f"{stem}.eer"
@@ -106,17 +106,16 @@ def make_files(folder: str, phantom: Phantom, per_frame: int) -> Dict[str, File]
         if not os.path.exists(files[label].path):
             write_mrc_movie(files[label].path, _frames(File(eer, n, sampling)), phantom.truth.pixel_size_A / sampling)
     source = files["MRC"]
-    for compression in ("lzw", "zstd"):
-        label = {"lzw": "LZW TIFF", "zstd": "zstd TIFF"}[compression]
+    for compression, label in (("lzw", "LZW TIFF"), ("zstd", "zstd TIFF")):
         files[label] = File(f"{stem}_{compression}.tif", n)
-        if not os.path.exists(files[label].path):
+        if words in label and not os.path.exists(files[label].path):
             write_tiff_movie(files[label].path, _frames(source), compression, rows_per_strip=64)
-    files["bzip2 MRC"] = File(f"{source.path}.bz2", n)
-    if not os.path.exists(files["bzip2 MRC"].path):
-        with atomic_path(files["bzip2 MRC"].path) as temporary, bz2.open(temporary, "wb") as packed:
+    files["bzip2 MRC"] = packed = File(f"{source.path}.bz2", n)
+    if words in "bzip2 MRC" and not os.path.exists(packed.path):
+        with atomic_path(packed.path) as temporary, bz2.open(temporary, "wb") as target:
             with open(source.path, "rb") as plain:
-                shutil.copyfileobj(plain, packed, 1 << 24)
-    return files
+                shutil.copyfileobj(plain, target, 1 << 24)
+    return {label: file for label, file in files.items() if words in label or label in REFERENCES.values()}
 
 
 def _frames(file: File) -> Iterator[np.ndarray]:
@@ -153,15 +152,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a smaller movie")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind (default %(default)s)")
-    parser.add_argument("--only", metavar="WORDS", help="only rows whose name contains these words, and MRC")
+    parser.add_argument(
+        "--only", metavar="WORDS", default="", help="only rows whose name contains these words, and MRC"
+    )
     parser.add_argument("--no-command", action="store_true", help="only decoding")
     add_workdir_option(parser)
     arguments = parser.parse_args()
     n, size, per_frame = (8, 1024, 25) if arguments.quick else (40, 4096, 25)
     phantom = particle_phantom((n, size, size), seed=SEED)
-    files = make_files(arguments.workdir, phantom, per_frame)
-    if arguments.only:
-        files = {label: f for label, f in files.items() if arguments.only in label or label in REFERENCES.values()}
+    files = make_files(arguments.workdir, phantom, per_frame, arguments.only)
 
     print(f"### Decoding {size} x {size} x {n}, 1 e/px/frame, one thread\n")
     print("| file | GB on disk | CPU s to open | CPU s to decode | GB/s a core |\n|---|---|---|---|---|", flush=True)

@@ -386,8 +386,7 @@ class Settings:
 
     low_memory: bool = option(
         False,
-        "Use less memory and more time: align one movie at a time, read its frames for each step again instead of "
-        "keeping them, and make the images one after another.",
+        "Use less memory and more time: one movie at a time, no frames kept, images made one after another.",
         form="lowMemory",
     )
 

@@ -35,7 +35,7 @@ COMMON_SETTINGS = (
     + ("align_frame0", "align_frame_n", "bin_factor", "do_local_alignment")
     + ("do_apply_dose_filter", "split_even_odd", "do_save_movie", "low_memory")
 )
-COMMON_OPTIONS = ("output", "settings", "device", "threads", "workers", "only_process", "json", "quiet")
+COMMON_OPTIONS = ("output", "settings", "device", "threads", "only_process", "json", "quiet")
 DEVICE_HELP = (
     "auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:1, or all (GPUs); auto is the CPU until the GPU "
     "code has been run on hardware (default: auto)"
@@ -119,7 +119,7 @@ def add_computing(parser: Any) -> None:
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
     option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
     option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
-    option("--threads", type=count, metavar="N", help="CPU threads of all movies together (default: all available)")
+    option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
     option("--workers", type=count, metavar="N", help=WORKERS_HELP)
     option("--timeout", type=positive, metavar="S", help=TIMEOUT_HELP)
 
