@@ -386,7 +386,7 @@ class Settings:
 
     low_memory: bool = option(
         False,
-        "Use less memory and more time: read frames one at a time and make the images one after another.",
+        "Use less memory and more time: one movie at a time, no frames kept, images made one after another.",
         form="lowMemory",
     )
 

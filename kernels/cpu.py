@@ -76,6 +76,8 @@ class CpuBackend(Backend):
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> List[Any]:
         """Results of the function for each argument, in order, computed by the threads."""
+        if self.threads == 1:  # a movie has thousands of small tasks: passing each to another thread takes CPU time
+            return list(map(function, *arguments))
         return list(self._pool.map(function, *arguments))
 
     def _row_blocks(self, ny: int) -> Tuple[np.ndarray, np.ndarray]:

@@ -77,8 +77,8 @@ def define_computing(form: Any, can_stop_early: bool = False) -> None:
         mpi=0,
         binThreads=DEFAULT_THREADS,
         binThreadsHelp="Number of CPU cores that align the movies (limited to the cores of the machine). Several "
-        "movies are aligned at the same time and share these cores (*Movies at once*): leave *Scipion threads* at 1 and enter "
-        "all cores here. With GPUs: CPU cores that read and decode the movies of each GPU. If each step is "
+        "movies are aligned at the same time and share these cores (*Movies at once*): enter all cores here and leave "
+        "*Scipion threads* at 1. With GPUs: CPU cores that read and decode the movies of each GPU. If each step is "
         "submitted to the queue of a cluster: CPU cores of each job. The number of simultaneous jobs is then *Scipion "
         "threads* minus 1.",
     )

@@ -161,7 +161,7 @@ def add_computing(parser: Any) -> None:
     option("--on-device-failure", choices=("error", "cpu"), default="error", help=FAILURE_HELP)
     option("--gpu-memory", type=positive, metavar="GB", help="maximum memory to use on each GPU (default: all)")
     option("--no-fft-tuning", action="store_true", help="don't search for the fastest FFT sizes of a GPU")
-    option("--threads", type=count, metavar="N", help="CPU threads of all movies together (default: all available)")
+    option("--threads", type=count, metavar="N", help="CPU threads (default: all available)")
     option("--workers", type=count, metavar="N", help=WORKERS_HELP)
     option("--timeout", type=positive, metavar="S", help=TIMEOUT_HELP)
 

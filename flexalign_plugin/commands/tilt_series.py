@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     option("--quiet", action="store_true", help=QUIET_HELP)
     add_settings(parser)
     shorten_help(
-        parser, ("name", "movies", "output", "order", "settings", "threads", "workers", "quiet") + COMMON_SETTINGS
+        parser, ("name", "movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS
     )
     parser.set_defaults(run=_tilt_series)
 

@@ -40,7 +40,7 @@ def with_workers(compute: Compute, jobs: Sequence[Job], n_movies: Optional[int] 
     """
     if compute.on_gpus or compute.workers is not None:
         return compute
-    most = compute.threads or usable_cores()
+    most = 1 if any(job.settings.low_memory for job in jobs) else compute.threads or usable_cores()
     most = most if n_movies is None else min(most, n_movies)
     if most > 1:
         memory = run_memory()

@@ -1,8 +1,8 @@
 """The child's side of `worker.Worker`: reads jobs as JSON lines, and writes progress and results as JSON lines.
 
 The main thread aligns. At the same time one thread reads requests, one opens and decodes the next movie, and one draws
-the plots of the movie before and writes its results. If any thread ends with an error, the process ends, because the main
-thread would wait for it for ever.
+the plots of the movie before and writes its results. If any thread ends with an error, the process ends, because the
+main thread would wait for it for ever.
 """
 
 from __future__ import annotations

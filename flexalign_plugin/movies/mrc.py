@@ -1,17 +1,17 @@
-"""MRC and MRCS stacks, memory-mapped read-only; 4-bit data (mode 101 and IMOD's packed bytes) is expanded to uint8."""
+"""MRC and MRCS stacks, read-only; 4-bit data (mode 101 and IMOD's packed bytes) is expanded to uint8."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import BinaryIO, List, Optional, Tuple
 
 import mrcfile.dtypes
 import numpy as np
 
 from ..errors import MovieError
 from ..jit import njit
-from .movie import TRUNCATED_ADVICE, Movie
+from .movie import TRUNCATED_ADVICE, Movie, read_into
 
 HEADER_BYTES = 1024
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
@@ -143,12 +143,14 @@ def mrc_layout(path: str, header: bytes, notes: List[str]) -> MrcLayout:
 
 
 class MrcMovie(Movie):
-    """An uncompressed MRC stack."""
+    """An uncompressed MRC stack.
+
+    A mapped file is fastest, but its pages count as memory of the process, until the system needs them.
+    """
 
     kind = "MRC"
-    memory_mapped = True
 
-    def __init__(self, path: str, header: bytes, use_whole_frames: bool = False) -> None:
+    def __init__(self, path: str, header: bytes, use_whole_frames: bool = False, mapped: bool = True) -> None:
         notes: List[str] = []
         warnings: List[str] = []
         self._layout = layout = mrc_layout(path, header, notes)
@@ -167,9 +169,14 @@ class MrcMovie(Movie):
             warnings.append(f"The file is {cut}: its {n_frames} complete frames are used.")
         elif size > layout.total_bytes:
             notes.append(f"{size - layout.total_bytes} bytes after the {n_frames} frames of the header are not read.")
-        self._stored: Optional[np.ndarray] = np.memmap(
-            path, layout.dtype, "r", layout.offset, (n_frames, ny, layout.stored_row)
-        ).view(np.ndarray)
+        self._stored: Optional[np.ndarray] = None
+        self._file: Optional[BinaryIO] = None
+        if mapped:
+            stored = np.memmap(path, layout.dtype, "r", layout.offset, (n_frames, ny, layout.stored_row))
+            self._stored = stored.view(np.ndarray)
+        else:
+            self._file = open(path, "rb")
+        self.memory_mapped = mapped
         super().__init__(path, (n_frames, ny, nx), layout.dtype.newbyteorder("="), notes)
         self.warnings, self.n_recorded = warnings, n_recorded
 
@@ -177,14 +184,22 @@ class MrcMovie(Movie):
         self, max_bytes: Optional[float] = None, threads: Optional[int] = None, frames: Optional[range] = None
     ) -> None:
         """Ask the operating system to read the file ahead into the page cache, which serves the frames."""
+        if not self.memory_mapped:
+            return super().prefetch(max_bytes, threads, frames)
         with open(self.path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         super().close()
         self._stored = None
+        if self._file is not None:
+            self._file.close()
 
     def _read(self, i: int) -> np.ndarray:
-        if self._stored is None:
+        if self._stored is not None:
+            return self._layout.expand(self._stored[i])
+        if self._file is None:
             raise ValueError("movie is closed")
-        return self._layout.expand(self._stored[i])
+        stored = np.empty((self.shape[1], self._layout.stored_row), self._layout.dtype)
+        read_into(self._file, self.path, self._layout.offset + i * self._layout.frame_bytes, stored)
+        return self._layout.expand(stored)

@@ -25,7 +25,8 @@ def open_movie(path: str, settings: Settings) -> Movie:
     Parameters
     ----------
     path : MRC, MRCS, TIFF, EER, or MRC compressed with bzip2 or gzip; recognised by content, not by name.
-    settings : `n_frames` and `eer_sampling` define how an EER movie is rendered, `flip_tiff` how a TIFF movie is read.
+    settings : `n_frames` and `eer_sampling` define how an EER movie is rendered, `flip_tiff` how a TIFF movie is read;
+        `low_memory`: MRC files are not mapped.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def _opened(path: str, settings: Settings) -> Movie:
         if start[:2] in OPENERS:
             return CompressedMrcMovie(path, start[:2])
         if looks_like_mrc(start):
-            return MrcMovie(path, start, settings.use_whole_frames)
+            return MrcMovie(path, start, settings.use_whole_frames, mapped=not settings.low_memory)
     except OSError as error:
         raise MovieError(f"{path}: can't be read ({error.strerror}): check the disk or the network mount.") from error
     if path.lower().endswith((".mrc", ".mrcs")):

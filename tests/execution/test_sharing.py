@@ -73,6 +73,11 @@ def test_unknown_memory_means_one_movie(movie, monkeypatch):
     assert with_workers(Compute(threads=16), [movie("a.mrc")]).workers == 1
 
 
+def test_low_memory_means_one_movie(movie):
+    assert with_workers(Compute(threads=16), [movie("a.mrc", low_memory=True)]).workers == 1
+    assert with_workers(Compute(threads=16, workers=3), [movie("a.mrc", low_memory=True)]).workers == 3
+
+
 def test_memory_of_a_movie(movie, tmp_path):
     mapped, decoded = bytes_of_movies([movie("a.mrc")]), bytes_of_movies([movie("a.tif")])
     assert decoded - mapped == 2 * 3 * 100 * 200  # the one in work and the next one

@@ -94,6 +94,22 @@ def test_frames_are_mapped_not_copied(tmp_path):
             movie.frame(4)
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize("dtype, mode", [("u1", None), ("i2", None), ("f4", None), ("u1", 101)])
+def test_low_memory_reads_frames_without_mapping_the_file(tmp_path, dtype, mode, byte_order):
+    frames = random_frames(dtype) % 16
+    write_mrc_movie(str(tmp_path / "m.mrc"), frames, mode=mode, byte_order=byte_order)
+    with open_movie(str(tmp_path / "m.mrc"), Settings(low_memory=True)) as movie:
+        assert not movie.memory_mapped
+        for i in (2, 0, 3):
+            got = movie.frame(i)
+            assert got.dtype.isnative
+            np.testing.assert_array_equal(got, frames[i])
+        assert movie.frame(0) is not movie.frame(0)
+    with pytest.raises(ValueError, match="closed"):
+        movie.frame(1)
+
+
 def test_truncated_file_is_reported_with_its_size(tmp_path):
     write_mrc_movie(str(tmp_path / "m.mrc"), random_frames("u2"))
     os.truncate(tmp_path / "m.mrc", 1024 + 2 * 33 * 51 * 2 + 33 * 51)
