@@ -27,6 +27,7 @@ from .movies.inspection import Inspection, check_size, inspect
 from .quality.figures import Figures
 from .quality.frc import halves_agreement
 from .quality.judgement import judge, with_doses
+from .quality.thon_rings import thon_rings
 from .result import KnownMotion, MovieResult
 from .settings import MIDDLE_MOST, Settings
 
@@ -85,7 +86,7 @@ def align(
     if settings.do_compute_psd:
         with clock.stage("power spectra", 0.9):
             uncorrected = seen.mean if scale == 1 else seen.mean * np.float32(scale)
-            spectra = spectra_of(images.full, uncorrected, backend)
+            spectra = spectra_of(images.full, uncorrected, settings.pixel_size, backend)
     polynomial = fit_polynomial(motion.model) if motion.model.is_local else None
 
     return MovieResult(
@@ -195,6 +196,14 @@ def _figures(
     if spectra is not None:
         profiles = {"corrected": spectra.corrected, "uncorrected": spectra.uncorrected}
         figures = replace(figures, psd_profile={k: s.profile.round(3).tolist() for k, s in profiles.items()})
+        rings = {k: thon_rings(s.halves) for k, s in profiles.items() if s.halves is not None}
+        if rings:
+            figures = replace(
+                figures,
+                thon_rings_A=rings["corrected"].seen_to_A,
+                thon_rings_uncorrected_A=rings["uncorrected"].seen_to_A,
+                thon_ring_correlation={k: r.correlation for k, r in rings.items()},
+            )
     if polynomial is not None:
         figures = replace(figures, relion_fit_rms_px=polynomial.rms_px, relion_fit_max_px=polynomial.max_px)
     return figures

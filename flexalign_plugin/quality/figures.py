@@ -74,7 +74,7 @@ class Figures:
         "Largest shift between consecutive frames that was searched: that of the settings, or the automatic one.",
     )
     reference_frame: Optional[int] = figure(
-        "Reference frame", "", "The frame (from 1) in which all shifts are zero.", rank=18
+        "Reference frame", "", "The frame (from 1) in which all shifts are zero.", rank=20
     )
     pairs_rejected: Optional[float] = figure(
         "Rejected pairs",
@@ -82,7 +82,7 @@ class Figures:
         "Fraction of the frame pairs that contradict the estimated motion of the whole frame. If it is high, the movie "
         "has little signal, and all pairs are searched jointly.",
         limit=0.3,
-        rank=5,
+        rank=7,
         chart="pairs",
     )
     frame_pairs_rejected: Optional[Numbers] = figure(
@@ -93,20 +93,20 @@ class Figures:
         FRACTION,
         "Fraction of the frame pairs without a correlation peak inside the search range.",
         limit=MANY_ON_RIM,
-        rank=6,
+        rank=8,
     )
     pair_residual_px: Optional[float] = figure(
         "Residual of pairs",
         "px",
         "Standard deviation of the shifts of the accepted pairs about the motion.",
         outlier_above=0.2,
-        rank=7,
+        rank=9,
     )
     pair_significance: Optional[float] = figure(
         "Strength of the correlation peaks",
         "",
         "Height of a pair's correlation peak over the noise around it, median over the pairs.",
-        rank=8,
+        rank=10,
     )
     uncovered_border_px: Optional[Dict[str, float]] = figure(
         "Uncovered border",
@@ -128,7 +128,7 @@ class Figures:
         FRACTION,
         "Fraction of the frame pairs of a patch that contradict its estimated motion, mean over the patches.",
         limit=0.5,
-        rank=9,
+        rank=11,
         group=LOCAL,
     )
     patches_rejected: Optional[Numbers] = figure(
@@ -148,7 +148,7 @@ class Figures:
         "",
         "Natural logarithm of how much more probable the movie is with the local field than with whole-frame shifts "
         "alone. The field is dropped when it is below 0.",
-        rank=14,
+        rank=16,
         group=LOCAL,
     )
     shift_sigma_px: Optional[Points] = figure(
@@ -188,17 +188,17 @@ class Figures:
         "`field_misfit_px`. It leaves out what blurs within a patch or a frame (0.02 px on phantoms). `null` without "
         "local alignment: the local motion that is left is not measured then, and it is often ten times as large as "
         "`global_error_px`.",
-        rank=10,
+        rank=12,
     )
     motion_over_error: Optional[float] = figure(
-        "Motion over its error", "", "Rms motion divided by its expected error; `null` where that is.", rank=12
+        "Motion over its error", "", "Rms motion divided by its expected error; `null` where that is.", rank=14
     )
     confidence: Optional[float] = figure(
         "Confidence",
         FRACTION,
         "Fraction of the signal's amplitude at Nyquist that remains with the expected error e, `exp(-(pi e / 2)^2)`: "
         "0.98 for 0.1 px, 0.54 for 0.5 px. 0 when no motion could be measured; `null` where the expected error is.",
-        rank=11,
+        rank=13,
     )
     roughness: Optional[float] = figure(
         "Roughness of the path",
@@ -212,25 +212,25 @@ class Figures:
         "How fast the specimen still drifts after the first 4 e/Å²: the distance between the first and the last of "
         "these frames, per dose. It blurs single frames. Above 1 there is a warning. `null` when the dose is not "
         "known.",
-        rank=13,
+        rank=15,
     )
     counted_dose_A2: Optional[float] = figure(
         "Counted dose",
         "e/Å²",
         "Electrons counted in the movie, all frames. If it falls over a run, the source fades or the ice gets thicker. "
         "`null` where the values of the movie are no counts of single electrons.",
-        rank=19,
+        rank=21,
         chart="dose",
     )
     mean_intensity: Optional[float] = figure(
         "Mean intensity",
         "",
         "Mean value of a frame after gain and dark, in the units of the movie.",
-        rank=20,
+        rank=22,
         chart="dose",
     )
     pixels_replaced: Optional[int] = figure(
-        "Pixels replaced", "px", "Defects and hot pixels, replaced in every frame.", rank=17
+        "Pixels replaced", "px", "Defects and hot pixels, replaced in every frame.", rank=19
     )
     defects: Optional[Dict[str, int]] = figure(
         "Defects by source",
@@ -252,14 +252,14 @@ class Figures:
         "Å",
         "Finest resolution at which the Fourier ring correlation of even and odd frames reaches 0.143; between zeros "
         "of the microscope's transfer function it may fall below. `null` if it never does.",
-        rank=15,
+        rank=17,
         group=HALVES,
     )
     frc_05_A: Optional[float] = figure(
         "Even and odd agree to (0.5)",
         "Å",
         "Resolution at which the Fourier ring correlation of even and odd frames falls below 0.5.",
-        rank=16,
+        rank=18,
         group=HALVES,
     )
     psd_profile: Optional[Mapping[str, Numbers]] = figure(
@@ -267,6 +267,30 @@ class Figures:
         "log10",
         "Less their backgrounds, as drawn in `_plot_psd.png`: `corrected` and `uncorrected`, from frequency 0 to "
         "Nyquist in equal steps.",
+        group=SPECTRA,
+    )
+    thon_rings_A: Optional[float] = figure(
+        "Thon rings seen to",
+        "Å",
+        "Finest resolution to which Thon rings stand out in the power spectrum of the corrected micrograph: up to "
+        "there the correlation of rings in two halves of its tiles is above 0.5. `null` if there are none, or the frame "
+        "is too small.",
+        outlier_above=8.0,
+        rank=5,
+        group=SPECTRA,
+    )
+    thon_rings_uncorrected_A: Optional[float] = figure(
+        "Thon rings without correction",
+        "Å",
+        "The same for the mean of the frames without motion correction.",
+        rank=6,
+        group=SPECTRA,
+    )
+    thon_ring_correlation: Optional[Mapping[str, Numbers]] = figure(
+        "Correlation of Thon rings",
+        "",
+        "Of two halves of the tiles, `corrected` and `uncorrected`, from frequency 0 to Nyquist in equal steps; `null` "
+        "at the lowest frequencies.",
         group=SPECTRA,
     )
     accumulated_motion_total_A: Optional[float] = figure(
@@ -306,11 +330,11 @@ class Figures:
         "px",
         "Length of the difference between RELION's polynomial in `_shifts.star` and the spline, rms over a 16 x 16 "
         "mesh and all aligned frames.",
-        rank=21,
+        rank=23,
         group=POLYNOMIAL,
     )
     relion_fit_max_px: Optional[float] = figure(
-        "RELION polynomial, largest", "px", "Largest length of this difference.", rank=22, group=POLYNOMIAL
+        "RELION polynomial, largest", "px", "Largest length of this difference.", rank=24, group=POLYNOMIAL
     )
 
     def to_dict(self) -> Dict[str, Any]:

@@ -84,6 +84,25 @@ def test_small_image_gets_a_smaller_spectrum():
     assert spectrum.shape == (254, 254)
 
 
+@pytest.mark.parametrize(("pixel_size_A", "tile"), [(1.0, 768), (0.4, 1536)])
+def test_a_spectrum_from_longer_tiles_is_that_of_short_ones(pixel_size_A, tile):
+    """Same values for noise, and the same height and width of the peak of a wave."""
+    shape, sigma, amplitude = (2304, 2400), 2.0, 0.5
+    assert psd.wide_tile(shape, pixel_size_A) == tile
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.random.default_rng(3).normal(5.0, sigma, shape) + amplitude * np.cos(2 * np.pi * (30 * y - 50 * x) / 384)
+    image = image.astype(np.float32)
+    long = psd.spectra_of(image, image, pixel_size_A, CpuBackend(1)).corrected.power
+    short = psd.power_spectrum(image, CpuBackend(1))
+    assert long.shape == short.shape == (384, 384)
+    # (2304 / 384)^2 tiles without overlap are independent.
+    assert np.median(long) == pytest.approx(np.median(short), rel=0.01)
+    assert np.mean(long) / np.mean(short) == pytest.approx(1, abs=0.01)
+    peak = np.s_[192 + 28 : 192 + 33, 192 - 52 : 192 - 47]
+    assert np.sum(long[peak]) == pytest.approx(np.sum(short[peak]), rel=0.05)
+    assert long[192 + 30, 192 - 50] == pytest.approx(short[192 + 30, 192 - 50], rel=0.2)
+
+
 def test_flattening_keeps_rings_and_drops_the_background():
     n = 384
     k = psd.radius(n) / n

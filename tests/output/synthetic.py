@@ -79,7 +79,7 @@ def movie_result(model: Optional[MotionModel] = None, **settings: Any) -> MovieR
     settings.setdefault("dose_per_frame", 1.0)
     settings.setdefault("pixel_size", model.pixel_size_A)
     chosen = Settings(**settings)
-    spectra = spectra_of(aligned, uncorrected, CpuBackend(1)) if chosen.do_compute_psd else None
+    spectra = spectra_of(aligned, uncorrected, model.pixel_size_A, CpuBackend(1)) if chosen.do_compute_psd else None
     return MovieResult(
         movie="movies/movie_01.mrc",
         settings=chosen,

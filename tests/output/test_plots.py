@@ -81,7 +81,7 @@ def test_local_field_draws_the_background_where_the_crop_lies(tmp_path):
 def test_threads_draw_the_same_bytes(tmp_path):
     model = motion_model((400, 400), n_frames=10)
     noise = np.random.default_rng(0).normal(size=(500, 500)).astype(np.float32)
-    spectra = spectra_of(noise, noise, CpuBackend(1))
+    spectra = spectra_of(noise, noise, 1.1, CpuBackend(1))
 
     def draw(i):
         names = [str(tmp_path / f"{i}_{kind}.png") for kind in ("global", "local", "psd")]
