@@ -117,18 +117,24 @@ class Device(ABC):
         """Array of zero bytes."""
 
     @abstractmethod
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
-        """Copy to the device. The host array may be changed after the call.
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
+        """Copy to the device. The host array may be changed after the call, unless it is from `host_array`.
 
         Parameters
         ----------
-        stream : index of the queue of copies; queues do not wait for each other.
         out : existing array of the same number of bytes to fill; a new one is made when None.
         """
 
+    def host_array(self, shape: Sequence[int], dtype: Any) -> Optional[np.ndarray]:
+        """Array in memory of the host that is copied fastest, of undefined content; None if there is no such memory.
+
+        It must not be changed after its upload. Its memory is used again when nothing refers to the array any more.
+        """
+        return None
+
     @abstractmethod
     def download(self, array: DeviceArray) -> np.ndarray:
-        """Copy to the host after all operations on the device have finished."""
+        """Copy to the host after all operations on the device have finished. Large arrays are as from `host_array`."""
 
     def view(self, array: DeviceArray, offset_items: int, shape: Sequence[int]) -> DeviceArray:
         """Part of an array, in the same memory."""

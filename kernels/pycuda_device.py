@@ -1,9 +1,9 @@
 """A GPU, through pycuda and cuFFT.
 
-One stream executes all kernels and transforms in order. Copies from the host run on streams of their own through pairs
-of pinned buffers, so that the next frame is copied while the previous one is processed. Operations that are queued
-after a copy wait for it on the device; the host does not wait. Memory comes from a pool, because returning memory to
-the driver would wait for all operations.
+One stream executes all kernels and transforms in order. Copies from the host run on a stream of their own, so that the
+next frame is copied while the previous one is processed. Operations that are queued after a copy wait for it on the
+device; the host does not wait. Memory comes from a pool, because returning memory to the driver would wait for all
+operations.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import numpy as np
 from ..errors import SettingsError
 from . import cuda_installation, cufft
 from .cubins import Cubins
-from .device import Device, DeviceArray, DeviceError
-from .pycuda_memory import Block, PinnedPair, Pool
+from .device import Device, DeviceArray, DeviceError, DeviceOutOfMemory
+from .pinned_memory import PinnedPair, PinnedPool, loan_of
+from .pycuda_memory import Block, Pool
 
+PINNED_BYTES = 1 << 20  # arrays of at least this size are downloaded to pinned memory, without another copy
 MOST_CONTEXT_BYTES, MOST_PLAN_BYTES = 640 << 20, 256 << 20  # maximum; a larger difference is of other processes
 _context_bytes: Dict[int, int] = {}  # of each GPU, measured when this process first uses it
+_contexts: Dict[int, Any] = {}  # primary contexts of the GPUs that this process has used
 DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory has to be requested explicitly
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 
@@ -56,21 +59,22 @@ class PycudaDevice(Device):
         self._lock = threading.RLock()
         self._modules: Dict[str, Any] = {}
         self._functions: Dict[Tuple[str, str], Any] = {}
-        self._uploads: Dict[int, PinnedPair] = {}
         self._open = False
         try:
             driver.init()
-            self._context = driver.Device(index).retain_primary_context()
+            self._context = _primary_context(driver, index)
             self._cubins = Cubins(cuda_installation.architecture(info))
             with self._current():
                 used = info.total_bytes - self._pool.driver_free_bytes()
                 self.context_bytes = _context_bytes.setdefault(index, max(min(used, MOST_CONTEXT_BYTES), 0))
                 self._pool.take_other(self.context_bytes)
                 self._stream = driver.Stream()
-                self._downloads = PinnedPair(driver, self._stream)
+                self._copies = driver.Stream()
+                self._uploads, self._downloads = (PinnedPair(driver, s) for s in (self._copies, self._stream))
+                self._pinned = PinnedPool(driver)
         except driver.Error as error:
             raise DeviceError(f"{self.name} can't be used: {error}. Check it with nvidia-smi.") from error
-        self._transforms = cufft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes)
+        self._transforms = cufft.Transforms(lambda n: self.empty((n,), np.uint8), self.free_bytes, self.synchronize)
         self._open = True
         _close_at_exit(self)
 
@@ -138,28 +142,40 @@ class PycudaDevice(Device):
 
     # Copies
 
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
+    def host_array(self, shape: Sequence[int], dtype: Any) -> Optional[np.ndarray]:
+        with self._current():
+            return self._pinned.array(shape, dtype)
+
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
         host = np.ascontiguousarray(host).reshape(host.shape)
         if out is not None and out.nbytes != host.nbytes:
             raise ValueError(f"An array of {host.nbytes} bytes does not fill one of {out.nbytes}.")
         with self._current():
-            if stream not in self._uploads:
-                self._uploads[stream] = PinnedPair(self._driver, self._driver.Stream())
-            copies = self._uploads[stream]
+            # Events are made and deleted while the context is current, so no variable may hold one.
             if out is None:
                 array, block = self._new(host.shape, host.dtype)
-                before = block.last_use
+                if block.last_use is not None:
+                    self._copies.wait_for_event(block.last_use)
             else:
-                array, before = out, self._now(self._stream)
-            if before is not None:
-                copies.stream.wait_for_event(before)
-            copies.to_device(array.pointer, host)
-            self._stream.wait_for_event(self._now(copies.stream))
+                array = out
+                self._copies.wait_for_event(self._now(self._stream))
+            loan = loan_of(host)
+            if loan is None:
+                self._uploads.to_device(array.pointer, host)
+            elif host.nbytes:
+                self._driver.memcpy_htod_async(array.pointer, host, self._copies)
+                loan.copied = self._now(self._copies)
+            self._stream.wait_for_event(self._now(self._copies))
         return array
 
     def download(self, array: DeviceArray) -> np.ndarray:
-        host = np.empty(array.shape, array.dtype)
         with self._current():
+            host = self._pinned.array(array.shape, array.dtype) if array.nbytes >= PINNED_BYTES else None
+            if host is not None:
+                self._driver.memcpy_dtoh_async(host, array.pointer, self._stream)
+                self._stream.synchronize()
+                return host
+            host = np.empty(array.shape, array.dtype)
             self._downloads.to_host(host, array.pointer)
         return host
 
@@ -209,7 +225,10 @@ class PycudaDevice(Device):
         code = self._cubins.get(module)
         try:
             return self._driver.module_from_buffer(code)
+        except self._driver.MemoryError as error:
+            raise DeviceOutOfMemory(len(code), self._pool.free_bytes()) from error
         except self._driver.Error:
+            self._pool.driver_free_bytes()  # raises if the device has failed; otherwise the driver refuses this code
             return self._driver.module_from_buffer(self._cubins.recompile(module))
 
     def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
@@ -239,9 +258,7 @@ class PycudaDevice(Device):
 
     def synchronize(self) -> None:
         with self._current():
-            self._stream.synchronize()
-            for copies in self._uploads.values():
-                copies.stream.synchronize()
+            self._stream.synchronize()  # it waits for every copy
 
     def close(self) -> None:
         if not self._open:
@@ -252,10 +269,26 @@ class PycudaDevice(Device):
             self._open = False
             self._functions.clear()
             self._modules.clear()
-            self._uploads.clear()
-            del self._downloads, self._stream
+            self._pinned.release()
             self._pool.release_held()
-        self._context.detach()
+            del self._uploads, self._downloads, self._copies, self._stream
+
+
+def _primary_context(driver: Any, index: int) -> Any:
+    """The GPU's primary context, retained until the process ends: when nobody holds it any more, cuFFT's state is lost.
+
+    pycuda releases a context that is not current by making it so and does not undo that; hence the pop.
+    """
+    if index not in _contexts:
+        context = _contexts[index] = driver.Device(index).retain_primary_context()
+
+        def release() -> None:
+            with contextlib.suppress(driver.Error):  # after a fault
+                context.detach()
+                driver.Context.pop()
+
+        atexit.register(release)
+    return _contexts[index]
 
 
 class _Hold:

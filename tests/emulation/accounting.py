@@ -24,6 +24,11 @@ class CountingDriver:
     class MemoryError(Exception):
         """As pycuda's."""
 
+    class Context:
+        @staticmethod
+        def synchronize() -> None:
+            """Nothing runs."""
+
     def __init__(self, total_bytes: int):
         self.total_bytes, self.used_bytes, self.allocations = total_bytes, 0, 0
 
@@ -92,7 +97,7 @@ class AccountingDevice(Device):
     def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         return self.empty(shape, dtype)
 
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
         return self.empty(host.shape, host.dtype) if out is None else out
 
     def download(self, array: DeviceArray) -> np.ndarray:

@@ -74,7 +74,7 @@ class EmulatedDevice(Device):
         host_view(array).fill(0)
         return array
 
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
         array = self.empty(host.shape, host.dtype) if out is None else out
         host_view(array)[...] = host
         self.uploaded_bytes += host.nbytes

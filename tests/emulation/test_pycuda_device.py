@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +12,12 @@ from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.kernels import cubins, cuda_installation, cufft
 from flexalign_plugin.kernels.device import DeviceArray, DeviceError, DeviceOutOfMemory
 
-KERNELS = Path(__file__).resolve().parent / "kernels"
+from .conftest import KERNELS
 
 
 @pytest.fixture
 def device(gpu_device):
     return gpu_device
-
-
-@pytest.fixture
-def own_kernels(device, monkeypatch):
-    """The device with the kernels of this folder."""
-    code = cubins.Cubins("sm_" + device.compute_capability.replace(".", ""), KERNELS)
-    monkeypatch.setattr(device, "_cubins", code)
-    return device
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.complex64, np.float64])
@@ -42,7 +33,7 @@ def test_what_is_uploaded_comes_back(device, dtype):
 def test_large_copies_go_through_several_pinned_buffers(device):
     host = np.arange((20 << 20) + 13, dtype=np.uint8)
     sent = host.copy()
-    array = device.upload(sent, stream=1)
+    array = device.upload(sent)
     sent[:] = 0  # the copy must have left this array
     np.testing.assert_array_equal(device.download(array), host)
     np.testing.assert_array_equal(device.download(device.upload(host[::3])), host[::3])
@@ -158,6 +149,7 @@ def test_a_missed_barrier_shows_on_the_test_driver(own_kernels):
         pytest.skip("undefined on a GPU")
     with pytest.raises(DeviceError, match="not reached by all"):
         own_kernels.launch("device_test", "divergent", (1,), (32,), own_kernels.empty((32,), np.float32))
+        own_kernels.synchronize()
 
 
 @pytest.mark.parametrize("ny, nx", [(32, 48), (30, 45), (7, 10)])
