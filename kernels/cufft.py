@@ -82,15 +82,47 @@ def load() -> Any:
     """
     global _library
     if _library is None:
-        reasons = []
-        for path in candidates():
-            try:
-                _library = ctypes.CDLL(path)
-                return _library
-            except OSError as error:
-                reasons.append(str(error))
-        raise CufftMissing(reasons[0])
+        reasons: List[str] = []
+        _library = next(_loaded(reasons), None)
+        if _library is None:
+            raise CufftMissing(reasons[0])
     return _library
+
+
+def _loaded(reasons: List[str]) -> Iterator[Any]:
+    """The libraries that can be loaded; the loader's messages about the others are added to `reasons`."""
+    for path in candidates():
+        try:
+            library = ctypes.CDLL(path)
+        except OSError as error:
+            reasons.append(str(error))
+        else:
+            yield library
+
+
+def choose(works: Callable[[], bool]) -> bool:
+    """Use the first library that works, and say whether there is one; else the first that can be loaded stays.
+
+    works : makes transforms with the current library and says whether they are right. The current context must be that
+        of the device.
+
+    Raises
+    ------
+    CufftError : of the first library, if none works.
+    """
+    global _library
+    first, failure = load(), None
+    for library in (first, *_loaded([])):  # the first is tried again only where it has failed
+        _library = library
+        try:
+            if works():
+                return True
+        except CufftError as error:
+            failure = failure or error
+    _library = first
+    if failure is not None:
+        raise failure
+    return False
 
 
 def is_present() -> bool:

@@ -153,12 +153,25 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        """out (..., ny, nx // 2 + 1) complex64 = unnormalised transforms of real (..., ny, nx) float32."""
+    def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        """out (..., ny, nx // 2 + 1) complex64 = unnormalised transforms of real (..., ny, nx) float32.
+
+        Parameters
+        ----------
+        batch : transforms that are made at once; the number of images must be a multiple. The last digits of a result
+            may depend on it, so it must not depend on the memory.
+
+        Notes
+        -----
+        Both arrays begin at multiples of 8 bytes, and so does every `batch`-th image.
+        """
 
     @abstractmethod
-    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is destroyed."""
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is destroyed.
+
+        Parameters and alignment as for `rfft2`.
+        """
 
     @abstractmethod
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:

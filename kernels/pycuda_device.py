@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -191,12 +192,19 @@ class PycudaDevice(Device):
         with self._current():
             if not self._cubins.all_cached():
                 self._cubins.compile_missing()
-            impulse = np.zeros((1, 8, 8), np.float32)
-            impulse[0, 0, 0] = 1
-            spectrum = self.empty((1, 8, 5), np.complex64)
-            self.rfft2(self.upload(impulse), spectrum)
-            if not np.allclose(self.download(spectrum), 1):
+            if not cufft.choose(self._transforms_work):
                 raise DeviceError(f"{self.name}: cuFFT computes wrong transforms. FLEXALIGN_CUDA_LIB chooses another.")
+
+    def _transforms_work(self) -> bool:
+        """Whether the current cuFFT library gives the transform of an impulse."""
+        impulse = np.zeros((1, 8, 8), np.float32)
+        impulse[0, 0, 0] = 1
+        spectrum = self.empty((1, 8, 5), np.complex64)
+        try:
+            self.rfft2(self.upload(impulse), spectrum)
+            return bool(np.allclose(self.download(spectrum), 1))
+        finally:
+            self._transforms.close()  # another library can't use the plan
 
     def launch(
         self, module: str, kernel: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0
@@ -231,26 +239,33 @@ class PycudaDevice(Device):
             self._pool.driver_free_bytes()  # raises if the device has failed; otherwise the driver refuses this code
             return self._driver.module_from_buffer(self._cubins.recompile(module))
 
-    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        self._transform("r2c", real, out, real.shape)
+    def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._transform("r2c", real, out, real.shape, batch)
 
-    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        self._transform("c2r", spectrum, out, out.shape)
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._transform("c2r", spectrum, out, out.shape, batch)
 
-    def _transform(self, kind: str, source: DeviceArray, target: DeviceArray, images: Tuple[int, ...]) -> None:
+    def _transform(
+        self, kind: str, source: DeviceArray, target: DeviceArray, images: Tuple[int, ...], batch: int
+    ) -> None:
         *leading, ny, nx = images
         half = (*leading, ny, nx // 2 + 1)
         real, spectrum = (source, target) if kind == "r2c" else (target, source)
         if spectrum.shape != half or real.dtype != np.float32 or spectrum.dtype != np.complex64:
             raise ValueError(f"{kind}: {real.shape} {real.dtype} and {spectrum.shape} {spectrum.dtype} don't fit.")
+        count = math.prod(leading)
+        if count % batch:
+            raise ValueError(f"{kind}: {count} images can't be transformed {batch} at a time.")
         with self._current():
-            batch = int(np.prod(leading, dtype=np.int64))
             before = self._pool.driver_free_bytes() if self._transforms.is_new(kind, ny, nx, batch) else None
             plan = self._transforms.plan(kind, ny, nx, batch)
             if before is not None:  # its tables and code, minus those of a plan that it replaced
                 taken = before - self._pool.driver_free_bytes()
                 self._pool.take_other(min(max(taken, -MOST_PLAN_BYTES), MOST_PLAN_BYTES))
-            self._transforms.execute(plan, source.pointer, target.pointer, self._stream.handle)
+            steps = [batch * a.nbytes // max(count, 1) for a in (source, target)]
+            for k in range(count // batch):
+                addresses = source.pointer + k * steps[0], target.pointer + k * steps[1]
+                self._transforms.execute(plan, *addresses, self._stream.handle)
 
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:
         with self._current():

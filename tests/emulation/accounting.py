@@ -111,15 +111,14 @@ class AccountingDevice(Device):
     ) -> None:
         """Nothing is computed."""
 
-    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        self._take_work("r2c", real)
+    def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._take_work("r2c", real, batch)
 
-    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        self._take_work("c2r", out)
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._take_work("c2r", out, batch)
 
-    def _take_work(self, kind: str, images: DeviceArray) -> None:
-        *leading, ny, nx = images.shape
-        work = self.fft_work_bytes(kind, ny, nx, int(np.prod(leading)))
+    def _take_work(self, kind: str, images: DeviceArray, batch: int) -> None:
+        work = self.fft_work_bytes(kind, *images.shape[-2:], batch)
         if work > (0 if self._work is None else self._work.nbytes):
             self._work = None
             self._work = self.empty((work,), np.uint8)

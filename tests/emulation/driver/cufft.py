@@ -9,7 +9,7 @@ import numpy as np
 
 from flexalign_plugin.kernels.cufft import INTERNAL_ERROR, KINDS, CufftError
 
-NO_WORKSPACE = 13
+UNALIGNED_DATA, NO_WORKSPACE = 9, 13
 HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -52,6 +52,8 @@ class NumpyCufft:
             plan = self.plans[values[0]]
             if not plan.get("work"):
                 raise CufftError(function, NO_WORKSPACE)
+            if any(address % 8 for address in values[1:]):
+                raise CufftError(function, UNALIGNED_DATA)
             self._queue(plan, *values[1:])
 
     def _queue(self, plan: Dict[str, Any], source: int, target: int) -> None:
