@@ -14,8 +14,12 @@ import threading
 import numpy as np
 import pytest
 
+from flexalign_plugin.backend import FrameSource
 from flexalign_plugin.kernels import cufft
-from flexalign_plugin.kernels.pinned_memory import CHUNK_BYTES, loan_of
+from flexalign_plugin.kernels.cuda_frames import FrameStore
+from flexalign_plugin.kernels.pinned_memory import CHUNK_BYTES, POOL_BYTES, loan_of
+
+from ..in_memory import Stack
 
 SCHEDULES = ("late", "copies", "kernels", "random 1", "random 2", "random 3")
 N = 4096
@@ -113,6 +117,20 @@ def test_large_results_come_back_in_pinned_memory_which_is_used_again(device):
     np.testing.assert_array_equal(result, large)
     del result
     assert address in [a.ctypes.data for a in [device.download(array) for _ in range(6)]]
+
+
+def test_frames_that_threads_read_arrive_as_they_are(device, monkeypatch):
+    """In pinned memory where there is some, and otherwise by a detour."""
+    frames = np.random.default_rng(0).integers(0, 60000, (9, 60, 68)).astype(">u2")
+    for most_bytes in (POOL_BYTES, 2 * CHUNK_BYTES, 0):
+        monkeypatch.setattr(device._pinned, "_limit", most_bytes)
+        store = FrameStore(device, 3)
+        source = FrameSource(Stack(frames), None, None, None)
+        arrived = list(store.frames(source, range(9)))
+        for raw, frame in zip(arrived, frames):
+            np.testing.assert_array_equal(device.download(raw), frame)
+        assert arrived[0].dtype == np.uint16
+        store.close()
 
 
 def test_memory_is_released_only_when_nothing_uses_it(device):

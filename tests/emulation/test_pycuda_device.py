@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -230,6 +231,22 @@ def test_a_damaged_kept_kernel_is_compiled_again(own_kernels, monkeypatch, tmp_p
     numbers, out = own_kernels.zeros((256,), np.float32), own_kernels.zeros((1,), np.float32)
     own_kernels.launch("device_test", "block_sums", (1,), (256,), numbers, out, shared=1024)
     assert kept.read_bytes() != b"no kernel"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_other_faults_are_not_taken_for_damaged_kernels(own_kernels, monkeypatch, broken):
+    """Nothing is compiled again if the memory is full or the device has failed."""
+    driver, pool = own_kernels._driver, own_kernels._pool
+
+    def fail(*arguments):
+        raise driver.LaunchError("illegal address") if broken else driver.MemoryError("out of memory")
+
+    monkeypatch.setattr(cubins.Cubins, "recompile", lambda *arguments: pytest.fail("compiled again"))
+    monkeypatch.setattr(own_kernels, "_driver", SimpleNamespace(**{**vars(driver), "module_from_buffer": fail}))
+    if broken:
+        monkeypatch.setattr(pool, "driver_free_bytes", fail)
+    with pytest.raises(DeviceError if broken else DeviceOutOfMemory, match="illegal address" if broken else "memory"):
+        own_kernels.launch("device_test", "block_sums", (1,), (256,), np.uintp(0), np.uintp(0), shared=1024)
 
 
 def test_compiler_errors_are_reported(own_kernels, monkeypatch, tmp_path):
