@@ -90,11 +90,14 @@ class Device(ABC):
     ----------
     name : for messages, "NVIDIA H200". total_bytes : its memory, or this process's limit.
     peak_bytes : maximum of the used memory since the start or the last `reset_peak`.
+    operations_per_s : float32 operations per second by its data sheet (a multiplication with an addition counts as
+        two); None if unknown.
     """
 
     name: str
     total_bytes: int
     peak_bytes: int
+    operations_per_s: Optional[float] = None
 
     @abstractmethod
     def reset_peak(self) -> None:

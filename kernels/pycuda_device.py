@@ -32,6 +32,8 @@ _context_bytes: Dict[int, int] = {}  # of each GPU, measured when this process f
 _contexts: Dict[int, Any] = {}  # primary contexts of the GPUs that this process has used
 DEFAULT_SHARED_BYTES = 48 << 10  # more dynamic shared memory has to be requested explicitly
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+LANES = 128  # for float32 arithmetic of a multiprocessor
+UNUSUAL_LANES = {"6.0": 64, "7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64}  # by compute capability
 
 
 class PycudaDevice(Device):
@@ -52,7 +54,7 @@ class PycudaDevice(Device):
         info = usable_gpu(index)
         import pycuda.driver as driver
 
-        self._driver = driver
+        self._driver, self._index = driver, index
         self.name = f"{info.name} (cuda:{index})"
         self.total_bytes = min(info.total_bytes, memory_limit_bytes or info.total_bytes)
         self.compute_capability = info.compute_capability
@@ -93,6 +95,14 @@ class PycudaDevice(Device):
                         driver.Context.pop()
             except driver.Error as error:
                 raise DeviceError(f"{self.name} failed: {error}") from error
+
+    @property
+    def operations_per_s(self) -> Optional[float]:  # type: ignore[override]
+        kind = self._driver.device_attribute
+        gpu = self._driver.Device(self._index)
+        units = gpu.get_attribute(kind.MULTIPROCESSOR_COUNT)
+        lanes = UNUSUAL_LANES.get(self.compute_capability, LANES)
+        return 2.0 * units * lanes * gpu.get_attribute(kind.CLOCK_RATE) * 1e3
 
     # Memory
 
