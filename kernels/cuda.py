@@ -19,7 +19,6 @@ from ..backend import Backend, FrameSource, Mix, OnDevice, ShiftField, select_ba
 from ..band import Band
 from ..motion.bspline import basis
 from .block_sizes import (
-    COLUMNS_PER_THREAD,
     LANES,
     OFFSET_THREADS,
     PIXEL_THREADS,
@@ -341,11 +340,12 @@ class CudaBackend(Backend):
         batch, n, rows, cols = members.shape
         width = 2 * half_width + 1
         per_thread = next((k for k in (1, 2) if half_width < OFFSET_THREADS * k), 4)
-        columns, offsets = LANES * COLUMNS_PER_THREAD, OFFSET_THREADS * per_thread  # of a block
+        wide = 1 if cols <= LANES else 2  # columns of a thread
+        columns, offsets = LANES * wide, OFFSET_THREADS * per_thread  # of a block
         for a, b in self._batches(batch * n_pairs, 8 * width * cols, most=1 << 30):
             half = self.device.empty((b - a, width, cols), np.complex64)
             self.device.launch(
-                "correlate", f"transform_rows_{per_thread}",
+                "correlate", f"transform_rows_{per_thread}_{wide}",
                 (b - a, -(-cols // columns), -(-(half_width + 1) // offsets)), (LANES, OFFSET_THREADS),
                 groups, members, pairs, np.int32(n_pairs), np.int64(a), *(np.int32(v) for v in (n, group, rows, cols)),
                 waves_y, np.int32(half_width), half,

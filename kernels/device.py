@@ -7,7 +7,7 @@ implementation that computes on the CPU.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -79,6 +79,16 @@ class DeviceArray:
     def free(self) -> None:
         """Release this array's reference to the memory now instead of at garbage collection."""
         self._owner = None
+
+
+class Launch(NamedTuple):
+    """A kernel and its arguments, as `Device.launch` takes them."""
+
+    module: str
+    kernel: str
+    grid: Sequence[int]
+    block: Sequence[int]
+    args: Sequence[Any]
 
 
 class Device(ABC):
@@ -154,6 +164,22 @@ class Device(ABC):
         grid, block : one to three lengths. shared : bytes of dynamic shared memory.
         args : DeviceArray or NumPy scalar of exactly the kernel's type (np.uintp(0) is a null pointer).
         """
+
+    def sequence(
+        self, source: DeviceArray, launches: Sequence[Launch], target: DeviceArray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Function that copies a host array to `source`, starts the kernels and returns `target` as a host array.
+
+        For work that is repeated with other input. The host array has the shape and type of `source`.
+        """
+
+        def run(host: np.ndarray) -> np.ndarray:
+            self.upload(host, out=source)
+            for launch in launches:
+                self.launch(launch.module, launch.kernel, launch.grid, launch.block, *launch.args)
+            return self.download(target)
+
+        return run
 
     @abstractmethod
     def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:

@@ -15,14 +15,14 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import SettingsError
-from . import cuda_installation, cufft
+from . import cuda_graph, cuda_installation, cufft
 from .cubins import Cubins
-from .device import Device, DeviceArray, DeviceError, DeviceOutOfMemory
+from .device import Device, DeviceArray, DeviceError, DeviceOutOfMemory, Launch
 from .pinned_memory import PinnedPair, PinnedPool, loan_of
 from .pycuda_memory import Block, Pool
 
@@ -73,6 +73,7 @@ class PycudaDevice(Device):
                 self._pool.take_other(self.context_bytes)
                 self._stream = driver.Stream()
                 self._copies = driver.Stream()
+                self._recorder = driver.Stream()
                 self._uploads, self._downloads = (PinnedPair(driver, s) for s in (self._copies, self._stream))
                 self._pinned = PinnedPool(driver)
         except driver.Error as error:
@@ -219,6 +220,30 @@ class PycudaDevice(Device):
     def launch(
         self, module: str, kernel: str, grid: Sequence[int], block: Sequence[int], *args: Any, shared: int = 0
     ) -> None:
+        self._launch(self._stream, Launch(module, kernel, grid, block, args), shared)
+
+    def sequence(
+        self, source: DeviceArray, launches: Sequence[Launch], target: DeviceArray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        with self._current():
+            pinned = [self._pinned.array(a.shape, a.dtype) for a in (source, target)]
+            if pinned[0] is None or pinned[1] is None:
+                return super().sequence(source, launches, target)
+            for launch in launches:
+                self._function(launch.module, launch.kernel)  # modules can't be loaded while work is recorded
+
+            def work(stream: Any) -> None:
+                self._driver.memcpy_htod_async(source.pointer, pinned[0], stream)
+                for launch in launches:
+                    self._launch(stream, launch)
+                self._driver.memcpy_dtoh_async(pinned[1], target.pointer, stream)
+
+            # On another stream, because work of other threads for the device's own must not be recorded.
+            graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
+        return _Sequence(self, pinned[0], pinned[1], work, graph, (source, launches, target))
+
+    def _launch(self, stream: Any, launch: Launch, shared: int = 0) -> None:
+        module, kernel, grid, block, args = launch
         blocks, threads = (tuple(int(n) for n in (*size, 1, 1)[:3]) for size in (grid, block))
         if any(not 0 < n <= most for n, most in zip(blocks, MOST_BLOCKS)):
             raise ValueError(f"{kernel}: a grid of {blocks} blocks can't be launched.")
@@ -228,7 +253,7 @@ class PycudaDevice(Device):
             if shared > DEFAULT_SHARED_BYTES:
                 function.set_attribute(self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
             try:
-                function(*values, grid=blocks, block=threads, stream=self._stream, shared=shared)
+                function(*values, grid=blocks, block=threads, stream=stream, shared=shared)
             except self._driver.Error as error:
                 raise DeviceError(f"{self.name} failed in {kernel} of {module}.cu: {error}") from error
 
@@ -296,7 +321,7 @@ class PycudaDevice(Device):
             self._modules.clear()
             self._pinned.release()
             self._pool.release_held()
-            del self._uploads, self._downloads, self._copies, self._stream
+            del self._uploads, self._downloads, self._copies, self._recorder, self._stream
 
 
 def _primary_context(driver: Any, index: int) -> Any:
@@ -327,6 +352,42 @@ class _Hold:
         if not sys.is_finalizing():
             with contextlib.suppress(DeviceError):  # after a fault the end of the process frees the memory
                 self._device._recycle(self.block)
+
+
+class _Sequence:
+    """`Device.sequence`: one call of the driver where it has graphs; otherwise each step is one.
+
+    Parameters
+    ----------
+    source, target : pinned memory that is copied to and from the device.
+    work : queues all steps on a stream. graph : the same, recorded, or None. uses : kept as long as this exists.
+    """
+
+    def __init__(
+        self,
+        device: PycudaDevice,
+        source: np.ndarray,
+        target: np.ndarray,
+        work: Callable[[Any], None],
+        graph: Optional[cuda_graph.Graph],
+        uses: Any,
+    ):
+        self._device, self._source, self._target = device, source, target
+        self._work, self._graph, self._uses = work, graph, uses
+
+    def __call__(self, host: np.ndarray) -> np.ndarray:
+        device = self._device
+        self._source[...] = host
+        with device._current():
+            if self._graph is None or not self._graph.launch(device._stream):
+                self._work(device._stream)
+            device._stream.synchronize()
+        return self._target.copy()
+
+    def __del__(self) -> None:
+        if self._graph is not None and self._device._open and not sys.is_finalizing():
+            with contextlib.suppress(DeviceError), self._device._current():  # after a fault it is of no use
+                self._graph.close()
 
 
 def usable_gpu(index: int) -> cuda_installation.GpuInfo:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.backend import FrameSource
-from flexalign_plugin.kernels import cufft
+from flexalign_plugin.kernels import cuda_graph, cufft
 from flexalign_plugin.kernels.cuda_frames import FrameStore
+from flexalign_plugin.kernels.device import Launch
 from flexalign_plugin.kernels.pinned_memory import CHUNK_BYTES, POOL_BYTES, loan_of
 
 from ..in_memory import Stack
@@ -171,6 +172,34 @@ def test_a_device_is_closed_only_when_it_has_finished(device):
     closed.rfft2(late_copy(closed, closed.upload(image)), spectrum)
     closed.close()
     device.synchronize()
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_sequence_is_repeated_with_other_input(device, monkeypatch, graphs):
+    """Recorded by the driver, and step by step where it can't."""
+    if not graphs:
+        monkeypatch.setenv("CUEMU_NO_GRAPHS", "1")
+        if "FLEXALIGN_TEST_DRIVER" not in os.environ:
+            monkeypatch.setattr(cuda_graph, "record", lambda *arguments: None)
+    source, target = device.empty((N,), np.float32), device.empty((N,), np.float32)
+    half = device.empty((N,), np.float32)
+    size = (-(-N // 64),), (64,)
+    launches = [
+        Launch("device_test", "late_copy", *size, (source, np.int64(N), half)),
+        Launch("device_test", "late_copy", *size, (half, np.int64(N), target)),
+    ]
+    run = device.sequence(source, launches, target)
+    results = [run(numbers(seed)) for seed in range(3)]
+    for seed, result in enumerate(results):
+        np.testing.assert_array_equal(result, numbers(seed))
+    if "FLEXALIGN_TEST_DRIVER" in os.environ:
+        driver = ctypes.CDLL("libcuda.so.1")
+        before = driver.cuemu_launched_graphs()
+        run(numbers(5))
+        assert driver.cuemu_launched_graphs() - before == driver.cuemu_graphs() == graphs
+        del run
+        gc.collect()
+        assert driver.cuemu_graphs() == 0
 
 
 def test_synchronize_waits_for_everything(device):
