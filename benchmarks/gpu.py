@@ -1,8 +1,9 @@
-"""Cost of a movie on a GPU: time, memory and the time of each stage, compared with the limit set by the memory speed.
+"""Cost of a movie on a GPU: time, memory and the time of each stage, compared with the limit that the hardware sets.
 
+    python benchmarks/gpu.py --all FOLDER                       for a new GPU: checks, FFT sizes, measurements
     python benchmarks/gpu.py                                    the five sizes of the paper's table 3, 8 bit
     python benchmarks/gpu.py --sizes 5760x4092x30 --repeats 9   other sizes, as columns x rows x frames
-    python benchmarks/gpu.py --check                            tests on new hardware instead of measurements
+    python benchmarks/gpu.py --check                            checks of new hardware alone
 
 It needs neither Scipion nor the installed package, only its dependencies and the CUDA components (docs/gpu.md). Movies
 are tiles of a small picture in the host's memory. The motion is known: each tile moves by whole pixels, the global
@@ -15,7 +16,9 @@ files, reading and writing are included, both in a warm process and as a command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import io
 import json
 import os
 import re
@@ -25,7 +28,7 @@ import sys
 import time
 from dataclasses import asdict
 from statistics import median
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, TextIO, Tuple
 
 import numpy as np
 
@@ -36,16 +39,14 @@ from flexalign_plugin.kernels import select_backend
 from flexalign_plugin.movies import Corrections
 from flexalign_plugin.phantoms.phantom import particle_phantom
 from flexalign_plugin.settings import Settings
-from gpu_stages import Meter, MeteredBackend, Transfers, table
+from gpu_checks import check, describe, sizes
+from gpu_stages import Demand, Meter, MeteredBackend, table
 
 SIZES = "4096x4096x40,3838x3710x40,7676x7420x40,5760x4092x30,11520x8184x20"
 SUPER_RESOLUTION = 7000  # frames with more columns are treated as super-resolution, with pixels of 0.5 A instead of 1 A
 TILE = 1024
 DRIFT_PX, LOCAL_PX = 9, 3
 COPIED_BYTES = 1 << 29
-CHECKS = ("tests/kernels", "tests/emulation")
-TRANSFORMS, MOST_ERROR = ((2, 96, 100), (1, 4050, 5760), (3, 77, 135)), 2e-5  # float32 rounds to 1e-7 in each step
-SANITIZED = "tests/kernels/test_cuda.py::test_every_operation_agrees_with_the_cpu"
 Shape = Tuple[int, int, int]
 
 
@@ -107,16 +108,20 @@ def settings_for(shape: Shape) -> Settings:
     return Settings(pixel_size=0.5 if shape[2] > SUPER_RESOLUTION else 1.0, do_plots=False, do_compute_psd=False)
 
 
-def speeds_of(backend: Any) -> Transfers:
-    """Bytes per second of a copy within the device's memory (read and written bytes are counted), and of copies from
-    and to the host; the fastest of a few repeats."""
+def speeds_of(backend: Any) -> Demand:
+    """Bytes per second of a copy within the device's memory (read and written bytes are counted) and of large copies
+    from and to pinned memory of the host, the fastest of a few repeats; and operations per second by its data sheet.
+    """
     device, nbytes = getattr(backend, "device", None), COPIED_BYTES
     if device is None:
         source, target = np.ones((2, nbytes // 4), np.float32)
         copied = _fastest(lambda: np.copyto(target, source), lambda: None)
-        return Transfers(2 * nbytes / copied, np.inf, np.inf)
+        return Demand(2 * nbytes / copied, np.inf, np.inf, np.inf)
     rows, columns = max(nbytes // 8 >> 12, 2), 1 << 12
-    host = np.ones((rows, columns), np.complex64)
+    host = device.host_array((rows, columns), np.complex64)
+    if host is None:  # a device without such memory
+        host = np.empty((rows, columns), np.complex64)
+    host[...] = 1
     source, target = device.upload(host), device.empty(host.shape, np.complex64)
     sizes = [np.int32(n) for n in (rows, columns, rows, columns)]
 
@@ -126,7 +131,8 @@ def speeds_of(backend: Any) -> Transfers:
     within = _fastest(copy, device.synchronize)
     up = _fastest(lambda: device.upload(host, out=target), device.synchronize)
     down = _fastest(lambda: device.download(source), device.synchronize)
-    return Transfers(2 * host.nbytes / within, host.nbytes / up, host.nbytes / down)
+    operations = device.operations_per_s or np.inf
+    return Demand(2 * host.nbytes / within, host.nbytes / up, host.nbytes / down, operations)
 
 
 def _fastest(operation: Callable[[], Any], wait: Callable[[], Any], repeats: int = 5) -> float:
@@ -140,7 +146,7 @@ def _fastest(operation: Callable[[], Any], wait: Callable[[], Any], repeats: int
     return min(times)
 
 
-def measure(backend: Any, shape: Shape, repeats: int, speeds: Transfers) -> Dict[str, Any]:
+def measure(backend: Any, shape: Shape, repeats: int, speeds: Demand) -> Dict[str, Any]:
     """Measure and print time, memory, error and stages for movies of one size."""
     n, ny, nx = shape
     print(f"\n## {nx} x {ny} x {n}, 8 bit\n", flush=True)
@@ -229,39 +235,6 @@ def _command_seconds(words: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def check(backend: Any, device_name: str) -> bool:
-    """Check new hardware: compare transforms with NumPy, and run the tests and NVIDIA's compute-sanitizer on it."""
-    print("### Transforms against NumPy in double precision\n")
-    good = max(transform_error(backend.device, *size) for size in TRANSFORMS) < MOST_ERROR
-    environment = {**os.environ, "FLEXALIGN_TEST_DEVICE": device_name}
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    commands = [[*tests, *CHECKS]]
-    sanitizer = shutil.which("compute-sanitizer")
-    for tool in ("memcheck", "racecheck") if sanitizer else ():
-        commands.append([sanitizer, "--tool", tool, "--error-exitcode", "9", *tests, SANITIZED])
-    if sanitizer is None:
-        print("\ncompute-sanitizer of the CUDA toolkit is not in PATH: its checks are skipped.")
-    for command in commands:
-        print(f"\n### FLEXALIGN_TEST_DEVICE={device_name} {' '.join(command)}\n", flush=True)
-        good = subprocess.run(command, cwd=ROOT, env=environment).returncode == 0 and good
-    print(f"\n{'All checks passed.' if good else 'A CHECK FAILED, see above.'}")
-    return good
-
-
-def transform_error(device: Any, batch: int, ny: int, nx: int) -> float:
-    """Measure and print the largest error of the forward and backward transforms, relative to the RMS."""
-    images = np.random.default_rng(0).standard_normal((batch, ny, nx)).astype(np.float32)
-    spectrum = device.empty((batch, ny, nx // 2 + 1), np.complex64)
-    device.rfft2(device.upload(images), spectrum)
-    right = np.fft.rfft2(images.astype(np.float64))
-    forward = np.abs(device.download(spectrum) - right).max() / np.sqrt(np.mean(np.abs(right) ** 2))
-    back = device.empty(images.shape, np.float32)
-    device.irfft2(spectrum, back)
-    backward = np.abs(device.download(back) / (ny * nx) - images).max()
-    print(f"- {batch} x {ny} x {nx}: {forward:.1e} forward, {backward:.1e} forward and backward")
-    return float(max(forward, backward))
-
-
 def shapes(text: str) -> List[Shape]:
     """(frames, rows, columns) of "5760x4092x30,..."."""
     sizes = []
@@ -284,7 +257,8 @@ def parse(words: Optional[Sequence[str]]) -> argparse.Namespace:
     option("--no-tune", action="store_true", help="don't search for the fastest FFT size")
     option("--no-files", action="store_true", help="don't measure movies in files")
     option("--json", metavar="FILE", help="also write all figures to this file")
-    option("--check", action="store_true", help="test this device instead of measuring")
+    option("--check", action="store_true", help="check this device instead of measuring")
+    option("--all", metavar="FOLDER", help="all that a new GPU needs; report.md and figures.json go into this folder")
     add_workdir_option(parser)
     return parser.parse_args(words)
 
@@ -296,27 +270,79 @@ def main(words: Optional[Sequence[str]] = None, select: Callable[..., Any] = sel
     except FlexAlignError as error:
         print(f"The GPU can't be measured: {error}", file=sys.stderr)
         return 1
-    if arguments.check and not hasattr(backend, "device"):
-        print("--check is for GPUs only: name one, e.g. with --device cuda:0.", file=sys.stderr)
+    if (arguments.check or arguments.all) and not hasattr(backend, "device"):
+        print("--check and --all are for GPUs only: name one, e.g. with --device cuda:0.", file=sys.stderr)
         return 1
+    if arguments.all:
+        return everything(backend, arguments)
     if arguments.check:
         return 0 if check(backend, arguments.device) else 1
+    figures = measure_all(backend, arguments)
+    if arguments.json:
+        write_json(arguments.json, figures)
+    return 0
+
+
+def measure_all(backend: Any, arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Measure and print movies of all sizes. A size that fails, for example for lack of memory, is reported."""
     speeds = speeds_of(backend)
     print(
-        f"# {backend.name}, {backend.threads} threads\n\nCopies: {speeds.memory / 1e9:.0f} GB/s within the memory, ",
-        end="",
+        f"# {backend.name}, {backend.threads} threads\n\nCopies: {speeds.memory / 1e9:.0f} GB/s within the memory, "
+        f"{speeds.up / 1e9:.1f} GB/s from and {speeds.down / 1e9:.1f} GB/s to pinned memory of the host. "
+        f"Arithmetic: {speeds.operations / 1e12:.1f} TFLOP/s by its data sheet."
     )
-    print(f"{speeds.up / 1e9:.1f} GB/s from and {speeds.down / 1e9:.1f} GB/s to the host.")
-    figures: Dict[str, Any] = {"device": backend.name, "copies_bytes_per_s": asdict(speeds), "sizes": {}}
+    figures: Dict[str, Any] = {"device": backend.name, "speeds_per_s": asdict(speeds), "sizes": {}}
     for shape in arguments.sizes:
-        measured = measure(backend, shape, arguments.repeats, speeds)
-        if not arguments.no_files:
-            measured["files"] = measure_files(backend, arguments.device, shape, arguments.repeats, arguments.workdir)
+        measured: Dict[str, Any] = {}
+        try:
+            measured.update(measure(backend, shape, arguments.repeats, speeds))
+            if not arguments.no_files:
+                files = measure_files(backend, arguments.device, shape, arguments.repeats, arguments.workdir)
+                measured["files"] = files
+        except FlexAlignError as error:
+            measured["error"] = str(error)
+            print(f"\nNOT MEASURED: {error}", flush=True)
         figures["sizes"]["{2}x{1}x{0}".format(*shape)] = measured
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
-    return 0
+    return figures
+
+
+def everything(backend: Any, arguments: argparse.Namespace) -> int:
+    """What a new GPU needs, in one order: parts, checks, FFT sizes, measurements. All goes into a folder."""
+    os.makedirs(arguments.all, exist_ok=True)
+    with open(os.path.join(arguments.all, "report.md"), "w", encoding="utf-8") as report:
+        with contextlib.redirect_stdout(Both(sys.stdout, report)):
+            print("## 1. What is installed\n")
+            describe()
+            print("\n## 2. Checks\n")
+            good = check(backend, arguments.device)
+            print("\n## 3. FFT sizes\n")
+            sizes(backend.device, arguments.sizes)
+            print("\n## 4. Measurements\n")
+            figures = measure_all(backend, arguments)
+            failed = [name for name, measured in figures["sizes"].items() if "error" in measured]
+            print(f"\n{'All checks passed' if good else 'A CHECK FAILED'}; ", end="")
+            print(f"not measured: {', '.join(failed)}." if failed else "all sizes were measured.")
+    write_json(os.path.join(arguments.all, "figures.json"), {"checks_passed": good, **figures})
+    print(f"Everything is in {arguments.all}: please send report.md and figures.json with a report of a problem.")
+    return 0 if good and not failed else 1
+
+
+class Both(io.TextIOBase):
+    """Writes to two streams."""
+
+    def __init__(self, *streams: TextIO):
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+            stream.flush()
+        return len(text)
+
+
+def write_json(path: str, figures: Dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(figures, file, indent=1)
 
 
 if __name__ == "__main__":

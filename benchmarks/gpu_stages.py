@@ -1,35 +1,41 @@
-"""A backend that measures the time of each of its operations and counts the bytes that the operation must transfer.
+"""A backend that measures the time of each of its operations and counts what the operation demands of the device.
 
 The bytes of an operation are the least that any program must read from and write to the device's memory: inputs are
 read once, results are written once, and the intermediate image of a two-dimensional transform, which does not fit into
-a cache, is written and read once. Arithmetic is not counted, so operations with much arithmetic (correlations) may not
-reach the lower limit of their time. Copies from and to the host are counted as they happen.
+a cache, is written and read once. Copies from and to the host are counted as they happen. Arithmetic is counted where
+there is much of it: in the correlations and in the warp, as their kernels do it. A multiplication with an addition
+counts as two operations.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 NEGLIGIBLE_WEIGHT = 3e-4  # relative weight below which both backends leave out coefficients of a spectrum
 TAPS = 16  # values of a window that are read in one evaluation of the objective
+# Of one pixel of one frame in warp.cu: 36 taps and six rows, the weights along both axes, and the field.
+WARP_OPERATIONS = 2 * (36 + 6) + 2 * 30 + 20
 
 
 @dataclass
-class Transfers:
-    """Bytes in the device's memory, from the host (up) and to the host (down); or the speeds in bytes per second."""
+class Demand:
+    """Bytes in the device's memory, from the host (up) and to the host (down), and operations of float32 arithmetic; or
+    all these per second, which are the speeds of a device."""
 
     memory: float = 0.0
     up: float = 0.0
     down: float = 0.0
+    operations: float = 0.0
 
-    def seconds(self, speeds: Transfers) -> float:
-        """Shortest time for these bytes at these speeds, if the three kinds of transfer run at the same time."""
-        pairs = zip((self.memory, self.up, self.down), (speeds.memory, speeds.up, speeds.down))
-        return max(n / speed if n else 0.0 for n, speed in pairs)
+    def limit(self, speeds: Demand) -> Tuple[float, str]:
+        """Shortest time in seconds at these speeds, if everything runs at the same time, and what sets it."""
+        parts = [(self.memory, speeds.memory, "memory"), (self.up, speeds.up, "copies from the host")]
+        parts += [(self.down, speeds.down, "copies to the host"), (self.operations, speeds.operations, "arithmetic")]
+        return max((n / speed if n else 0.0, name) for n, speed, name in parts)
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Stage:
 
     calls: int = 0
     seconds: float = 0.0
-    bytes: Transfers = field(default_factory=Transfers)
+    demand: Demand = field(default_factory=Demand)
 
 
 class Meter:
@@ -59,17 +65,18 @@ class Meter:
 
     def _counted_upload(self, host: np.ndarray, *arguments: Any, **options: Any) -> Any:
         if self._now is not None:
-            self._now.bytes.up += host.nbytes
+            self._now.demand.up += host.nbytes
         return self._upload(host, *arguments, **options)
 
     def _counted_download(self, array: Any) -> np.ndarray:
         host: np.ndarray = self._download(array)
         if self._now is not None:
-            self._now.bytes.down += host.nbytes
+            self._now.demand.down += host.nbytes
         return host
 
-    def run(self, name: str, memory_bytes: float, operation: Callable[[], Any]) -> Any:
-        """Run the operation, which transfers `memory_bytes` in the device's memory; returns its result."""
+    def run(self, name: str, memory_bytes: float, operation: Callable[[], Any], arithmetic: float = 0.0) -> Any:
+        """Run the operation, which transfers `memory_bytes` in the device's memory and needs `arithmetic` operations;
+        returns its result."""
         self._now = stage = self.stages.setdefault(name, Stage())
         self._wait()
         start = time.perf_counter()
@@ -77,7 +84,8 @@ class Meter:
         self._wait()
         stage.seconds += time.perf_counter() - start
         stage.calls += 1
-        stage.bytes.memory += memory_bytes
+        stage.demand.memory += memory_bytes
+        stage.demand.operations += arithmetic
         self._now = None
         return outcome
 
@@ -125,7 +133,8 @@ class MeteredBackend:
 
     def correlate(self, spectra: Any, size: Any, weight: np.ndarray, pairs: np.ndarray, *rest: Any, **more: Any) -> Any:
         used = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
-        kept = np.count_nonzero(used.any(axis=0)) * np.count_nonzero(used.any(axis=1))
+        rows, columns = np.count_nonzero(used.any(axis=1)), np.count_nonzero(used.any(axis=0))
+        kept = rows * columns
         arguments = (spectra, size, weight, pairs, *rest)
         stage = self._meter.stages.setdefault("correlation", Stage())
         windows = self._meter.run(
@@ -134,14 +143,16 @@ class MeteredBackend:
             lambda: self._backend.correlate(*arguments, **more),
         )
         metered = MeteredWindows(windows, self._meter)
-        stage.bytes.memory += metered.nbytes
+        stage.demand.memory += metered.nbytes
+        stage.demand.operations += metered.pairs * pair_operations(rows, columns, metered.width)
         return metered
 
     def warp_sum(self, source: Any, model: Any, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray) -> Any:
         pixels = _pixels(source)
         moved = len(frames) * pixels * source.movie.dtype.itemsize + 4 * pixels * len(np.atleast_2d(weights))
         arguments = (source, model, frames, weights, fill)
-        return self._meter.run("warp and sum", moved + _corrections(source), lambda: self._backend.warp_sum(*arguments))
+        moved, arithmetic = moved + _corrections(source), WARP_OPERATIONS * len(frames) * pixels
+        return self._meter.run("warp and sum", moved, lambda: self._backend.warp_sum(*arguments), arithmetic)
 
     def mix(self, sums: Any, mixes: Sequence[Any]) -> Any:
         _, ny, nx = sums.shape
@@ -171,6 +182,7 @@ class MeteredWindows:
         on_device = getattr(windows, "_windows", None)  # on the CPU they are an array
         self._shape = (windows.values if on_device is None else on_device).shape
         self.nbytes = 4 * int(np.prod(self._shape))
+        self.pairs, self.width = self._shape[0] * self._shape[1], self._shape[-1]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._windows, name)
@@ -183,6 +195,15 @@ class MeteredWindows:
         return self._meter.run("objective", moved, lambda: self._windows.objective(shifts, weights))
 
 
+def pair_operations(rows: int, columns: int, width: int) -> int:
+    """Operations for one window of `width` squared values from spectra of rows by columns (correlate.cu).
+
+    They are the product, and two matrix products in which the values at +o and -o share their sums.
+    """
+    offsets = width // 2 + 1
+    return 6 * rows * columns + 8 * rows * columns * offsets + 4 * columns * offsets * width
+
+
 def _pixels(source: Any) -> int:
     return int(source.movie.shape[1] * source.movie.shape[2])
 
@@ -191,17 +212,20 @@ def _corrections(source: Any) -> int:
     return 4 * _pixels(source) * sum(image is not None for image in (source.dark, source.gain))
 
 
-def table(stages: Dict[str, Stage], speeds: Transfers, total_s: float, runs: int) -> List[str]:
+def table(stages: Dict[str, Stage], speeds: Demand, total_s: float, runs: int) -> List[str]:
     """Lines of a Markdown table: time and bytes of each stage in one run (mean of `runs`), and its lower limit."""
-    lines = ["| stage | calls | ms | GB in memory | GB/s | GB from, to host | lower limit ms | ratio to the limit |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines = ["| stage | calls | ms | GB in memory | GB/s | GB from, to host | GFLOP | least ms | set by | ratio |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
     for name, stage in stages.items():
-        seconds, limit = stage.seconds / runs, stage.bytes.seconds(speeds) / runs
-        memory, up, down = (b / runs / 1e9 for b in (stage.bytes.memory, stage.bytes.up, stage.bytes.down))
+        seconds, demand = stage.seconds / runs, stage.demand
+        least, bound = demand.limit(speeds)
+        limit = least / runs
+        memory, up, down = (b / runs / 1e9 for b in (demand.memory, demand.up, demand.down))
         lines.append(
             f"| {name} | {stage.calls / runs:.0f} | {1e3 * seconds:.1f} | {memory:.3f} | {memory / seconds:.0f} | "
-            f"{up:.3f}, {down:.3f} | {1e3 * limit:.2f} | {seconds / limit:.1f} |"
+            f"{up:.3f}, {down:.3f} | {demand.operations / runs / 1e9:.1f} | {1e3 * limit:.2f} | {bound} | "
+            f"{seconds / limit:.1f} |"
         )
     rest = total_s - sum(stage.seconds for stage in stages.values()) / runs
-    lines.append(f"| work on the host | | {1e3 * rest:.1f} | | | | | |")
+    lines.append(f"| work on the host | | {1e3 * rest:.1f} | | | | | | | |")
     return lines

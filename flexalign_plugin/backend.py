@@ -39,6 +39,10 @@ class RawFrames(Protocol):
     def shape(self) -> Tuple[int, int, int]:
         """(n, ny, nx)."""
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the frames' pixels."""
+
     def frame(self, i: int) -> np.ndarray:
         """Frame `i` (0-based) as (ny, nx) in its native type; thread-safe."""
 

@@ -17,8 +17,7 @@ SUM_PIXELS = 4096  # per block
 WARP_ROWS = 8  # per block
 WARP_SUMS = 4  # most sums in one launch
 # correlate.cu, transform_rows: blocks of (LANES, OFFSET_THREADS) threads
-OFFSET_THREADS = 8  # each handles 1, 2 or 4 offsets
-COLUMNS_PER_THREAD = 2
+OFFSET_THREADS = 8  # each handles 1, 2 or 4 offsets of 1 or 2 columns
 # correlate.cu, transform_columns: blocks of (LANES, WINDOW_ROW_THREADS) threads and LANES offsets
 WINDOW_ROWS = 16  # per block
 WINDOW_ROW_THREADS = 4

@@ -50,7 +50,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 #define ROWS 16  // of a spectrum, handled between two barriers
-#define COLUMNS (LANES * COLUMNS_PER_THREAD)  // of a spectrum, handled by one block
 
 // Element of the product of pair (i, j), without the contribution of frames that belong to both groups.
 __device__ __forceinline__ float2 product(const float2 *groups, const float2 *members, size_t size, size_t at, int i,
@@ -66,15 +65,16 @@ __device__ __forceinline__ float2 product(const float2 *groups, const float2 *me
 
 // half[q - q0][half_width + o][c] and [half_width - o][c] for o = 0 .. half_width, K offsets a thread.
 // waves[r][o] = (cos, sin) of 2 pi y_o ky_r. Products are formed in shared memory and never written.
-// Launch: (pairs, ceil(n_cols / COLUMNS), ceil((half_width + 1) / (OFFSET_THREADS K))) blocks of
-// (LANES, OFFSET_THREADS) threads. Thread (x, y) owns columns x, x + LANES, .. of the block's COLUMNS and offsets y,
-// y + OFFSET_THREADS, .. of the block's OFFSET_THREADS K.
+// Launch: (pairs, ceil(n_cols / (LANES M)), ceil((half_width + 1) / (OFFSET_THREADS K))) blocks of
+// (LANES, OFFSET_THREADS) threads. Thread (x, y) owns columns x, x + LANES, .. of the block's LANES M and offsets y,
+// y + OFFSET_THREADS, .. of the block's OFFSET_THREADS K. M = 2 needs fewer reads of shared memory for each product;
+// M = 1 is for spectra of up to LANES columns, as the refinement has, of which half the threads would have none.
 // Bytes: reads 16 * n_rows * n_cols for each pair, mostly from L2; writes 8 * (2 half_width + 1) * n_cols.
-template <int K>
+template <int K, int M>
 __device__ __forceinline__ void transform_rows(const float2 *groups, const float2 *members, const int2 *pairs,
                                                int n_pairs, long long q0, int frames, int group, int n_rows, int n_cols,
                                                const float2 *waves, int half_width, float2 *half,
-                                               float2 (*p_tile)[COLUMNS], float2 (*wave_tile)[OFFSET_THREADS * K]) {
+                                               float2 (*p_tile)[LANES * M], float2 (*wave_tile)[OFFSET_THREADS * K]) {
     const long long q = q0 + blockIdx.x;
     const int2 pair = pairs[q % n_pairs];
     const size_t size = (size_t)n_rows * n_cols;
@@ -83,11 +83,12 @@ __device__ __forceinline__ void transform_rows(const float2 *groups, const float
     const int i0 = group_first(pair.x, group), i1 = group_last(pair.x, group, frames);
     const int j0 = group_first(pair.y, group), j1 = group_last(pair.y, group, frames);
     const float scale = 1.f / ((i1 - i0 + 1) * (j1 - j0 + 1));
+    constexpr int COLUMNS = LANES * M;
     const int c0 = blockIdx.y * COLUMNS, o0 = blockIdx.z * OFFSET_THREADS * K;
     const int thread = threadIdx.y * LANES + threadIdx.x;
 
-    float real_cos[K][COLUMNS_PER_THREAD] = {}, real_sin[K][COLUMNS_PER_THREAD] = {};
-    float imag_cos[K][COLUMNS_PER_THREAD] = {}, imag_sin[K][COLUMNS_PER_THREAD] = {};
+    float real_cos[K][M] = {}, real_sin[K][M] = {};
+    float imag_cos[K][M] = {}, imag_sin[K][M] = {};
     for (int r0 = 0; r0 < n_rows; r0 += ROWS) {
         __syncthreads();
         for (int e = thread; e < ROWS * COLUMNS; e += LANES * OFFSET_THREADS) {
@@ -105,14 +106,14 @@ __device__ __forceinline__ void transform_rows(const float2 *groups, const float
         __syncthreads();
 #pragma unroll 4
         for (int r = 0; r < ROWS; r++) {
-            float2 p[COLUMNS_PER_THREAD];
+            float2 p[M];
 #pragma unroll
-            for (int m = 0; m < COLUMNS_PER_THREAD; m++) p[m] = p_tile[r][threadIdx.x + LANES * m];
+            for (int m = 0; m < M; m++) p[m] = p_tile[r][threadIdx.x + LANES * m];
 #pragma unroll
             for (int k = 0; k < K; k++) {
                 const float2 wave = wave_tile[r][threadIdx.y + OFFSET_THREADS * k];
 #pragma unroll
-                for (int m = 0; m < COLUMNS_PER_THREAD; m++) {
+                for (int m = 0; m < M; m++) {
                     real_cos[k][m] += p[m].x * wave.x;
                     real_sin[k][m] += p[m].x * wave.y;
                     imag_cos[k][m] += p[m].y * wave.x;
@@ -125,7 +126,7 @@ __device__ __forceinline__ void transform_rows(const float2 *groups, const float
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int m = 0; m < COLUMNS_PER_THREAD; m++) {
+        for (int m = 0; m < M; m++) {
             const int o = o0 + threadIdx.y + OFFSET_THREADS * k, c = c0 + threadIdx.x + LANES * m;
             if (o > half_width || c >= n_cols) continue;
             half[(size_t)(half_width - o) * n_cols + c] =
@@ -135,20 +136,23 @@ __device__ __forceinline__ void transform_rows(const float2 *groups, const float
         }
 }
 
-#define TRANSFORM_ROWS(K)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(LANES * OFFSET_THREADS) transform_rows_##K(                          \
+#define TRANSFORM_ROWS(K, M)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(LANES * OFFSET_THREADS) transform_rows_##K##_##M(                    \
         const float2 *__restrict__ groups, const float2 *__restrict__ members, const int2 *__restrict__ pairs,        \
         int n_pairs, long long q0, int frames, int group, int n_rows, int n_cols, const float2 *__restrict__ waves,   \
         int half_width, float2 *__restrict__ half) {                                                                  \
-        __shared__ float2 p_tile[ROWS][COLUMNS];                                                                      \
+        __shared__ float2 p_tile[ROWS][LANES * M];                                                                    \
         __shared__ float2 wave_tile[ROWS][OFFSET_THREADS * K];                                                        \
-        transform_rows<K>(groups, members, pairs, n_pairs, q0, frames, group, n_rows, n_cols, waves, half_width,      \
-                          half, p_tile, wave_tile);                                                                   \
+        transform_rows<K, M>(groups, members, pairs, n_pairs, q0, frames, group, n_rows, n_cols, waves, half_width,   \
+                             half, p_tile, wave_tile);                                                                \
     }
 
-TRANSFORM_ROWS(1)
-TRANSFORM_ROWS(2)
-TRANSFORM_ROWS(4)
+TRANSFORM_ROWS(1, 1)
+TRANSFORM_ROWS(2, 1)
+TRANSFORM_ROWS(4, 1)
+TRANSFORM_ROWS(1, 2)
+TRANSFORM_ROWS(2, 2)
+TRANSFORM_ROWS(4, 2)
 
 // out[q0 + q][w][half_width + o] and [half_width - o] from half[q][w]; waves[c][o] = factor_c * (cos, sin).
 // Launch: (pairs, ceil(width / WINDOW_ROWS), ceil((half_width + 1) / LANES)) blocks of (LANES, WINDOW_ROW_THREADS)

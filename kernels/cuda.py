@@ -19,7 +19,6 @@ from ..backend import Backend, FrameSource, Mix, OnDevice, ShiftField, select_ba
 from ..band import Band
 from ..motion.bspline import basis
 from .block_sizes import (
-    COLUMNS_PER_THREAD,
     LANES,
     OFFSET_THREADS,
     PIXEL_THREADS,
@@ -31,13 +30,14 @@ from .block_sizes import (
     WINDOW_ROWS,
 )
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
-from .cuda_mix import crop_image, mix_images, whole_spectrum
+from .cuda_mix import Sums, crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
 from .device import BATCH_BYTES, Device, DeviceArray, DeviceOutOfMemory, DeviceTooSmall
 from .tuning import Tuner
 
 BATCH_SHARE = 0.4  # of the free memory, because an operation may hold two batches at once
 MOST_BLOCKS = 65535  # of a grid along y and z
+TILES = 16  # of an image, which are transformed at once
 _Operation = TypeVar("_Operation", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
@@ -96,11 +96,20 @@ class CudaBackend(Backend):
                 )
             self._halvings += 1
 
-    def _batches(self, count: int, bytes_each: int, most: int = MOST_BLOCKS) -> Iterator[Tuple[int, int]]:
-        """(start, stop) of batches of `count` items that need `bytes_each` of memory while they are processed."""
-        room = min(BATCH_SHARE * self.device.free_bytes(), BATCH_BYTES)
-        size = min(max(int(room) // max(bytes_each, 1) >> self._halvings, 1), count, most)
-        self._divisible = self._divisible or size > 1
+    def _batches(
+        self, count: int, bytes_each: int, work_bytes: int = 0, most: int = MOST_BLOCKS, multiple: int = 1
+    ) -> Iterator[Tuple[int, int]]:
+        """(start, stop) of batches of `count` items.
+
+        Parameters
+        ----------
+        bytes_each, work_bytes : memory that each item and the whole batch need while they are processed.
+        most : items in a batch. multiple : of which the sizes of all batches but the last are multiples.
+        """
+        room = min(BATCH_SHARE * max(self.device.free_bytes() - work_bytes, 0), BATCH_BYTES)
+        size = min(int(room) // max(bytes_each, 1) >> self._halvings, most) // multiple * multiple
+        size = min(max(size, multiple), count)
+        self._divisible = self._divisible or size > multiple
         for start in range(0, count, max(size, 1)):
             yield start, min(start + size, count)
 
@@ -148,8 +157,8 @@ class CudaBackend(Backend):
         flat = self.device.view(out, 0, (len(frames), by, bxh))
         corrections = self._frames.corrections(source)
         raw = self._frames.frames(source, frames)
-        each = 4 * fy * fx + 8 * fy * fxh + self.device.fft_work_bytes("r2c", fy, fx, 1)
-        for a, b in self._batches(len(frames), each):
+        work = self.device.fft_work_bytes("r2c", fy, fx, 1)
+        for a, b in self._batches(len(frames), 4 * fy * fx + 8 * fy * fxh, work):
             images = self.device.empty((b - a, fy, fx), np.float32)
             full = self.device.empty((b - a, fy, fxh), np.complex64)
             for k in range(b - a):
@@ -196,7 +205,7 @@ class CudaBackend(Backend):
         frames = self.device.view(self._on_device(spectra), 0, (n, by, bxh))
         phase_y, phase_x = self._phases(shifts, np.fft.fftfreq(by), np.arange(bxh) / bx)
         images = self.device.empty((n, by, bx), np.float32)
-        for a, b in self._batches(n, 8 * by * bxh + self.device.fft_work_bytes("c2r", by, bx, 1)):
+        for a, b in self._batches(n, 8 * by * bxh, self.device.fft_work_bytes("c2r", by, bx, 1)):
             moved = self.device.empty((b - a, by, bxh), np.complex64)
             self.device.launch(
                 "patches", "shift_spectra", (-(-bxh // THREADS), by, b - a), (THREADS,),
@@ -206,7 +215,7 @@ class CudaBackend(Backend):
             self.device.irfft2(moved, self._part(images, a, b))
         out = self.device.empty((p, n, py, pxh), np.complex64)
         flat = self.device.view(out, 0, (p * n, py, pxh))
-        for a, b in self._batches(p, n * (4 * py * px + self.device.fft_work_bytes("r2c", py, px, 1))):
+        for a, b in self._batches(p, n * 4 * py * px, self.device.fft_work_bytes("r2c", py, px, n)):
             tiles = self.device.empty(((b - a) * n, py, px), np.float32)
             batch_corners = self.device.upload(np.ascontiguousarray(corners[a:b], np.int32))
             sizes = (np.int32(v) for v in (n, by, bx))
@@ -214,7 +223,7 @@ class CudaBackend(Backend):
                 "patches", "cut", ((b - a) * n, py), (THREADS,), images, *sizes, batch_corners, np.int32(px), tiles
             )
             transformed = self._part(flat, a * n, b * n)
-            self.device.rfft2(tiles, transformed)
+            self.device.rfft2(tiles, transformed, batch=n)
             count = (b - a) * n
             self.device.launch(
                 "patches",
@@ -331,11 +340,12 @@ class CudaBackend(Backend):
         batch, n, rows, cols = members.shape
         width = 2 * half_width + 1
         per_thread = next((k for k in (1, 2) if half_width < OFFSET_THREADS * k), 4)
-        columns, offsets = LANES * COLUMNS_PER_THREAD, OFFSET_THREADS * per_thread  # of a block
+        wide = 1 if cols <= LANES else 2  # columns of a thread
+        columns, offsets = LANES * wide, OFFSET_THREADS * per_thread  # of a block
         for a, b in self._batches(batch * n_pairs, 8 * width * cols, most=1 << 30):
             half = self.device.empty((b - a, width, cols), np.complex64)
             self.device.launch(
-                "correlate", f"transform_rows_{per_thread}",
+                "correlate", f"transform_rows_{per_thread}_{wide}",
                 (b - a, -(-cols // columns), -(-(half_width + 1) // offsets)), (LANES, OFFSET_THREADS),
                 groups, members, pairs, np.int32(n_pairs), np.int64(a), *(np.int32(v) for v in (n, group, rows, cols)),
                 waves_y, np.int32(half_width), half,
@@ -351,10 +361,10 @@ class CudaBackend(Backend):
     @_fitting
     def warp_sum(
         self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray
-    ) -> DeviceArray:
+    ) -> Sums:
         _, ny, nx = source.movie.shape
         weights = np.atleast_2d(weights).astype(np.float32)
-        sums = self.device.zeros((len(weights), ny, nx), np.float32)
+        sums = Sums(self.device, (len(weights), ny, nx))
         control, along_y, along_x = self._field(model, frames)
         corrections = self._frames.corrections(source)
         raw = self._frames.frames(source, frames)
@@ -369,8 +379,8 @@ class CudaBackend(Backend):
                 self.device.launch(
                     "warp", "warp_sum", (-(-nx // LANES), -(-ny // WARP_ROWS)), (LANES, WARP_ROWS),
                     images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
-                    self.device.upload(part), shared[1], np.int32(len(part)),
-                    self._part(sums, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
+                    self.device.upload(part), shared[1], np.int32(len(part)), np.int64(sums.stride),
+                    self._part(sums.memory, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
                 )  # fmt: skip
         return sums
 
@@ -378,8 +388,9 @@ class CudaBackend(Backend):
     def mix(self, sums: OnDevice, mixes: Sequence[Mix]) -> List[np.ndarray]:
         _, ny, nx = sums.shape
         images: List[np.ndarray] = []
+        assert isinstance(sums, Sums)
         for a, b in self._batches(len(mixes), 8 * ny * (nx // 2 + 1)):
-            images += mix_images(self.device, self._on_device(sums), mixes[a:b])
+            images += mix_images(self.device, sums, mixes[a:b])
         return images
 
     @_fitting
@@ -394,15 +405,16 @@ class CudaBackend(Backend):
         on_device = self.device.upload(np.ascontiguousarray(image, np.float32))
         taper = self.device.upload(np.ascontiguousarray(window, np.float32))
         total = self.device.zeros(half, np.float32)
-        each = 4 * tile * tile + 8 * half[0] * half[1] + self.device.fft_work_bytes("r2c", tile, tile, 1)
-        for a, b in self._batches(len(corners), each):
-            tiles = self.device.empty((b - a, tile, tile), np.float32)
-            spectra = self.device.empty((b - a, *half), np.complex64)
+        each, work = 4 * tile * tile + 8 * half[0] * half[1], self.device.fft_work_bytes("r2c", tile, tile, TILES)
+        for a, b in self._batches(len(corners), each, work, multiple=TILES):
+            room = -(-(b - a) // TILES) * TILES  # what is beyond b - a is transformed and left out
+            tiles = self.device.empty((room, tile, tile), np.float32)
+            spectra = self.device.empty((room, *half), np.complex64)
             batch_corners, nx = self.device.upload(corners[a:b]), np.int32(image.shape[1])
             self.device.launch(
                 "tiles", "taper", (b - a,), (PIXEL_THREADS,), on_device, nx, batch_corners, np.int32(tile), taper, tiles
             )
-            self.device.rfft2(tiles, spectra)
+            self.device.rfft2(tiles, spectra, batch=TILES)
             size = half[0] * half[1]
             self.device.launch(
                 "tiles",

@@ -44,7 +44,8 @@ class Corrections(NamedTuple):
 class FrameStore:
     """Raw frames of the current movie, kept on the device while there is room, and its corrections.
 
-    Threads read frames in advance, because decoding them takes time.
+    Threads read frames in advance, because decoding them takes time. They leave them in memory that is copied fastest,
+    if there is any (`Device.host_array`).
     """
 
     def __init__(self, device: Device, readers: int):
@@ -77,20 +78,26 @@ class FrameStore:
         wanted = list(wanted)
         missing = [t for t in wanted if t not in self._frames]
         at_once = min(self._readers, max(AHEAD_BYTES // (4 * movie.shape[1] * movie.shape[2]), 1))
-        ahead: List[Future[np.ndarray]] = [self._pool.submit(_read, movie, t) for t in missing[:at_once]]
+        ahead: List[Future[np.ndarray]] = [self._submit(movie, t) for t in missing[:at_once]]
         submitted = len(ahead)
         for t in wanted:
             raw = self._frames.get(t)
             if raw is None:
                 # A frame that was cached when this began may have been released since.
                 host = ahead.pop(0).result() if t in missing else _read(movie, t)
-                if t in missing and submitted < len(missing):
-                    ahead.append(self._pool.submit(_read, movie, missing[submitted]))
-                    submitted += 1
                 raw = self._device.upload(host)
+                del host  # its memory can be used for the next frame
+                if t in missing and submitted < len(missing):
+                    ahead.append(self._submit(movie, missing[submitted]))
+                    submitted += 1
                 if self._caching and self._has_room(movie.shape):
                     self._frames[t] = raw
             yield raw
+
+    def _submit(self, movie: Any, t: int) -> Future[np.ndarray]:
+        """Start to read a frame."""
+        place = self._device.host_array(movie.shape[1:], native_dtype(np.dtype(movie.dtype)))
+        return self._pool.submit(_read, movie, t, place)
 
     def _has_room(self, shape: Tuple[int, int, int]) -> bool:
         n, ny, nx = shape
@@ -147,12 +154,20 @@ class FrameStore:
             )  # fmt: skip
 
 
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """The type in which the kernels get pixels of this type."""
+    return dtype.newbyteorder("=") if dtype.str[1:] in PIXEL_NAMES else np.dtype(np.float32)
+
+
 def native(raw: np.ndarray) -> np.ndarray:
     """The frame, contiguous and in a type that the kernels support."""
-    if not raw.dtype.isnative:
-        raw = raw.astype(raw.dtype.newbyteorder("="))
-    return np.ascontiguousarray(raw, None if raw.dtype.str[1:] in PIXEL_NAMES else np.float32)
+    return np.ascontiguousarray(raw, native_dtype(raw.dtype))
 
 
-def _read(movie: Any, t: int) -> np.ndarray:
-    return native(movie.frame(t))
+def _read(movie: Any, t: int, place: Optional[np.ndarray] = None) -> np.ndarray:
+    """A frame for the device, in `place` if that is of its shape and type."""
+    frame: np.ndarray = movie.frame(t)
+    if place is None or (place.shape, place.dtype) != (frame.shape, native_dtype(frame.dtype)):
+        return native(frame)
+    np.copyto(place, frame)
+    return place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import glob
+import importlib
 import importlib.util
 import os
 import shutil
@@ -119,12 +120,22 @@ def missing_parts(kernels_compiled: bool = False) -> List[str]:
     kernels_compiled : whether the kernels are already compiled, so that no compiler is needed.
     """
     missing = []
+    driver = True
     try:
         gpus()
     except DriverError as error:
+        driver = False
         missing.append(str(error))
     if importlib.util.find_spec("pycuda") is None:
         missing.append("pycuda is missing: pip install pycuda (it is compiled, and needs the CUDA toolkit for that)")
+    elif driver:  # without one pycuda can't be imported
+        try:
+            importlib.import_module("pycuda.driver")
+        except Exception as error:  # whatever is wrong, it can't be used
+            missing.append(
+                f"pycuda is installed but can't be imported ({type(error).__name__}: {error}); it was perhaps compiled "
+                "for another CUDA or NumPy: pip install --force-reinstall --no-cache-dir --no-deps pycuda"
+            )
     if not kernels_compiled and find_nvcc() is None:
         missing.append(NO_COMPILER)
     try:

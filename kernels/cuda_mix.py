@@ -11,7 +11,34 @@ from .block_sizes import THREADS
 from .device import Device, DeviceArray
 
 
-def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[np.ndarray]:
+class Sums:
+    """Sums of resampled frames (n_sums, ny, nx) float32, zero at first. Each begins at a multiple of 8 bytes, which
+    transforms require.
+
+    Attributes
+    ----------
+    memory : (n_sums, stride) array on the device. stride : pixels from one sum to the next.
+    """
+
+    def __init__(self, device: Device, shape: Tuple[int, int, int]):
+        self.shape = shape
+        n_sums, ny, nx = shape
+        self.stride = ny * nx + ny * nx % 2
+        self.memory = device.zeros((n_sums, self.stride), np.float32)
+        self._device = device
+
+    @property
+    def values(self) -> np.ndarray:
+        """The sums on the host."""
+        n_sums, ny, nx = self.shape
+        return self._device.download(self.memory)[:, : ny * nx].reshape(self.shape)
+
+    def image(self, s: int) -> DeviceArray:
+        """One sum, (1, ny, nx)."""
+        return self._device.view(self.memory, s * self.stride, (1, *self.shape[1:]))
+
+
+def mix_images(device: Device, sums: Sums, mixes: Sequence[Mix]) -> List[np.ndarray]:
     """Images (ny, nx) float32 of sums (n_sums, ny, nx); each sum is transformed once.
 
     Needs the memory of one image, of one spectrum per mix, and of one more spectrum if mixes share a sum or a mix has
@@ -30,7 +57,7 @@ def mix_images(device: Device, sums: DeviceArray, mixes: Sequence[Mix]) -> List[
             spectrum = totals[users[0]]
         else:
             work = spectrum = device.empty(half, np.complex64) if work is None else work
-        device.rfft2(device.view(sums, int(s) * ny * nx, (1, ny, nx)), spectrum)
+        device.rfft2(sums.image(int(s)), spectrum)
         for k in users:
             factors = np.ascontiguousarray(mixes[k].factors[:, s], np.float32)
             first, last = (np.int32(s == used[k][end]) for end in (0, -1))

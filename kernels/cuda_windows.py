@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backend import PEAK_RADIUS_PX, CorrelationWindows, Peaks
 from .block_sizes import REFINE_THREADS, TERM_THREADS, THREADS
-from .device import Device, DeviceArray
+from .device import Device, DeviceArray, Launch
 
 
 class CudaWindows(CorrelationWindows):
@@ -95,7 +95,6 @@ class _Objective:
 
     def __init__(self, device: Device, windows: DeviceArray, pairs: np.ndarray, frames: int):
         self._device = device
-        self._frames = frames
         batch, n_pairs, h, w = windows.shape
         self._coefficients = device.empty(windows.shape, np.float32)
         for source, lines, n, line_stride, stride in ((windows, h, w, w, 1), (self._coefficients, w, h, 1, w)):
@@ -111,26 +110,25 @@ class _Objective:
         order = np.argsort(members, kind="stable")
         self._entries = device.upload(order.astype(np.int32))
         self._first = device.upload(np.searchsorted(members[order], np.arange(frames + 1)).astype(np.int32))
-        self._terms = device.empty((batch, n_pairs, 4), np.float64)
-        self._result = device.empty((batch, 1 + 2 * frames), np.float64)
-        self._weights: Optional[Tuple[np.ndarray, DeviceArray]] = None
+        self._result_shape = batch, frames, 2
+        self._known_weights: Optional[np.ndarray] = None
+        self._weights = device.empty((batch, n_pairs), np.float64)
+        shifts = device.empty((batch, frames, 2), np.float64)
+        terms = device.empty((batch, n_pairs, 4), np.float64)
+        result = device.empty((batch, 1 + 2 * frames), np.float64)
+        sizes = np.int32(n_pairs), np.int32(frames)
+        of_pairs = (self._coefficients, np.int32(h), np.int32(w), self._pairs, *sizes, shifts, self._weights, terms)
+        of_frames = (terms, *sizes, self._first, self._entries, result)
+        launches = [
+            Launch("objective", "pair_terms", (-(-n_pairs // THREADS), batch), (THREADS,), of_pairs),
+            Launch("objective", "sum_terms", (frames + 1, batch), (TERM_THREADS,), of_frames),
+        ]
+        self._run = device.sequence(shifts, launches, result)
 
     def evaluate(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Values (batch,) and gradients (batch, frames, 2) at shifts in window samples."""
-        batch, n_pairs, h, w = self._coefficients.shape
-        if self._weights is None or not np.array_equal(self._weights[0], weights):
-            copied = np.array(weights, np.float64)
-            self._weights = copied, self._device.upload(copied)
-        shifts_on_device = self._device.upload(np.ascontiguousarray(shifts, np.float64))
-        n = np.int32(n_pairs), np.int32(self._frames)
-        self._device.launch(
-            "objective", "pair_terms", (-(-n_pairs // THREADS), batch), (THREADS,),
-            self._coefficients, np.int32(h), np.int32(w), self._pairs, *n, shifts_on_device,
-            self._weights[1], self._terms,
-        )  # fmt: skip
-        self._device.launch(
-            "objective", "sum_terms", (self._frames + 1, batch), (TERM_THREADS,),
-            self._terms, *n, self._first, self._entries, self._result,
-        )  # fmt: skip
-        result = self._device.download(self._result)
-        return result[:, 0], result[:, 1:].reshape(batch, self._frames, 2)
+        if self._known_weights is None or not np.array_equal(self._known_weights, weights):
+            self._known_weights = np.array(weights, np.float64)
+            self._device.upload(self._known_weights, out=self._weights)
+        result = self._run(np.ascontiguousarray(shifts, np.float64))
+        return result[:, 0], result[:, 1:].reshape(self._result_shape)

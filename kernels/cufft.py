@@ -15,7 +15,8 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 from .device import DeviceArray, DeviceError, DeviceOutOfMemory
 
 KINDS = {"r2c": 0x2A, "c2r": 0x2C}
-ALLOC_FAILED = 2
+ALLOC_FAILED, INTERNAL_ERROR = 2, 5
+PLAN_BYTES = 256 << 20  # of the device, which a plan's tables and code don't exceed
 MAX_PLANS = 32  # kept at a time, because each has tables on the device
 _STATUS = {
     1: "INVALID_PLAN",
@@ -81,15 +82,47 @@ def load() -> Any:
     """
     global _library
     if _library is None:
-        reasons = []
-        for path in candidates():
-            try:
-                _library = ctypes.CDLL(path)
-                return _library
-            except OSError as error:
-                reasons.append(str(error))
-        raise CufftMissing(reasons[0])
+        reasons: List[str] = []
+        _library = next(_loaded(reasons), None)
+        if _library is None:
+            raise CufftMissing(reasons[0])
     return _library
+
+
+def _loaded(reasons: List[str]) -> Iterator[Any]:
+    """The libraries that can be loaded; the loader's messages about the others are added to `reasons`."""
+    for path in candidates():
+        try:
+            library = ctypes.CDLL(path)
+        except OSError as error:
+            reasons.append(str(error))
+        else:
+            yield library
+
+
+def choose(works: Callable[[], bool]) -> bool:
+    """Use the first library that works, and say whether there is one; else the first that can be loaded stays.
+
+    works : makes transforms with the current library and says whether they are right. The current context must be that
+        of the device.
+
+    Raises
+    ------
+    CufftError : of the first library, if none works.
+    """
+    global _library
+    first, failure = load(), None
+    for library in (first, *_loaded([])):  # the first is tried again only where it has failed
+        _library = library
+        try:
+            if works():
+                return True
+        except CufftError as error:
+            failure = failure or error
+    _library = first
+    if failure is not None:
+        raise failure
+    return False
 
 
 def is_present() -> bool:
@@ -183,11 +216,18 @@ class Transforms:
     Parameters
     ----------
     allocate : (bytes) -> DeviceArray, raises DeviceOutOfMemory. free_bytes : memory that is free.
+    synchronize : waits until everything that was queued has finished.
     """
 
-    def __init__(self, allocate: Callable[[int], DeviceArray], free_bytes: Callable[[], int]):
+    def __init__(
+        self,
+        allocate: Callable[[int], DeviceArray],
+        free_bytes: Callable[[], int],
+        synchronize: Callable[[], None],
+    ):
         self._allocate = allocate
         self._free_bytes = free_bytes
+        self._synchronize = synchronize
         self._plans: OrderedDict[Tuple[str, int, int, int], Plan] = OrderedDict()
         self._work: Optional[DeviceArray] = None
 
@@ -210,17 +250,20 @@ class Transforms:
             try:
                 plan = Plan(*key)
             except CufftError as error:
-                if error.code != ALLOC_FAILED:
+                # Some versions report an internal error when memory runs out.
+                short = error.code == INTERNAL_ERROR and self._free_bytes() < PLAN_BYTES
+                if error.code != ALLOC_FAILED and not short:
                     raise
                 raise DeviceOutOfMemory(work_bytes(*key), self._free_bytes()) from error
             self._plans[key] = plan
             if len(self._plans) > MAX_PLANS:
+                self._synchronize()  # its transforms may still be queued
                 self._plans.popitem(last=False)[1].close()
         self._plans.move_to_end(key)
         return plan
 
     def close(self) -> None:
-        """Release all plans and the work area; they are made again when needed."""
+        """Release all plans, none of which may still be in use, and the work area; they are made again when needed."""
         for plan in self._plans.values():
             plan.close()
         self._plans.clear()

@@ -7,7 +7,7 @@ implementation that computes on the CPU.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -81,6 +81,16 @@ class DeviceArray:
         self._owner = None
 
 
+class Launch(NamedTuple):
+    """A kernel and its arguments, as `Device.launch` takes them."""
+
+    module: str
+    kernel: str
+    grid: Sequence[int]
+    block: Sequence[int]
+    args: Sequence[Any]
+
+
 class Device(ABC):
     """One device. Operations run in the order of the calls; only copies from the host overlap with them.
 
@@ -90,11 +100,14 @@ class Device(ABC):
     ----------
     name : for messages, "NVIDIA H200". total_bytes : its memory, or this process's limit.
     peak_bytes : maximum of the used memory since the start or the last `reset_peak`.
+    operations_per_s : float32 operations per second by its data sheet (a multiplication with an addition counts as
+        two); None if unknown.
     """
 
     name: str
     total_bytes: int
     peak_bytes: int
+    operations_per_s: Optional[float] = None
 
     @abstractmethod
     def reset_peak(self) -> None:
@@ -117,18 +130,24 @@ class Device(ABC):
         """Array of zero bytes."""
 
     @abstractmethod
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
-        """Copy to the device. The host array may be changed after the call.
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
+        """Copy to the device. The host array may be changed after the call, unless it is from `host_array`.
 
         Parameters
         ----------
-        stream : index of the queue of copies; queues do not wait for each other.
         out : existing array of the same number of bytes to fill; a new one is made when None.
         """
 
+    def host_array(self, shape: Sequence[int], dtype: Any) -> Optional[np.ndarray]:
+        """Array in memory of the host that is copied fastest, of undefined content; None if there is no such memory.
+
+        It must not be changed after its upload. Its memory is used again when nothing refers to the array any more.
+        """
+        return None
+
     @abstractmethod
     def download(self, array: DeviceArray) -> np.ndarray:
-        """Copy to the host after all operations on the device have finished."""
+        """Copy to the host after all operations on the device have finished. Large arrays are as from `host_array`."""
 
     def view(self, array: DeviceArray, offset_items: int, shape: Sequence[int]) -> DeviceArray:
         """Part of an array, in the same memory."""
@@ -146,13 +165,42 @@ class Device(ABC):
         args : DeviceArray or NumPy scalar of exactly the kernel's type (np.uintp(0) is a null pointer).
         """
 
-    @abstractmethod
-    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        """out (..., ny, nx // 2 + 1) complex64 = unnormalised transforms of real (..., ny, nx) float32."""
+    def sequence(
+        self, source: DeviceArray, launches: Sequence[Launch], target: DeviceArray
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Function that copies a host array to `source`, starts the kernels and returns `target` as a host array.
+
+        For work that is repeated with other input. The host array has the shape and type of `source`.
+        """
+
+        def run(host: np.ndarray) -> np.ndarray:
+            self.upload(host, out=source)
+            for launch in launches:
+                self.launch(launch.module, launch.kernel, launch.grid, launch.block, *launch.args)
+            return self.download(target)
+
+        return run
 
     @abstractmethod
-    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is destroyed."""
+    def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        """out (..., ny, nx // 2 + 1) complex64 = unnormalised transforms of real (..., ny, nx) float32.
+
+        Parameters
+        ----------
+        batch : transforms that are made at once; the number of images must be a multiple. The last digits of a result
+            may depend on it, so it must not depend on the memory.
+
+        Notes
+        -----
+        Both arrays begin at multiples of 8 bytes, and so does every `batch`-th image.
+        """
+
+    @abstractmethod
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        """out (..., ny, nx) float32 = unnormalised inverse transforms of the spectrum, whose content is destroyed.
+
+        Parameters and alignment as for `rfft2`.
+        """
 
     @abstractmethod
     def fft_work_bytes(self, kind: str, ny: int, nx: int, batch: int) -> int:

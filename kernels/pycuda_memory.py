@@ -1,15 +1,14 @@
-"""Memory of a GPU, and pinned memory of the host. The GPU's context must be current in the calling thread."""
+"""Memory of a GPU, whose context must be current in the calling thread."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
-
-import numpy as np
+from typing import Any, Dict, List, Optional
 
 from .device import DeviceOutOfMemory
 
-TIDY_BYTES = 15 * 10**9  # above it, unused blocks are released before a new one is made, for other programs
-CHUNK_BYTES = 8 << 20  # of a pinned buffer; its copy takes 0.3 ms, much longer than the start of a copy
+# Above these bytes or this share of the GPU's memory, whichever is more, unused blocks are released before a new one is
+# made, for other programs. Releasing waits for all operations, so it must not happen with every new size.
+TIDY_BYTES, TIDY_SHARE = 15 * 10**9, 0.5
 
 
 class Block:
@@ -79,7 +78,7 @@ class Pool:
         return block
 
     def _new_block(self, size: int) -> Block:
-        if self.taken_bytes + size > TIDY_BYTES:
+        if self.taken_bytes + size > max(TIDY_BYTES, TIDY_SHARE * self._driver.mem_get_info()[1]):
             self.release_held()
         block = self._take(size)
         if block is None:
@@ -106,51 +105,12 @@ class Pool:
         self.held_bytes += block.nbytes
 
     def release_held(self) -> None:
-        """Return all unused blocks to the driver."""
+        """Return all unused blocks to the driver, after everything that may use them has finished."""
+        if not self.held_bytes:
+            return
+        self._driver.Context.synchronize()
         for blocks in self._held.values():
             for block in blocks:
                 block.memory.free()
         self._held.clear()
         self.held_bytes = 0
-
-
-class PinnedPair:
-    """Two pinned buffers of one stream: one is being copied while the host fills or reads the other."""
-
-    def __init__(self, driver: Any, stream: Any):
-        self._driver = driver
-        self.stream = stream
-        self._buffers: List[np.ndarray] = [driver.pagelocked_empty((CHUNK_BYTES,), np.uint8) for _ in range(2)]
-        self._done = [driver.Event(driver.event_flags.DISABLE_TIMING) for _ in range(2)]
-        self._next = 0
-
-    def to_device(self, pointer: int, host: np.ndarray) -> None:
-        """Copy a contiguous array to the device; the host array may be changed after the call."""
-        source = host.reshape(-1).view(np.uint8)
-        for start in range(0, len(source), CHUNK_BYTES):
-            part = source[start : start + CHUNK_BYTES]
-            k, self._next = self._next, 1 - self._next
-            self._done[k].synchronize()
-            pinned = self._buffers[k][: len(part)]
-            pinned[:] = part
-            self._driver.memcpy_htod_async(pointer + start, pinned, self.stream)
-            self._done[k].record(self.stream)
-
-    def to_host(self, host: np.ndarray, pointer: int) -> None:
-        """Fill a contiguous array; returns when it is complete."""
-        target = host.reshape(-1).view(np.uint8)
-        pending: Optional[Tuple[int, np.ndarray]] = None
-        for start in range(0, len(target), CHUNK_BYTES):
-            part = target[start : start + CHUNK_BYTES]
-            k, self._next = self._next, 1 - self._next
-            self._driver.memcpy_dtoh_async(self._buffers[k][: len(part)], pointer + start, self.stream)
-            self._done[k].record(self.stream)
-            if pending is not None:
-                self._finish(*pending)
-            pending = k, part
-        if pending is not None:
-            self._finish(*pending)
-
-    def _finish(self, k: int, part: np.ndarray) -> None:
-        self._done[k].synchronize()
-        part[:] = self._buffers[k][: len(part)]

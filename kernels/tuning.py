@@ -1,10 +1,9 @@
 """Fast sizes of Fourier transforms, measured once on each kind of GPU (Strelak 2020, section 3.4).
 
-The speed of a transform depends on its size in a way that can't be predicted. Therefore sizes near the wanted one that
-have only the prime factors 2, 3, 5 and 7 are timed: up to 10 % smaller for frames, which lose a margin, and up to 10 %
-larger for correlation images, which are sampled more finely. The length of the rows is searched first, then that of the
-columns. For frames the time per pixel is minimised, so that a margin is given up only if the transform becomes faster
-than its smaller number of pixels explains.
+The speed of a transform depends on its size in a way that can't be predicted. Therefore sizes up to 10 % smaller than a
+frame, which lose a margin, are timed if they have only the prime factors 2, 3, 5 and 7. The length of the rows is
+searched first, then that of the columns. The time per pixel is minimised, so that a margin is given up only if the
+transform becomes faster than its smaller number of pixels explains.
 
 The results are kept in a file that all processes share. The file is replaced as a whole under a lock. A file that is
 damaged or of another kind is renamed.
@@ -26,19 +25,18 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from ..band import MAX_FFT_SIZE_CHANGE, fft_size_above, fft_size_below, is_fft_friendly
+from ..band import MAX_FFT_SIZE_CHANGE, fft_size_below, is_fft_friendly
 from ..errors import OutputError
 from ..files import atomic_path
 from ..inputs import read_json
 from .cubins import cache_folder
-from .device import BATCH_BYTES, Device, DeviceOutOfMemory
+from .device import Device, DeviceOutOfMemory
 
-FORMAT, VERSION = "flexalign-fft-sizes", 1
+FORMAT, VERSION = "flexalign-fft-sizes", 2
 REPEATS, ROUNDS = 4, 3
 WORTH = 0.03  # a size must be faster by this fraction to be preferred to one closer to the wanted size
-MEMORY_SHARE = 0.8  # maximum share of the free memory for a timed batch
 Size = Tuple[int, int]
-Measure = Callable[[Device, str, int, int, int], float]
+Measure = Callable[[Device, int, int], float]
 logger = logging.getLogger(__name__)
 
 
@@ -71,35 +69,29 @@ def default_file() -> Path:
     return Path(chosen).expanduser() if chosen else cache_folder() / "fft_sizes.json"
 
 
-def candidates(n: int, larger: bool) -> List[int]:
-    """Even sizes without a prime factor above 7 within 10 % of n, closest first; the default size if there is none."""
-    most = math.floor(n * MAX_FFT_SIZE_CHANGE)
-    sizes = range(n + n % 2, n + most + 1, 2) if larger else range(n - n % 2, n - most - 1, -2)
-    friendly = [size for size in sizes if is_fft_friendly(size)]
-    return friendly or [fft_size_above(n) if larger else fft_size_below(n)]
+def candidates(n: int) -> List[int]:
+    """Even sizes without a prime factor above 7, up to 10 % below n, closest first; the default if there is none."""
+    sizes = range(n - n % 2, n - math.floor(n * MAX_FFT_SIZE_CHANGE) - 1, -2)
+    return [size for size in sizes if is_fft_friendly(size)] or [fft_size_below(n)]
 
 
-def time_transform(device: Device, kind: str, ny: int, nx: int, batch: int) -> float:
-    """Seconds that one of `batch` transforms takes; the fastest of a few rounds. Raises DeviceOutOfMemory."""
-    real = device.zeros((batch, ny, nx), np.float32)
-    spectrum = device.zeros((batch, ny, nx // 2 + 1), np.complex64)
+def time_transform(device: Device, ny: int, nx: int) -> float:
+    """Seconds of the transform of one frame, which is how frames are transformed; the fastest of a few rounds.
 
-    def run() -> None:
-        if kind == "r2c":
-            device.rfft2(real, spectrum)
-        else:
-            device.irfft2(spectrum, real)
-
-    run()  # the first call makes the plan
+    Raises DeviceOutOfMemory.
+    """
+    real = device.zeros((1, ny, nx), np.float32)
+    spectrum = device.zeros((1, ny, nx // 2 + 1), np.complex64)
+    device.rfft2(real, spectrum)  # the first call makes the plan
     device.synchronize()
     rounds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         for _ in range(REPEATS):
-            run()
+            device.rfft2(real, spectrum)
         device.synchronize()
         rounds.append(time.perf_counter() - start)
-    return min(rounds) / (REPEATS * batch)
+    return min(rounds) / REPEATS
 
 
 class Tuner:
@@ -108,67 +100,59 @@ class Tuner:
     Parameters
     ----------
     device : where to measure. path : file of the results, `default_file()` when None.
-    enabled : if False, default sizes are used and nothing is measured, read or written.
     measure : function with the signature of `time_transform`.
     """
 
-    def __init__(
-        self, device: Device, path: Optional[Path] = None, enabled: bool = True, measure: Measure = time_transform
-    ):
+    def __init__(self, device: Device, path: Optional[Path] = None, measure: Measure = time_transform):
         self._device = device
         self._path = default_file() if path is None else Path(path)
-        self._enabled = enabled
         self._measure = measure
         self._known: Dict[str, Tuned] = {}
 
     def frame_size(self, ny: int, nx: int, frames: int) -> Size:
-        """(ny, nx) of the part of a frame to transform, for movies with this number of frames."""
-        if not self._enabled:
-            return fft_size_below(ny), fft_size_below(nx)
-        return self.tune("r2c", ny, nx, frames, larger=False).size
+        """(ny, nx) of the part of a frame to transform, the same as long as this process lives.
 
-    def correlation_size(self, ny: int, nx: int, images: int) -> Size:
-        """(ny, nx) of a correlation image of at least this size, for movies with this number of images."""
-        if not self._enabled:
-            return fft_size_above(ny), fft_size_above(nx)
-        return self.tune("c2r", ny, nx, images, larger=True).size
-
-    def tune(self, kind: str, ny: int, nx: int, count: int, larger: bool, again: bool = False) -> Tuned:
-        """Fastest size for a transform, from the file or from a search now.
-
-        Parameters
-        ----------
-        kind : "r2c" or "c2r". ny, nx : wanted size. count : transforms per movie, which are done in batches.
-        larger : whether to try larger sizes instead of smaller ones. again : search even if a result is known.
+        frames : of a movie; the search tells after how many movies it has paid off.
         """
-        key = self._key(kind, ny, nx, count)
+        return self.tune(ny, nx, frames).size
+
+    def tune(self, ny: int, nx: int, frames: int, again: bool = False) -> Tuned:
+        """Fastest size for frames (ny, nx), from the file or from a search now.
+
+        again : search even if a result is known.
+        """
+        key = self.key(ny, nx)
         if again or key not in self._known:
             with _locked(self._path):
                 # Another process may have added the result while this one waited for the lock.
                 tuned = None if again else read_file(self._path).get(key)
                 if tuned is None:
-                    tuned = self._search(kind, ny, nx, count, larger)
-                    logger.info("%s", describe(key, tuned, count))
-                    _add(self._path, key, tuned)
+                    tuned = self._search(ny, nx)
+                    logger.info("%s", describe(key, tuned, frames))
+                    if math.isfinite(tuned.default_seconds):
+                        _add(self._path, key, tuned)
             self._known[key] = tuned
         return self._known[key]
 
-    def _key(self, kind: str, ny: int, nx: int, count: int) -> str:
-        """Device, transform, size, batch and free memory (rounded down to a power of two) as text."""
-        model = re.sub(r" \(cuda:\d+\)$", "", self._device.name)
-        gib = 2.0 ** math.floor(math.log2(max(self._device.free_bytes(), 1) / 2**30))
-        return f"{model} | {kind} | {ny} x {nx} | batch {count} | {gib:g} GiB free"
+    def key(self, ny: int, nx: int) -> str:
+        """Device with its memory (or this process's limit, rounded down to a power of two), and size, as text.
 
-    def _search(self, kind: str, ny: int, nx: int, count: int, larger: bool) -> Tuned:
+        The memory that is free does not matter, because other processes change it.
+        """
+        model = re.sub(r" \(cuda:\d+\)$", "", self._device.name)
+        gib = 2.0 ** math.floor(math.log2(self._device.total_bytes / 2**30))
+        return f"{model} | {ny} x {nx} | {gib:g} GiB"
+
+    def _search(self, ny: int, nx: int) -> Tuned:
         start = time.perf_counter()
-        rows, columns = candidates(ny, larger), candidates(nx, larger)
+        rows, columns = candidates(ny), candidates(nx)
         default = rows[0], columns[0]
         times: Dict[Size, float] = {}
 
         def cost(size: Size) -> float:
             if size not in times:
-                times[size] = self._time(kind, *size, count)
-            return times[size] if larger else times[size] / (size[0] * size[1])
+                times[size] = self._time(*size)
+            return times[size] / (size[0] * size[1])
 
         def fastest(sizes: List[Size]) -> Size:
             limit = min(map(cost, sizes)) / (1 - WORTH)
@@ -177,24 +161,16 @@ class Tuner:
         best = fastest([(default[0], x) for x in columns])
         best = fastest([(y, best[1]) for y in rows])
         self._device.release_unused()
-        if not math.isfinite(times[default]):  # not even one transform fits; the backend will report it
+        if not math.isfinite(times[default]):  # it does not fit; the backend will report it
             best = default
         return Tuned(best, default, times[best], times[default], time.perf_counter() - start)
 
-    def _time(self, kind: str, ny: int, nx: int, count: int) -> float:
-        """Seconds of one transform in the largest batch up to `count` that fits into memory; infinite if none fits."""
-        one = 4 * ny * nx + 8 * ny * (nx // 2 + 1)
-        free = min(MEMORY_SHARE * self._device.free_bytes(), BATCH_BYTES)
-        batch = max(1, count)
-        while batch > 1 and batch * one + self._device.fft_work_bytes(kind, ny, nx, batch) > free:
-            batch //= 2
-        while True:
-            try:
-                return self._measure(self._device, kind, ny, nx, batch)
-            except DeviceOutOfMemory:
-                if batch == 1:
-                    return math.inf
-            batch //= 2
+    def _time(self, ny: int, nx: int) -> float:
+        """Seconds of a transform; infinite if it does not fit into memory."""
+        try:
+            return self._measure(self._device, ny, nx)
+        except DeviceOutOfMemory:
+            return math.inf
 
 
 def describe(key: str, tuned: Tuned, transforms_per_movie: int) -> str:
@@ -213,8 +189,7 @@ def tune(device: Device, shape: Tuple[int, int, int], path: Optional[Path] = Non
     """Search the size for the frames of movies of `shape` (n, ny, nx) and describe the result (`flexalign tune`)."""
     n, ny, nx = shape
     tuner = Tuner(device, path)
-    tuned = tuner.tune("r2c", ny, nx, n, larger=False, again=again)
-    return describe(tuner._key("r2c", ny, nx, n), tuned, n)
+    return describe(tuner.key(ny, nx), tuner.tune(ny, nx, n, again=again), n)
 
 
 def read_file(path: Path) -> Dict[str, Tuned]:

@@ -24,6 +24,11 @@ class CountingDriver:
     class MemoryError(Exception):
         """As pycuda's."""
 
+    class Context:
+        @staticmethod
+        def synchronize() -> None:
+            """Nothing runs."""
+
     def __init__(self, total_bytes: int):
         self.total_bytes, self.used_bytes, self.allocations = total_bytes, 0, 0
 
@@ -92,7 +97,7 @@ class AccountingDevice(Device):
     def zeros(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
         return self.empty(shape, dtype)
 
-    def upload(self, host: np.ndarray, stream: int = 0, out: Optional[DeviceArray] = None) -> DeviceArray:
+    def upload(self, host: np.ndarray, out: Optional[DeviceArray] = None) -> DeviceArray:
         return self.empty(host.shape, host.dtype) if out is None else out
 
     def download(self, array: DeviceArray) -> np.ndarray:
@@ -106,15 +111,14 @@ class AccountingDevice(Device):
     ) -> None:
         """Nothing is computed."""
 
-    def rfft2(self, real: DeviceArray, out: DeviceArray) -> None:
-        self._take_work("r2c", real)
+    def rfft2(self, real: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._take_work("r2c", real, batch)
 
-    def irfft2(self, spectrum: DeviceArray, out: DeviceArray) -> None:
-        self._take_work("c2r", out)
+    def irfft2(self, spectrum: DeviceArray, out: DeviceArray, batch: int = 1) -> None:
+        self._take_work("c2r", out, batch)
 
-    def _take_work(self, kind: str, images: DeviceArray) -> None:
-        *leading, ny, nx = images.shape
-        work = self.fft_work_bytes(kind, ny, nx, int(np.prod(leading)))
+    def _take_work(self, kind: str, images: DeviceArray, batch: int) -> None:
+        work = self.fft_work_bytes(kind, *images.shape[-2:], batch)
         if work > (0 if self._work is None else self._work.nbytes):
             self._work = None
             self._work = self.empty((work,), np.uint8)

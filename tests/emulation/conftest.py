@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from flexalign_plugin.kernels import cubins
+
 from . import driver
+
+KERNELS = Path(__file__).resolve().parent / "kernels"
 
 
 def _skip_reason() -> str:
@@ -32,3 +37,13 @@ def gpu_device():
     device = PycudaDevice(0)
     yield device
     device.close()
+
+
+@pytest.fixture
+def own_kernels(gpu_device, monkeypatch):
+    """The device with the kernels of tests/emulation/kernels."""
+    code = cubins.Cubins("sm_" + gpu_device.compute_capability.replace(".", ""), KERNELS)
+    monkeypatch.setattr(gpu_device, "_cubins", code)
+    monkeypatch.setattr(gpu_device, "_modules", {})
+    monkeypatch.setattr(gpu_device, "_functions", {})
+    return gpu_device

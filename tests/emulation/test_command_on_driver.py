@@ -61,11 +61,11 @@ def flexalign(tmp_path_factory):
 def test_the_gpu_is_found_and_its_sizes_are_tuned(flexalign):
     tuned = flexalign("tune --device cuda --size 258 254 --frames 5")
     assert tuned.returncode == 0, tuned.stderr
-    assert "254 x 258 | batch 5" in tuned.stdout and "the search took" in tuned.stdout
+    assert "| 254 x 258 |" in tuned.stdout and "the search took" in tuned.stdout
     assert str(flexalign.folder / "sizes.json") in tuned.stdout
     described = flexalign("info").stdout
     assert "cuda:0: " in described and "cuFFT: " in described
-    assert "tuned FFT: " in described and "254 x 258 | batch 5" in described
+    assert "tuned FFT: " in described and "| 254 x 258 |" in described
     assert "no GPU can be used" not in described
     assert "will be used  cpu" in described and "not been run on hardware" in described
 
@@ -114,9 +114,9 @@ def test_sizes_are_tuned_at_first_use_and_logged(flexalign):
     words = f"align m_0001.mrc --output tuned {ALIGN} --device cuda:0"
     first, second = flexalign(words), flexalign(words)
     assert first.returncode == second.returncode == 0, first.stderr
-    assert "r2c | 256 x 320 | batch 5" in first.stderr and "the search took" in first.stderr
+    assert "| 256 x 320 |" in first.stderr and "the search took" in first.stderr
     assert "the search took" not in second.stderr
-    assert "256 x 320 | batch 5" in (flexalign.folder / "sizes.json").read_text()
+    assert "| 256 x 320 |" in (flexalign.folder / "sizes.json").read_text()
 
 
 def test_a_gpu_that_does_not_exist_is_reported_before_anything_is_done(flexalign):

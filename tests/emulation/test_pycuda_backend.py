@@ -84,10 +84,10 @@ def test_a_whole_alignment_takes_the_tuned_size(gpu_device, monkeypatch, tmp_pat
     frames = np.stack(list(particle_phantom((4, 262, 262), pixel_size_A=5.0, seed=3).frames()))
     fast = {(256, 240): 1e-9, (240, 240): 1e-10}
 
-    def measure(device, kind, ny, nx, batch):
+    def measure(device, ny, nx):
         return fast.get((ny, nx), 1e-6 * ny * nx)
 
-    monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, True, measure))
+    monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, measure))
     areas = []
     for tune in (True, False):
         selected = kernels.select_backend("cuda:0", 2, tune=tune)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,20 +13,12 @@ from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.kernels import cubins, cuda_installation, cufft
 from flexalign_plugin.kernels.device import DeviceArray, DeviceError, DeviceOutOfMemory
 
-KERNELS = Path(__file__).resolve().parent / "kernels"
+from .conftest import KERNELS
 
 
 @pytest.fixture
 def device(gpu_device):
     return gpu_device
-
-
-@pytest.fixture
-def own_kernels(device, monkeypatch):
-    """The device with the kernels of this folder."""
-    code = cubins.Cubins("sm_" + device.compute_capability.replace(".", ""), KERNELS)
-    monkeypatch.setattr(device, "_cubins", code)
-    return device
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.complex64, np.float64])
@@ -42,7 +34,7 @@ def test_what_is_uploaded_comes_back(device, dtype):
 def test_large_copies_go_through_several_pinned_buffers(device):
     host = np.arange((20 << 20) + 13, dtype=np.uint8)
     sent = host.copy()
-    array = device.upload(sent, stream=1)
+    array = device.upload(sent)
     sent[:] = 0  # the copy must have left this array
     np.testing.assert_array_equal(device.download(array), host)
     np.testing.assert_array_equal(device.download(device.upload(host[::3])), host[::3])
@@ -158,6 +150,7 @@ def test_a_missed_barrier_shows_on_the_test_driver(own_kernels):
         pytest.skip("undefined on a GPU")
     with pytest.raises(DeviceError, match="not reached by all"):
         own_kernels.launch("device_test", "divergent", (1,), (32,), own_kernels.empty((32,), np.float32))
+        own_kernels.synchronize()
 
 
 @pytest.mark.parametrize("ny, nx", [(32, 48), (30, 45), (7, 10)])
@@ -238,6 +231,22 @@ def test_a_damaged_kept_kernel_is_compiled_again(own_kernels, monkeypatch, tmp_p
     numbers, out = own_kernels.zeros((256,), np.float32), own_kernels.zeros((1,), np.float32)
     own_kernels.launch("device_test", "block_sums", (1,), (256,), numbers, out, shared=1024)
     assert kept.read_bytes() != b"no kernel"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_other_faults_are_not_taken_for_damaged_kernels(own_kernels, monkeypatch, broken):
+    """Nothing is compiled again if the memory is full or the device has failed."""
+    driver, pool = own_kernels._driver, own_kernels._pool
+
+    def fail(*arguments):
+        raise driver.LaunchError("illegal address") if broken else driver.MemoryError("out of memory")
+
+    monkeypatch.setattr(cubins.Cubins, "recompile", lambda *arguments: pytest.fail("compiled again"))
+    monkeypatch.setattr(own_kernels, "_driver", SimpleNamespace(**{**vars(driver), "module_from_buffer": fail}))
+    if broken:
+        monkeypatch.setattr(pool, "driver_free_bytes", fail)
+    with pytest.raises(DeviceError if broken else DeviceOutOfMemory, match="illegal address" if broken else "memory"):
+        own_kernels.launch("device_test", "block_sums", (1,), (256,), np.uintp(0), np.uintp(0), shared=1024)
 
 
 def test_compiler_errors_are_reported(own_kernels, monkeypatch, tmp_path):

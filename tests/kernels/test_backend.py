@@ -33,7 +33,9 @@ def backend(request):
 
 
 def on_host(backend: Any, opaque: Any) -> np.ndarray:
-    return opaque if isinstance(opaque, np.ndarray) else backend.device.download(opaque)
+    if isinstance(opaque, np.ndarray):
+        return opaque
+    return opaque.values if hasattr(opaque, "values") else backend.device.download(opaque)
 
 
 def source(frames: np.ndarray, dark: Any = None, gain: Any = None, defects: Any = None) -> FrameSource:

@@ -115,6 +115,17 @@ def test_bytes_do_not_depend_on_memory(on_cuda, honest):
     assert honest or tight.device.failures > 1
 
 
+@pytest.mark.parametrize("nx, radius", [(62, 3.0), (62, 9.0), (62, 17.0), (64, 9.0), (66, 3.0), (66, 17.0), (130, 9.0)])
+def test_windows_of_narrow_and_wide_spectra(nx, radius):
+    """32 to 66 columns, and up to 9, 19 and 35 offsets: each variant of the kernel, with and without a rest."""
+    rng = np.random.default_rng(nx)
+    spectra = np.fft.rfft2(rng.standard_normal((1, 3, 40, nx))).astype(np.complex64)
+    weight = rng.uniform(0.5, 1, (40, nx // 2 + 1)).astype(np.float32)
+    arguments = (spectra, (40, nx), weight, all_pairs(3), radius, 1.0)
+    cpu, gpu = (b.correlate(*arguments).values for b in (select_backend("cpu", 1), cuda_backend()))
+    np.testing.assert_allclose(gpu, cpu, atol=1e-5 * np.abs(cpu).max())
+
+
 def test_too_little_memory_is_reported():
     backend = emulated_backend(total_bytes=3 << 20)
     frames = np.zeros((2, 1024, 1024), np.uint8)
@@ -162,7 +173,7 @@ def test_warp_is_exact(points):
         sy, sx = model.shift(t, y, x)
         moved = map_coordinates(frame.astype(float), [y - sy + 16, x - sx + 16], order=5, prefilter=False)
         expected += weights[:, t, None, None] * moved
-    out = backend.device.download(backend.warp_sum(source, model, range(N), weights, fill))
+    out = backend.warp_sum(source, model, range(N), weights, fill).values
     np.testing.assert_allclose(out, expected, atol=2e-5 * expected.max())
 
 

@@ -6,12 +6,14 @@ import ctypes
 import importlib.util
 import subprocess
 import sys
+import types
 
 import pytest
 
 from flexalign_plugin import kernels
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.kernels import cuda_installation, cufft, tuning
+from flexalign_plugin.kernels.device import DeviceOutOfMemory
 
 
 class FakeDriver:
@@ -57,6 +59,8 @@ def machine(monkeypatch, tmp_path):
 
     load, find_spec = ctypes.CDLL, importlib.util.find_spec
     made = Machine()
+    monkeypatch.setitem(sys.modules, "pycuda", types.ModuleType("pycuda"))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", types.ModuleType("pycuda.driver"))
     monkeypatch.setattr(cuda_installation.ctypes, "CDLL", made.load)
     monkeypatch.setattr(
         cuda_installation.importlib.util, "find_spec", lambda name: made.pycuda if name == "pycuda" else find_spec(name)
@@ -104,14 +108,82 @@ def test_each_missing_part_is_named_with_its_remedy(machine, monkeypatch):
     assert "pip install pycuda" in pycuda and "FLEXALIGN_CUDA_BIN" in nvcc and "pip install nvidia-cufft" in library
 
 
+def test_a_pycuda_that_can_not_be_imported_is_named_with_its_error(machine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)  # import raises ImportError
+    (broken,) = cuda_installation.missing_parts()
+    assert "pycuda is installed but can't be imported (ModuleNotFoundError: " in broken
+    assert "--force-reinstall" in broken
+    with pytest.raises(SettingsError, match="GPU cuda:0 can't be used: pycuda is installed but"):
+        kernels.select_backend("cuda")
+    machine.driver = None
+    (missing,) = cuda_installation.missing_parts()
+    assert "driver" in missing
+
+
+class Library:
+    """A cuFFT: what its transforms are, right, wrong or an error."""
+
+    def __init__(self, transforms):
+        self.transforms = transforms
+
+
+@pytest.mark.parametrize(
+    "libraries, used",
+    [
+        (["right", "wrong"], 0),
+        (["wrong", "right"], 1),
+        (["error", "missing", "wrong", "right"], 3),
+        (["error", "wrong"], "error"),
+        (["wrong", "error"], "error"),
+        (["wrong", "wrong"], "wrong"),
+    ],
+)
+def test_the_first_cufft_that_works_is_used(monkeypatch, libraries, used):
+    made = {str(k): Library(transforms) for k, transforms in enumerate(libraries)}
+
+    def load(name):
+        if made[name].transforms == "missing":
+            raise OSError(name)
+        return made[name]
+
+    def works():
+        if cufft.load().transforms == "error":
+            raise cufft.CufftError("cufftExecR2C", 6)
+        return cufft.load().transforms == "right"
+
+    monkeypatch.setattr(cufft, "_library", None)
+    monkeypatch.setattr(cufft, "candidates", lambda: iter(made))
+    monkeypatch.setattr(cufft.ctypes, "CDLL", load)
+    if used == "error":
+        with pytest.raises(cufft.CufftError, match="EXEC_FAILED"):
+            cufft.choose(works)
+    else:
+        assert cufft.choose(works) == (used != "wrong")
+    assert cufft.load() is made["0" if isinstance(used, str) else str(used)]
+
+
+@pytest.mark.parametrize("code, free_bytes, kind", [(2, 1 << 40, "memory"), (5, 1 << 20, "memory"), (5, 1 << 40, "")])
+def test_a_plan_without_memory_is_out_of_memory(monkeypatch, code, free_bytes, kind):
+    """Some versions of cuFFT report an internal error when memory runs out."""
+
+    def call(function, *arguments):
+        if function == "cufftMakePlanMany64":
+            raise cufft.CufftError(function, code)
+
+    monkeypatch.setattr(cufft, "call", call)
+    transforms = cufft.Transforms(lambda n: None, lambda: free_bytes, lambda: None)
+    with pytest.raises(DeviceOutOfMemory if kind else cufft.CufftError, match=kind or "INTERNAL_ERROR"):
+        transforms.plan("r2c", 64, 64, 1)
+
+
 def test_devices_are_described(machine, monkeypatch, tmp_path):
     monkeypatch.setenv("FLEXALIGN_TUNING_FILE", str(tmp_path / "sizes.json"))
     tuned = tuning.Tuned((4032, 5600), (4050, 5760), 1.0, 2.0, 3.0)
-    tuning._add(tmp_path / "sizes.json", "NVIDIA Test | r2c | 4092 x 5760 | batch 40 | 16 GiB free", tuned)
+    tuning._add(tmp_path / "sizes.json", "NVIDIA Test | 4092 x 5760 | 16 GiB", tuned)
     text = "\n".join(kernels.describe_devices())
     assert "cuda:0: NVIDIA Test, 24.0 GB, compute capability 8.6" in text
     assert "CUDA up to 12.8" in text and "cuFFT: 12.0.0" in text and "compiler: /some/nvcc" in text
-    assert "| 4092 x 5760 | batch 40 | 16 GiB free: 4032 x 5600" in text
+    assert "| 4092 x 5760 | 16 GiB: 4032 x 5600" in text
     assert "no GPU can be used" not in text
     machine.driver = None
     assert "no GPU can be used: the NVIDIA driver" in "\n".join(kernels.describe_devices())

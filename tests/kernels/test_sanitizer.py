@@ -1,4 +1,4 @@
-"""Every kernel under the address sanitizer: none reads or writes beyond its arrays."""
+"""Every kernel under sanitizers: none reads or writes beyond its arrays, or at addresses that a type can't have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from ..emulation.compiler import CXX, HERE, KERNELS, build, compiler_present
 
-FLAGS = "-fsanitize=address -fno-omit-frame-pointer -O1"
+FLAGS = "-fsanitize=address,alignment -fno-sanitize-recover=alignment -fno-omit-frame-pointer -O1"
 ALL = """
 from flexalign_plugin.tests.emulation import emulated_backend
 from flexalign_plugin.tests.kernels.test_cuda import corrected_source, every_operation

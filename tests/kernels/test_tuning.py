@@ -10,7 +10,7 @@ import stat
 
 import pytest
 
-from flexalign_plugin.band import fft_size_above, fft_size_below, is_fft_friendly
+from flexalign_plugin.band import fft_size_below, is_fft_friendly
 from flexalign_plugin.kernels import tuning
 from flexalign_plugin.kernels.device import DeviceOutOfMemory
 
@@ -18,17 +18,11 @@ from flexalign_plugin.kernels.device import DeviceOutOfMemory
 class FakeDevice:
     """As much of a device as tuning needs."""
 
-    def __init__(self, name="NVIDIA Test (cuda:0)", free=20 << 30):
-        self.name, self.free = name, free
-
-    def free_bytes(self):
-        return self.free
+    def __init__(self, name="NVIDIA Test (cuda:0)", total=20 << 30):
+        self.name, self.total_bytes = name, total
 
     def release_unused(self):
         pass
-
-    def fft_work_bytes(self, kind, ny, nx, batch):
-        return 0
 
 
 class Times:
@@ -37,41 +31,28 @@ class Times:
     def __init__(self, **fast):
         self.fast, self.calls = {tuple(int(n) for n in k[1:].split("_")): v for k, v in fast.items()}, []
 
-    def __call__(self, device, kind, ny, nx, batch):
-        self.calls.append((kind, ny, nx, batch))
+    def __call__(self, device, ny, nx):
+        self.calls.append((ny, nx))
         return ny * nx * 1e-9 * self.fast.get((ny, nx), 1.0)
 
 
 @pytest.mark.parametrize("n", [3710, 4092, 4096, 5760, 11520, 7676, 401])
-@pytest.mark.parametrize("larger", [False, True])
-def test_candidates_are_friendly_and_near(n, larger):
-    sizes = tuning.candidates(n, larger)
-    assert sizes[0] == (fft_size_above(n) if larger else fft_size_below(n))
+def test_candidates_are_friendly_and_near(n):
+    sizes = tuning.candidates(n)
+    assert sizes[0] == fft_size_below(n)
     assert len(sizes) == len(set(sizes)) > 1
-    assert all(is_fft_friendly(s) and s % 2 == 0 for s in sizes)
-    assert all(n <= s <= 1.1 * n if larger else 0.9 * n <= s <= n for s in sizes)
+    assert all(is_fft_friendly(s) and s % 2 == 0 and 0.9 * n <= s <= n for s in sizes)
 
 
 def test_the_fastest_size_wins_only_if_it_is_worth_it(tmp_path):
     # Time in proportion to the pixels, or 2 % less, is no gain; a size that is 40 % faster is.
     flat = tuning.Tuner(FakeDevice(), tmp_path / "a.json", measure=Times(_4032_5760=0.98))
     assert flat.frame_size(4092, 5760, 40) == (fft_size_below(4092), 5760)
-    assert flat.correlation_size(4092, 5760, 40) == (fft_size_above(4092), 5760)
     times = Times(_4050_5760=0.9, _4050_5600=0.6, _4032_5600=0.55)
     found = tuning.Tuner(FakeDevice(), tmp_path / "b.json", measure=times)
     # Rows' length first: at 4050 rows (the default), 5600 is fastest; then 4032 rows.
-    assert tuning.candidates(4092, False)[0] == 4050
+    assert tuning.candidates(4092)[0] == 4050
     assert found.frame_size(4092, 5760, 40) == (4032, 5600)
-
-
-def test_frames_become_smaller_and_correlations_larger(tmp_path):
-    times = Times()
-    tuner = tuning.Tuner(FakeDevice(), tmp_path / "t.json", measure=times)
-    ny, nx = tuner.frame_size(401, 503, 3)
-    assert 361 <= ny <= 401 and 453 <= nx <= 503
-    ny, nx = tuner.correlation_size(401, 503, 3)
-    assert 401 <= ny <= 441 and 503 <= nx <= 553
-    assert {c[0] for c in times.calls} == {"r2c", "c2r"}
 
 
 def test_a_size_is_measured_once(tmp_path):
@@ -84,45 +65,25 @@ def test_a_size_is_measured_once(tmp_path):
     # Another process, and the machine's other GPU of this kind.
     assert tuning.Tuner(FakeDevice("NVIDIA Test (cuda:1)"), path, measure=times).frame_size(4092, 5760, 40) == size
     assert len(times.calls) == count
-    for device, frames in ((FakeDevice("Other"), 40), (FakeDevice(free=3 << 30), 40), (FakeDevice(), 30)):
-        tuning.Tuner(device, path, measure=times).frame_size(4092, 5760, frames)
+    tuning.Tuner(FakeDevice(), path, measure=times).frame_size(4092, 5760, 30)  # of movies with other frame numbers too
+    assert len(times.calls) == count
+    for device in (FakeDevice("Other"), FakeDevice(total=3 << 30)):
+        tuning.Tuner(device, path, measure=times).frame_size(4092, 5760, 40)
         assert len(times.calls) > count
         count = len(times.calls)
-    assert len(tuning.read_file(path)) == 4
+    assert len(tuning.read_file(path)) == 3
     assert stat.S_ISREG(os.stat(path).st_mode) and not list(tmp_path.glob(".*"))
 
 
-def test_opting_out_measures_and_writes_nothing(tmp_path):
-    times = Times()
-    tuner = tuning.Tuner(FakeDevice(), tmp_path / "sizes.json", enabled=False, measure=times)
-    assert tuner.frame_size(4092, 5760, 40) == (fft_size_below(4092), 5760)
-    assert tuner.correlation_size(401, 503, 3) == (fft_size_above(401), fft_size_above(503))
-    assert not times.calls and not list(tmp_path.iterdir())
-
-
-def test_batches_shrink_until_they_fit(tmp_path):
-    batches = []
-
-    def measure(device, kind, ny, nx, batch):
-        batches.append(batch)
-        if batch > 4:
-            raise DeviceOutOfMemory(batch * ny * nx, 0)
+def test_what_does_not_fit_is_not_chosen_and_not_stored(tmp_path):
+    def measure(device, ny, nx):
+        if ny * nx > most:
+            raise DeviceOutOfMemory(1, 0)
         return 1.0
 
-    tuning.Tuner(FakeDevice(), tmp_path / "s.json", measure=measure).frame_size(400, 400, 40)
-    assert batches[:4] == [40, 20, 10, 5] and min(batches) == 2
-    free = FakeDevice(free=20 * 400 * 400 * 8)
-    batches.clear()
-    tuning.Tuner(free, tmp_path / "s.json", measure=measure).frame_size(400, 400, 40)
-    assert max(batches) == 10  # 20 would take all of the free memory
-
-
-def test_what_never_fits_keeps_the_default(tmp_path):
-    def measure(device, kind, ny, nx, batch):
-        raise DeviceOutOfMemory(1, 0)
-
-    tuner = tuning.Tuner(FakeDevice(), tmp_path / "s.json", measure=measure)
-    assert tuner.frame_size(4092, 5760, 2) == (fft_size_below(4092), 5760)
+    path, most = tmp_path / "s.json", 0
+    assert tuning.Tuner(FakeDevice(), path, measure=measure).frame_size(4092, 5760, 2) == (fft_size_below(4092), 5760)
+    assert not tuning.read_file(path)
 
 
 def test_number_of_movies_that_pay_back_is_described(tmp_path):
@@ -177,15 +138,15 @@ def test_a_folder_that_can_not_be_written_is_no_error(tmp_path):
 
 
 def _tune_many(path, worker, log):
-    def measure(device, kind, ny, nx, batch):
+    def measure(device, ny, nx):
         with open(log, "a") as file:
-            file.write(f"{ny} {nx} {batch}\n")
+            file.write(f"{ny} {nx} {frame}\n")
         return ny * nx * 1e-9
 
     tuner = tuning.Tuner(FakeDevice(), path, measure=measure)
     for k in range(6):
-        tuner.frame_size(512, 512, 1 + k)  # the same for all
-        tuner.frame_size(256, 256, 100 * (worker + 1) + k)  # this process's own
+        for frame in (512 + 128 * k, 2048 + 512 * worker + 64 * k):  # the same for all, and this process's own
+            tuner.frame_size(frame, frame, 10)
 
 
 def test_many_processes_lose_nothing_and_measure_nothing_twice(tmp_path):
@@ -208,7 +169,7 @@ def test_many_processes_lose_nothing_and_measure_nothing_twice(tmp_path):
 def test_the_command_describes_the_result(tmp_path, monkeypatch):
     monkeypatch.setenv("FLEXALIGN_TUNING_FILE", str(tmp_path / "mine.json"))
     assert tuning.default_file() == tmp_path / "mine.json"
-    monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, True, Times(_4032_5600=0.5)))
+    monkeypatch.setattr(tuning.Tuner.__init__, "__defaults__", (None, Times(_4032_5600=0.5)))
     said = tuning.tune(FakeDevice(), (40, 4092, 5760))
-    assert said.startswith("NVIDIA Test | r2c | 4092 x 5760 | batch 40 | 16 GiB free: ")
+    assert said.startswith("NVIDIA Test | 4092 x 5760 | 16 GiB: ")
     assert (tmp_path / "mine.json").exists()

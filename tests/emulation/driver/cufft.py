@@ -1,23 +1,30 @@
-"""NumPy instead of cuFFT, on the test driver's memory: replaces `kernels.cufft.call`."""
+"""NumPy instead of cuFFT, on the test driver's memory and streams: replaces `kernels.cufft.call`."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 
-from flexalign_plugin.kernels.cufft import KINDS, CufftError
+from flexalign_plugin.kernels.cufft import INTERNAL_ERROR, KINDS, CufftError
 
-NO_WORKSPACE = 13
+UNALIGNED_DATA, NO_WORKSPACE = 9, 13
+HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class NumpyCufft:
-    """Computes the transforms of the plans of `kernels.cufft`; needs a work area like cuFFT."""
+    """Computes the transforms of the plans of `kernels.cufft`, queued on the plan's stream.
+
+    Like cuFFT it needs a work area, and leaves anything there.
+    """
 
     def __init__(self) -> None:
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._queued: Dict[int, Any] = {}  # plans and functions, until they have run
+        self._finished: List[int] = []
         self.plans: Dict[int, Dict[str, Any]] = {}
-        self.made = 0
+        self.made = self.number = 0
 
     def __call__(self, function: str, *arguments: Any) -> None:
         values = [getattr(a, "value", a) for a in arguments]
@@ -32,21 +39,45 @@ class NumpyCufft:
             ny, nx = size
             self.plans[handle] = dict(batch=batch, size=(ny, nx), source=tuple(source), target=tuple(target), kind=kind)
             arguments[-1]._obj.value = 8 * batch * ny * (nx // 2 + 1)
+        elif function == "cufftSetStream":
+            self.plans[values[0]]["stream"] = values[1]
         elif function == "cufftSetWorkArea":
             self.plans[values[0]]["work"] = values[1]
         elif function == "cufftDestroy":
+            self._forget_finished()
+            if any(plan is self.plans[values[0]] for plan, _ in self._queued.values()):
+                raise CufftError(function, INTERNAL_ERROR)  # the plan's tables are still needed
             del self.plans[values[0]]
         elif function in ("cufftExecR2C", "cufftExecC2R"):
             plan = self.plans[values[0]]
             if not plan.get("work"):
                 raise CufftError(function, NO_WORKSPACE)
-            self._execute(plan, *values[1:])
+            if any(address % 8 for address in values[1:]):
+                raise CufftError(function, UNALIGNED_DATA)
+            self._queue(plan, *values[1:])
+
+    def _queue(self, plan: Dict[str, Any], source: int, target: int) -> None:
+        self._forget_finished()
+        self.number += 1
+        number, now = self.number, dict(plan)
+
+        def run(_: Any) -> None:
+            self._execute(now, source, target)
+            self._finished.append(number)
+
+        self._queued[number] = plan, HostFunction(run)
+        self._driver.cuLaunchHostFunc(ctypes.c_void_p(plan["stream"]), self._queued[number][1], None)
+
+    def _forget_finished(self) -> None:
+        while self._finished:
+            del self._queued[self._finished.pop()]
 
     def _execute(self, plan: Dict[str, Any], source: int, target: int) -> None:
         forward = plan["kind"] == KINDS["r2c"]
         types = (np.float32, np.complex64) if forward else (np.complex64, np.float32)
         images = _at(source, (plan["batch"], *plan["source"]), types[0])
         out = _at(target, (plan["batch"], *plan["target"]), types[1])
+        _at(plan["work"], (plan["batch"], *plan["size"][:1], plan["size"][1] // 2 + 1), np.complex64)[...] = np.nan
         if forward:
             out[...] = np.fft.rfft2(images)
         else:
