@@ -18,7 +18,7 @@ from .band_movie import BandMovie
 from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .lowpass import checkerboard_split, lowpass
-from .pairwise import all_pairs, laplacian
+from .pairwise import all_pairs
 from .patches import PatchLayout, lay_patches
 from .refine import (
     ALWAYS_USED_A,
@@ -134,11 +134,11 @@ def align_locally(
     windows = patches.correlate(weight, radius, group=group)
 
     solution, _ = solve_peaks(n, pairs, windows.peaks())
-    coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
+    coefficients, _ = fit_field(field, solution.shifts, solution.precision, FIT_SMOOTHNESS)
     predicted = field.field(coefficients)
     predicted = predicted[:, pairs[:, 1]] - predicted[:, pairs[:, 0]]
     solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / movie.band_pixel_A))
-    coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
+    coefficients, _ = fit_field(field, solution.shifts, solution.precision, FIT_SMOOTHNESS)
 
     shifts_px, joint = start.shifts_px, None
     final: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
