@@ -173,6 +173,64 @@ def select_band(size: Tuple[int, int], weight: np.ndarray) -> BandSelection:
     )
 
 
+class WeightedColumns(NamedTuple):
+    """The rows and the block of columns of a weighted spectrum that a sum over all coefficients uses.
+
+    Attributes
+    ----------
+    rows : (n_rows,) int64. first : the first column.
+    weight : (n_rows, n_cols) float32, twice the weight for columns that stand for two of the full spectrum.
+    ky, kx : (n_rows,), (n_cols,) float64 frequencies in cycles per band pixel.
+    """
+
+    rows: np.ndarray
+    first: int
+    weight: np.ndarray
+    ky: np.ndarray
+    kx: np.ndarray
+
+
+def weighted_columns(size: Tuple[int, int], weight: np.ndarray) -> WeightedColumns:
+    """As `select_band`, with all columns between the first and the last one that is used."""
+    selected = select_band(size, weight)
+    first, stop = (selected.cols[0], selected.cols[-1] + 1) if len(selected.cols) else (0, 0)
+    columns = np.arange(first, stop)
+    twice = np.where((columns == 0) | (2 * columns == size[1]), 1, 2).astype(np.float32)
+    used = weight[selected.rows, first:stop].astype(np.float32) * twice
+    return WeightedColumns(selected.rows, int(first), used, selected.ky, columns / size[1])
+
+
+def curvature_of_products(products: np.ndarray) -> np.ndarray:
+    """`AlignedPower.curvature` from the products (2 n, 2 n) of the derivatives of all images, all along y first."""
+    n = len(products) // 2
+    blocks = -products.reshape(2, n, 2, n)
+    own = np.arange(n)
+    blocks[:, own, :, own] = 0
+    blocks[:, own, :, own] = -blocks.sum(axis=3).transpose(1, 0, 2)
+    return blocks
+
+
+class AlignedPower(ABC):
+    """Weighted power of the sum of shifted images, without the power of the single images, for a batch of sets.
+
+    It is the sum over all pairs (i, j) and all frequencies of the full spectrum of
+    `weight Re(F_i conj(F_j) exp(2 pi i k (s_j - s_i)))`, which is largest for aligned images (`motion.refine`).
+    """
+
+    @abstractmethod
+    def slopes(self, shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Values (batch,) and gradients (batch, n, 2), float64, at shifts (batch, n, 2) in band pixels."""
+
+    @abstractmethod
+    def curvature(self, shifts: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Minus the second derivatives at these shifts, times factors (batch,) and summed over the batch.
+
+        Returns
+        -------
+        (2, n, 2, n) float64: axis (y, x) and image of the one shift, then of the other.
+        """
+
+
 class CorrelationWindows(ABC):
     """The central parts of the correlation images of pairs (i, j), which stay on the device.
 
@@ -289,6 +347,15 @@ class Backend(ABC):
         group : number of frames averaged around each one (t - (group-1)//2 .. t + group//2, fewer at the ends). If a
             frame contributes to both groups of a pair, its contribution is subtracted: it would bias the shift towards
             zero.
+        """
+
+    @abstractmethod
+    def aligned_power(self, spectra: OnDevice, size: Tuple[int, int], weight: np.ndarray) -> AlignedPower:
+        """The power of the sum of each batch's shifted images as a function of the shifts.
+
+        Parameters
+        ----------
+        spectra, size, weight : as in `correlate`.
         """
 
     @abstractmethod

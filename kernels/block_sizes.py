@@ -23,6 +23,9 @@ WINDOW_ROWS = 16  # per block
 WINDOW_ROW_THREADS = 4
 # peaks.cu, refine_peaks; few, because each needs 200 bytes of shared memory
 REFINE_THREADS = 64
+# aligned.cu
+SLOPE_ROWS = 64  # of a spectrum, per block
+PRODUCT_FRAMES = 16  # along both sides of a block of pairs; also the coefficients between two barriers
 # objective.cu, sum_terms
 TERM_THREADS = 64
 

@@ -18,6 +18,7 @@ import scipy.fft
 from ..backend import Backend, CorrelationWindows, FrameSource, Mix, OnDevice, Peaks, ShiftField, select_band
 from ..band import Band
 from . import cpu_correlation, cpu_frames, cpu_mix, cpu_warp
+from .cpu_aligned_power import CpuAlignedPower
 from .cpu_tiles import tile_power
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames, which fits into a core's cache
@@ -224,6 +225,9 @@ class CpuBackend(Backend):
             prepared = prepare(0)
             self._run(lambda p0: transform(0, p0, *prepared), range(0, len(pairs), chunk))
         return CpuWindows(values, pairs, applied, step, self._run)
+
+    def aligned_power(self, spectra: OnDevice, size: Tuple[int, int], weight: np.ndarray) -> CpuAlignedPower:
+        return CpuAlignedPower(_in_memory(spectra), size, weight, self._run)
 
     def warp_sum(
         self, source: FrameSource, model: ShiftField, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray

@@ -29,6 +29,7 @@ from .block_sizes import (
     WINDOW_ROW_THREADS,
     WINDOW_ROWS,
 )
+from .cuda_aligned_power import CudaAlignedPower
 from .cuda_frames import PIXEL_NAMES, FrameStore, native
 from .cuda_mix import Sums, crop_image, mix_images, whole_spectrum
 from .cuda_windows import CudaWindows
@@ -355,6 +356,10 @@ class CudaBackend(Backend):
                 (b - a, -(-width // WINDOW_ROWS), -(-(half_width + 1) // LANES)), (LANES, WINDOW_ROW_THREADS),
                 half, np.int32(cols), waves_x, np.int32(half_width), np.int64(a), out,
             )  # fmt: skip
+
+    @_fitting
+    def aligned_power(self, spectra: OnDevice, size: Tuple[int, int], weight: np.ndarray) -> CudaAlignedPower:
+        return CudaAlignedPower(self.device, self._fit, self._batches, self._on_device(spectra), size, weight)
 
     # Motion correction
 

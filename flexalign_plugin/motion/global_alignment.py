@@ -14,11 +14,9 @@ from .pairwise import PairSolution, all_pairs, middle_most, solve_pairs
 from .refine import (
     ALWAYS_USED_A,
     LOW_CUT_A,
-    WINDOW_A,
-    WINDOW_STEP,
+    Likelihood,
     WeightedSpectra,
     refine_shifts,
-    shift_errors,
     weighted_spectra,
 )
 from .search import search_drift
@@ -156,13 +154,10 @@ def refine_globally(movie: BandMovie, start: GlobalAlignment) -> GlobalAlignment
     weighted = _weighted_spectra(movie, start)
     if not weighted.weight.any():
         return start
-    pairs = all_pairs(movie.n)
-    windows = movie.backend.correlate(
-        movie.spectra, band.size, weighted.weight, pairs, WINDOW_A / movie.band_pixel_A, WINDOW_STEP, shifts[None]
-    )
-    likelihood = np.full((1, len(pairs)), float(np.prod(band.size)))
-    shifts = refine_shifts(windows, likelihood, shifts)
-    sigma = shift_errors(windows, likelihood, shifts[None], movie.n * weighted.curvature)
+    power = movie.backend.aligned_power(movie.spectra, band.size, weighted.weight)
+    likelihood = Likelihood(power, np.ones(1), movie.n * weighted.curvature)
+    shifts = refine_shifts(likelihood, shifts)
+    sigma = likelihood.errors(shifts[None])
     shifts_px = shifts * band.scale
     return replace(start, shifts_px=shifts_px - shifts_px[start.reference], shift_sigma_px=sigma * band.scale)
 

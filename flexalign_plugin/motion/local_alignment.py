@@ -7,28 +7,27 @@ to the global one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
 import numpy as np
 
-from ..backend import CorrelationWindows
+from ..backend import AlignedPower, CorrelationWindows
 from ..band import Band
 from .band_movie import BandMovie
 from .evidence import FINER_SPANS, field_variance, finer, space_modes, spaces_to_try, time_modes, times_to_try
 from .global_alignment import GlobalAlignment, solve_peaks
 from .lowpass import checkerboard_split, lowpass
-from .pairwise import all_pairs, laplacian
+from .pairwise import all_pairs
 from .patches import PatchLayout, lay_patches
 from .refine import (
     ALWAYS_USED_A,
+    FAR_A,
     LOW_CUT_A,
-    WINDOW_A,
-    WINDOW_STEP,
+    Likelihood,
     misfit,
     refine_field,
     refine_shifts,
-    shift_errors,
     weighted_spectra,
 )
 from .spline_fit import field_basis, fit_field
@@ -37,7 +36,6 @@ FIT_SMOOTHNESS = 1e-4  # relative to the data: affects only what the data do not
 SECOND_SEARCH_A = 12.0
 MAX_ROUNDS = 3
 SIGMA_MESH = 33
-SLOPE_WINDOW = 1.5  # band pixels, radius of windows of which only the slope at the centre is used
 FINER = 2.0  # ratio of the patch sizes of the pair search and of the refinement
 
 
@@ -98,6 +96,10 @@ class Patches:
             self._spectra, self.band.size, weight, self.pairs, radius, step, shifts, group
         )
 
+    def aligned_power(self, weight: np.ndarray) -> AlignedPower:
+        """`Backend.aligned_power`."""
+        return self.movie.backend.aligned_power(self._spectra, self.band.size, weight)
+
     def power(self, shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """`Backend.power` at these shifts."""
         return self.movie.backend.power(self._spectra, self.band.size, shifts)
@@ -134,11 +136,11 @@ def align_locally(
     windows = patches.correlate(weight, radius, group=group)
 
     solution, _ = solve_peaks(n, pairs, windows.peaks())
-    coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
+    coefficients, _ = fit_field(field, solution.shifts, solution.precision, FIT_SMOOTHNESS)
     predicted = field.field(coefficients)
     predicted = predicted[:, pairs[:, 1]] - predicted[:, pairs[:, 0]]
     solution, _ = solve_peaks(n, pairs, windows.peaks(predicted, SECOND_SEARCH_A / movie.band_pixel_A))
-    coefficients, _ = fit_field(field, solution.shifts, laplacian(n, pairs, solution.weights), FIT_SMOOTHNESS)
+    coefficients, _ = fit_field(field, solution.shifts, solution.precision, FIT_SMOOTHNESS)
 
     shifts_px, joint = start.shifts_px, None
     final: Optional[np.ndarray] = coefficients.reshape(2, *control_points)
@@ -199,11 +201,9 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
     band = patches.band
     n_patches, n = field.shape[:2]
     shifts = np.zeros((n, 2))
-    # The windows are the mean of the products of unnormalised transforms, the likelihood is their sum. Where patches
-    # overlap the same pixels occur several times; `counted` corrects the likelihood for this.
+    # Where patches overlap the same pixels occur several times; `counted` corrects the likelihood for this.
     counted = min(1.0, patches.covered_px / (n_patches * float(np.prod(band.size))))
-    unit = np.full((n_patches, len(patches.pairs)), counted * float(np.prod(band.size)))
-    radius = WINDOW_A / patches.movie.band_pixel_A
+    far = FAR_A / patches.movie.band_pixel_A
     times = times_to_try(points[0], n) if choose_points else [time_modes(points[0], n)]
     for _ in range(MAX_ROUNDS):
         now = shifts + field
@@ -218,41 +218,39 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
         )
         if not weighted.weight.any():
             return _Joint(np.zeros((n, 2)), None, 0.0)
-        windows = patches.correlate(weighted.weight, radius, WINDOW_STEP, now)
+        power = patches.aligned_power(weighted.weight)
+        values, slopes = power.slopes(now)
         # The weights of the frequencies are those of the mean signal. Each patch is weighted by its own signal.
-        strengths = weighted.strengths(windows.objective(now, unit)[0])
+        strengths = weighted.strengths(values)
         information_of_patch = weighted.information(strengths)
-        likelihood = unit * (information_of_patch / strengths)[:, None]
         level = information_of_patch.mean()
         where = patches.movie.frame_shape, patches.layout.centres_px, information_of_patch / level
         if choose_points:
             spaces = spaces_to_try(points[1:], patches.layout.counts, *where)
         else:
             spaces = [space_modes(points[1:], *where)]
-        information = counted * level * weighted.curvature
-        refined = refine_field(
-            windows, likelihood, information, times, spaces, information_of_patch / level, shifts, field
-        )
+        data = n * counted * level * weighted.curvature
+        likelihood = Likelihood(power, counted * information_of_patch / strengths, data)
+        slope = likelihood.factors[:, None, None] * slopes
+        refined = refine_field(likelihood, times, spaces, information_of_patch / level, shifts, field, slope)
         shifts, field = refined.shifts, refined.posterior.modes.field(refined.amplitudes)
-        if np.abs(shifts + field - now).max() < radius / 2:
+        if np.abs(shifts + field - now).max() < far:
             break
-    posterior, data = refined.posterior, n * information
+    posterior = refined.posterior
     if posterior.log_evidence > 0:
         coefficients = posterior.modes.coefficients(refined.amplitudes).reshape(2, *posterior.modes.control_points)
-        sigma = shift_errors(windows, likelihood, shifts + field, n_patches * data)
+        sigma = likelihood.errors(shifts + field)
         variance = field_variance(posterior, data, patches.movie.frame_shape, SIGMA_MESH)
         scale = patches.movie.band.scale
         lengths = np.sqrt((variance * scale[:, None, None] ** 2).sum(axis=0))
-        all_slopes = windows.objective(shifts + field, likelihood)[1]
-        del windows
-        windows = patches.correlate(checkerboard_split(weighted.weight)[0], SLOPE_WINDOW, WINDOW_STEP, shifts + field)
-        half = windows.objective(shifts + field, likelihood)[1]
+        all_slopes = likelihood.slopes(shifts + field)[1]
+        black = replace(likelihood, power=patches.aligned_power(checkerboard_split(weighted.weight)[0]))
+        half = black.slopes(shifts + field)[1]
         mean_square = misfit(posterior.modes, half, all_slopes - half, data, counted)
         misfit_px = float(np.sqrt((mean_square * scale**2).sum()))
         return _Joint(shifts, coefficients, posterior.log_evidence, sigma, lengths, misfit_px)
-    windows = patches.correlate(weighted.weight, radius, WINDOW_STEP)
-    alone = refine_shifts(windows, likelihood, np.zeros((n, 2)))
-    sigma = shift_errors(windows, likelihood, np.tile(alone, (n_patches, 1, 1)), n_patches * data)
+    alone = refine_shifts(likelihood, np.zeros((n, 2)))
+    sigma = likelihood.errors(np.tile(alone, (n_patches, 1, 1)))
     return _Joint(alone, None, posterior.log_evidence, sigma)
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..jit import njit
+
 REJECT_SIGMA = 3.0
 MAX_ROUNDS = 10
 SMALLEST_OUTLIER_PX = 1e-3  # smaller residuals are never outliers
@@ -37,29 +39,17 @@ class PairSolution:
     ----------
     shifts : (batch, n, 2) float64, mean zero over the frames.
     weights : (batch, n_pairs) final weights, 0 for rejected equations.
+    precision : (batch, n, n) float64, `A^T W A` with the final weights: the inverse covariance of the shifts up to a
+        factor. It is the weighted graph Laplacian of the pairs.
     residual_sd : (batch,) weighted root mean square of the accepted residuals, per axis.
     rejected : (batch,) fraction of all equations that were rejected or had weight 0 from the start.
     """
 
     shifts: np.ndarray
     weights: np.ndarray
+    precision: np.ndarray
     residual_sd: np.ndarray
     rejected: np.ndarray
-
-
-def laplacian(n: int, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Normal matrix `A^T W A` of the pair equations, the weighted graph Laplacian of the pairs.
-
-    Parameters
-    ----------
-    pairs : (n_pairs, 2) int. weights : (batch, n_pairs), the diagonal of W.
-
-    Returns
-    -------
-    (batch, n, n) float64.
-    """
-    difference = _difference(n, pairs)
-    return np.einsum("pi,bp,pj->bij", difference, weights, difference, optimize=True)
 
 
 def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.ndarray) -> PairSolution:
@@ -78,46 +68,97 @@ def solve_pairs(n: int, pairs: np.ndarray, measured: np.ndarray, weights: np.nda
     `1 1^T / n` sets the mean to zero; BRIDGES add weak smoothness priors. A pair is rejected if its residual on either
     axis exceeds REJECT_SIGMA times the weighted rms residual of that axis.
     """
-    difference = _difference(n, pairs)
-    bridge = np.zeros((n, n))
+    prior = np.full((n, n), 1.0 / n)
     for order, strength in zip((2, 1), BRIDGES):
         step = np.diff(np.eye(n), order, axis=0)
-        bridge += strength * step.T @ step
-    gauge = np.full((n, n), 1.0 / n)
-    weights = np.asarray(weights, float)
+        prior += strength * step.T @ step
+    weights = np.array(weights, float)
     scale = weights.max(axis=1, keepdims=True)
-    weights = weights / np.where(scale > 0, scale, 1.0)
-    start = weights
-    for _ in range(MAX_ROUNDS):
-        normal = laplacian(n, pairs, weights) + bridge + gauge
-        right = np.einsum("pi,bp,bpk->bik", difference, weights, measured, optimize=True)
-        shifts = np.linalg.solve(normal, right)
-        residual = np.einsum("pi,bik->bpk", difference, shifts, optimize=True) - measured
-        total = weights.sum(axis=1)
-        sd = np.sqrt(np.einsum("bp,bpk->bk", weights, residual**2) / np.where(total > 0, total, 1.0)[:, None])
-        outlier = (np.abs(residual) > REJECT_SIGMA * np.maximum(sd, SMALLEST_OUTLIER_PX)[:, None, :]).any(axis=2)
-        kept = np.where(outlier, 0.0, start)
-        if np.array_equal(kept > 0, weights > 0):
-            break
-        weights = kept
+    weights /= np.where(scale > 0, scale, 1.0)
+    batch = len(weights)
+    shifts, precision, sd = np.empty((batch, n, 2)), np.empty((batch, n, n)), np.empty((batch, 2))
+    measured = np.ascontiguousarray(measured, float)
+    _solve_all(np.ascontiguousarray(pairs, np.int64), measured, prior, weights, shifts, precision, sd)
     return PairSolution(
         shifts=shifts - shifts.mean(axis=1, keepdims=True),
         weights=weights,
+        precision=precision,
         residual_sd=np.sqrt((sd**2).mean(axis=1)),
         rejected=1.0 - (weights > 0).mean(axis=1),
     )
+
+
+@njit(nogil=True)
+def _solve_all(pairs, measured, prior, weights, shifts, precision, sd):  # type: ignore[no-untyped-def]
+    """Fill `shifts`, `precision` and `sd` (batch, 2) of all systems and set `weights` of outliers to 0."""
+    n_pairs, n = len(pairs), len(prior)
+    start, residual, factor = np.empty(n_pairs), np.empty((n_pairs, 2)), np.empty((n, n))
+    for b in range(len(weights)):
+        weight, shift = weights[b], shifts[b]
+        start[:] = weight
+        _laplacian(pairs, weight, precision[b])
+        for _ in range(MAX_ROUNDS):
+            shift[:] = 0.0
+            for p in range(n_pairs):
+                for k in range(2):
+                    shift[pairs[p, 0], k] -= weight[p] * measured[b, p, k]
+                    shift[pairs[p, 1], k] += weight[p] * measured[b, p, k]
+            _solve(precision[b], prior, factor, shift)
+            total = weight.sum()
+            for k in range(2):
+                squares = 0.0
+                for p in range(n_pairs):
+                    residual[p, k] = shift[pairs[p, 1], k] - shift[pairs[p, 0], k] - measured[b, p, k]
+                    squares += weight[p] * residual[p, k] ** 2
+                sd[b, k] = np.sqrt(squares / total) if total > 0 else 0.0
+            limit_y = REJECT_SIGMA * max(sd[b, 0], SMALLEST_OUTLIER_PX)
+            limit_x = REJECT_SIGMA * max(sd[b, 1], SMALLEST_OUTLIER_PX)
+            changed = False
+            for p in range(n_pairs):
+                kept = 0.0 if abs(residual[p, 0]) > limit_y or abs(residual[p, 1]) > limit_x else start[p]
+                changed = changed or (kept > 0) != (weight[p] > 0)
+                weight[p] = kept
+            if not changed:
+                break
+            _laplacian(pairs, weight, precision[b])
+
+
+@njit(nogil=True)
+def _laplacian(pairs, weight, out):  # type: ignore[no-untyped-def]
+    """Fill `out` (n, n) with `A^T W A`."""
+    out[:] = 0.0
+    for p in range(len(pairs)):
+        i, j = pairs[p]
+        out[i, j] -= weight[p]
+        out[j, i] -= weight[p]
+        out[i, i] += weight[p]
+        out[j, j] += weight[p]
+
+
+@njit(nogil=True)
+def _solve(normal, prior, factor, vectors):  # type: ignore[no-untyped-def]
+    """Replace the columns of `vectors` (n, 2) by (normal + prior)^-1 times them (Cholesky); `factor` is overwritten."""
+    n = len(normal)
+    for i in range(n):
+        for j in range(i + 1):
+            s = normal[i, j] + prior[i, j]
+            for m in range(j):
+                s -= factor[i, m] * factor[j, m]
+            factor[i, j] = np.sqrt(s) if i == j else s / factor[j, j]
+    for k in range(vectors.shape[1]):
+        for i in range(n):
+            s = vectors[i, k]
+            for m in range(i):
+                s -= factor[i, m] * vectors[m, k]
+            vectors[i, k] = s / factor[i, i]
+        for i in range(n - 1, -1, -1):
+            s = vectors[i, k]
+            for m in range(i + 1, n):
+                s -= factor[m, i] * vectors[m, k]
+            vectors[i, k] = s / factor[i, i]
 
 
 def middle_most(shifts: np.ndarray) -> int:
     """Index of the frame whose largest distance to the other frames' shifts, (n, 2), is smallest."""
     distance = np.linalg.norm(shifts[:, None] - shifts[None, :], axis=2)
     return int(distance.max(axis=1).argmin())
-
-
-def _difference(n: int, pairs: np.ndarray) -> np.ndarray:
-    """The matrix A of equation 2: (n_pairs, n) float64."""
-    d = np.zeros((len(pairs), n))
-    rows = np.arange(len(pairs))
-    d[rows, pairs[:, 1]] = 1.0
-    d[rows, pairs[:, 0]] = -1.0
-    return d

@@ -16,19 +16,20 @@ from dataclasses import dataclass
 from typing import Callable, Sequence, Tuple
 
 import numpy as np
-from scipy.optimize import minimize
 
-from ..backend import CorrelationWindows
+from ..backend import AlignedPower
 from ..band import Band
 from .evidence import FieldModes, Modes, Posterior, most_probable
 from .lowpass import unusable
-from .pairwise import all_pairs
 
-WINDOW_A, WINDOW_STEP = 14.0, 0.5  # radius and sampling (band pixels) of the correlation windows
+FAR_A = 7.0  # if a shift changes by more, the weights of the frequencies are computed again
 LOW_CUT_A = 300.0  # coarser structure (illumination, ice thickness) is not used
-MAX_ITERATIONS = 100
+MAX_STEPS = 40
+NEGLIGIBLE_GAIN_NATS = 0.005  # of a step; all following ones together gain less
+ROUNDING = 1e-6  # relative error of a likelihood, a sum of terms in float32
 EVIDENCE_ROUNDS = 4
-CURVATURE_STEP = 0.1  # band pixels
+# Measured curvatures below these parts of the expected one are set to them, for errors and for steps.
+LEAST_CURVATURE, TRUSTED_CURVATURE = 0.1, 0.3
 WEAKEST_IMAGE = 0.02  # smallest signal power of an image, relative to the mean over the images
 # Squared significance (in standard deviations) that the finest rings must reach on average to be used.
 RING_COST = 2.0
@@ -145,6 +146,45 @@ def _signal_end(signal: np.ndarray, power: np.ndarray, count: np.ndarray, n: int
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihood of the shifts of a batch of images, sets of n frames, without what does not depend on them.
+
+    Attributes
+    ----------
+    power : with the weights of the frequencies.
+    factors : (p,) of each image's power.
+    expected : (2,) expected curvature for one frame's shift (y, x), mean over the images.
+    """
+
+    power: AlignedPower
+    factors: np.ndarray
+    expected: np.ndarray
+
+    def slopes(self, shifts: np.ndarray) -> Tuple[float, np.ndarray]:
+        """Value and gradient (p, n, 2) at shifts (p, n, 2)."""
+        values, slopes = self.power.slopes(shifts)
+        return float(self.factors @ values), self.factors[:, None, None] * slopes
+
+    def curvature(self, shifts: np.ndarray) -> np.ndarray:
+        """(2, n, 2, n) mean over the images of the measured curvature, as `AlignedPower.curvature`."""
+        return self.power.curvature(shifts, self.factors / len(self.factors))
+
+    def errors(self, shifts: np.ndarray) -> np.ndarray:
+        """Standard errors (n, 2) of shifts common to all images, without their mean, from the measured curvature.
+
+        shifts : (p, n, 2), the maximum.
+        """
+        measured = len(self.factors) * self.curvature(shifts)
+        errors = np.empty(shifts.shape[1:])
+        for axis in (0, 1):
+            values, vectors = np.linalg.eigh(measured[axis, :, axis])
+            centred = vectors - vectors.mean(axis=0)
+            values = np.maximum(values, LEAST_CURVATURE * len(self.factors) * self.expected[axis])
+            errors[:, axis] = np.sqrt((centred**2 / values).sum(axis=1))
+        return errors
+
+
+@dataclass(frozen=True)
 class Refined:
     """Outcome of `refine_field`.
 
@@ -160,109 +200,149 @@ class Refined:
     posterior: Posterior
 
 
-def refine_shifts(windows: CorrelationWindows, pair_weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Maximise the objective over shifts (n, 2), in band pixels, that are common to all images of the batch.
+def refine_shifts(likelihood: Likelihood, shifts: np.ndarray) -> np.ndarray:
+    """Maximise the likelihood over shifts (n, 2), in band pixels, that are common to all images, from a start."""
+    images = len(likelihood.factors)
 
-    Parameters
-    ----------
-    pair_weights : (batch, n_pairs), makes the objective a log-likelihood. shifts : (n, 2), the start.
-    """
-    batch = len(pair_weights)
+    def value(at: np.ndarray) -> Tuple[float, np.ndarray]:
+        total, slope = likelihood.slopes(np.broadcast_to(at, (images, *shifts.shape)))
+        return total, slope.sum(axis=0)
 
-    def negative(v: np.ndarray) -> Tuple[float, np.ndarray]:
-        value, gradient = windows.objective(
-            np.broadcast_to(v.reshape(shifts.shape), (batch, *shifts.shape)), pair_weights
-        )
-        return -value.sum(), -gradient.sum(axis=0).ravel()
+    inverse = np.linalg.inv(images * _positive(likelihood, np.broadcast_to(shifts, (images, *shifts.shape))))
 
-    return _minimum(negative, shifts.ravel()).reshape(shifts.shape)
+    def step(slope: np.ndarray) -> np.ndarray:
+        return (inverse @ slope.T.ravel()).reshape(2, -1).T
 
-
-def shift_errors(
-    windows: CorrelationWindows, pair_weights: np.ndarray, shifts: np.ndarray, expected: np.ndarray
-) -> np.ndarray:
-    """Standard errors (n, 2) of shifts common to all images, without their mean, from the measured curvature.
-
-    Parameters
-    ----------
-    pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    shifts : (p, n, 2) at its maximum.
-    expected : (2,) expected curvature of each frame. Measured curvatures below a tenth of it are dominated by noise and
-        set to a tenth.
-    """
-    n = shifts.shape[1]
-    pairs = all_pairs(n)
-    curvature = np.empty((n, n, 2))
-    for t in range(n):
-        # Only the pairs of frame t depend on its shift; pairs of weight 0 are not computed.
-        weights = np.where((pairs == t).any(axis=1), pair_weights, 0.0)
-        moved = shifts.copy()
-        moved[:, t] += CURVATURE_STEP
-        still, slope = (windows.objective(at, weights)[1].sum(axis=0) for at in (shifts, moved))
-        curvature[t] = (still - slope) / CURVATURE_STEP
-    curvature = 0.5 * (curvature + curvature.transpose(1, 0, 2))
-    errors = np.empty((n, 2))
-    for axis in (0, 1):
-        values, vectors = np.linalg.eigh(curvature[..., axis])
-        centred = vectors - vectors.mean(axis=0)
-        values = np.maximum(values, 0.1 * expected[axis])
-        errors[:, axis] = np.sqrt((centred**2 / values).sum(axis=1))
-    return errors
+    return climb(value, step, shifts)
 
 
 def refine_field(
-    windows: CorrelationWindows,
-    pair_weights: np.ndarray,
-    curvature: np.ndarray,
+    likelihood: Likelihood,
     times: Sequence[Modes],
     spaces: Sequence[Modes],
     weights: np.ndarray,
     shifts: np.ndarray,
     field: np.ndarray,
+    slope: np.ndarray,
 ) -> Refined:
     """Maximise the posterior over frame shifts and field, with the spline and the prior of largest evidence.
 
     Parameters
     ----------
-    windows : (p, n_pairs) correlation windows.
-    pair_weights : (p, n_pairs), makes the objective a log-likelihood.
-    curvature : (2,) expected curvature of one pair's log-likelihood, mean over the patches.
     times, spaces : candidate splines, each from coarse to fine.
     weights : (p,) information of the patches, mean 1.
     shifts, field : (n, 2) and (p, n, 2), the start, band pixels.
+    slope : (p, n, 2) gradient of the likelihood there.
     """
     n_patches, n = field.shape[:2]
-    # The Laplacian of all pairs of n frames is n I - 1 1^T: each frame has n times a pair's curvature.
-    data = np.maximum(n * curvature, 1e-30)
-    shift_unit = 1.0 / np.sqrt(n_patches * data)
+    data = np.maximum(likelihood.expected, 1e-30)
+    # Of one patch of weight 1: that of patch p is taken to be weights[p] times as large.
+    curvature = _positive(likelihood, shifts + field)
+    of_shifts = np.linalg.inv(n_patches * curvature)
     settled = None
     for _ in range(EVIDENCE_ROUNDS):
-        slope = windows.objective(shifts[None] + field, pair_weights)[1]
         posterior = most_probable(times, spaces, weights, field, slope, data)
         if settled is not None and _alike(posterior, settled):
             posterior = settled
-        modes, precision = posterior.modes, posterior.precision
-        # In these units the curvature of the posterior is 1 in all directions.
-        unit = 1.0 / np.sqrt(data[:, None, None] + precision)
-
-        def negative(
-            v: np.ndarray, modes: FieldModes = modes, precision: np.ndarray = precision, unit: np.ndarray = unit
-        ) -> Tuple[float, np.ndarray]:
-            g, a = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
-            value, gradient = windows.objective(g[None] + modes.field(a), pair_weights)
-            bent = precision * a
-            return 0.5 * float(np.sum(a * bent)) - value.sum(), -np.concatenate(
-                [(shift_unit * gradient.sum(axis=0)).ravel(), (unit * (modes.adjoint(gradient) - bent)).ravel()]
-            )
-
-        start = np.concatenate([(shifts / shift_unit).ravel(), (modes.amplitudes(field) / unit).ravel()])
-        v = _minimum(negative, start)
-        shifts, amplitudes = v[: 2 * n].reshape(n, 2) * shift_unit, v[2 * n :].reshape(unit.shape) * unit
-        field = modes.field(amplitudes)
+        top = _FieldPosterior(likelihood, posterior, curvature, of_shifts)
+        start = top.joined(shifts, posterior.modes.amplitudes(field))
+        shifts, amplitudes = top.split(climb(top.value, top.step, start))
+        field, slope = posterior.modes.field(amplitudes), top.slope
         if posterior is settled:
             break
         settled = posterior
     return Refined(shifts, amplitudes, posterior)
+
+
+class _FieldPosterior:
+    """The posterior of frame shifts (n, 2) and field amplitudes (2, MT, MS) as a function of one vector of both.
+
+    Parameters
+    ----------
+    curvature : (2 n, 2 n) of the likelihood of a patch of weight 1. of_shifts : its inverse for all patches together.
+
+    Attributes
+    ----------
+    slope : (p, n, 2) gradient of the likelihood at the last position.
+    """
+
+    slope: np.ndarray
+
+    def __init__(self, likelihood: Likelihood, posterior: Posterior, curvature: np.ndarray, of_shifts: np.ndarray):
+        self._likelihood, self._modes, self._precision = likelihood, posterior.modes, posterior.precision
+        self._of_shifts = of_shifts
+        # Modes in space are orthonormal under the weights of the patches, so they are independent of each other: the
+        # curvature for the modes in time of each of them.
+        time = np.kron(np.eye(2), self._modes.time.values)
+        prior = np.tile(self._precision.T, 2)
+        self._of_modes = np.linalg.inv(time.T @ curvature @ time + prior[:, :, None] * np.eye(time.shape[1]))
+
+    @staticmethod
+    def joined(shifts: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+        return np.concatenate([shifts.ravel(), amplitudes.ravel()])
+
+    def split(self, at: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        n = len(self._of_shifts) // 2
+        return at[: 2 * n].reshape(n, 2), at[2 * n :].reshape(2, *self._precision.shape)
+
+    def value(self, at: np.ndarray) -> Tuple[float, np.ndarray]:
+        """Logarithm, without constants, and gradient."""
+        shifts, amplitudes = self.split(at)
+        total, self.slope = self._likelihood.slopes(shifts + self._modes.field(amplitudes))
+        bent = self._precision * amplitudes
+        gradient = self.joined(self.slope.sum(axis=0), self._modes.adjoint(self.slope) - bent)
+        return total - 0.5 * float(np.sum(amplitudes * bent)), gradient
+
+    def step(self, gradient: np.ndarray) -> np.ndarray:
+        """Newton's step."""
+        of_shifts, of_amplitudes = self.split(gradient)
+        time, space = self._precision.shape
+        amplitudes = self._of_modes @ of_amplitudes.reshape(2 * time, space).T[:, :, None]
+        shifts = (self._of_shifts @ of_shifts.T.ravel()).reshape(2, -1).T
+        return self.joined(shifts, amplitudes[:, :, 0].T)
+
+
+def climb(
+    function: Callable[[np.ndarray], Tuple[float, np.ndarray]],
+    newton: Callable[[np.ndarray], np.ndarray],
+    start: np.ndarray,
+) -> np.ndarray:
+    """Position of the maximum near `start` by Newton's method with a fixed curvature.
+
+    Parameters
+    ----------
+    function : returns a log-likelihood and its gradient. newton : the step for a gradient.
+
+    Notes
+    -----
+    As the curvature is that of the start, the steps become smaller by a constant factor. A step that loses likelihood
+    is halved.
+    """
+    at = start
+    value, slope = function(at)
+    step = newton(slope)
+    for _ in range(MAX_STEPS):
+        gain = 0.5 * float(np.sum(slope * step))
+        if gain < NEGLIGIBLE_GAIN_NATS:
+            return at + step
+        new_value, new_slope = function(at + step)
+        if new_value < value - ROUNDING * abs(value):
+            step = 0.5 * step
+            continue
+        at, value, slope = at + step, new_value, new_slope
+        step = newton(slope)
+    return at
+
+
+def _positive(likelihood: Likelihood, shifts: np.ndarray) -> np.ndarray:
+    """Measured curvature at shifts (p, n, 2), mean over the images, as a positive definite matrix (2 n, 2 n).
+
+    Curvatures below a part of the expected one are dominated by noise; those of shifts common to all frames are 0.
+    """
+    n = shifts.shape[1]
+    values, vectors = np.linalg.eigh(likelihood.curvature(shifts).reshape(2 * n, 2 * n))
+    least = TRUSTED_CURVATURE * max(float(likelihood.expected.mean()), 1e-30)
+    return (vectors * np.maximum(values, least)) @ vectors.T
 
 
 def misfit(
@@ -305,12 +385,6 @@ def _alike(one: Posterior, other: Posterior) -> bool:
     """Whether two rounds chose the same spline and nearly the same prior."""
     same = one.modes.time is other.modes.time and one.modes.space is other.modes.space
     return same and all(abs(np.log(a / b)) < 0.5 for a, b in zip(one.prior, other.prior))
-
-
-def _minimum(function: Callable[[np.ndarray], Tuple[float, np.ndarray]], start: np.ndarray) -> np.ndarray:
-    """Position of the minimum near `start` (m,); the function returns its value and gradient."""
-    options = {"maxiter": MAX_ITERATIONS, "maxcor": 20}
-    return minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
 
 
 def _column_weight(band: Band) -> np.ndarray:

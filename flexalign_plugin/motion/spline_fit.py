@@ -46,7 +46,7 @@ class FieldBasis:
 
     def field(self, coefficients: np.ndarray) -> np.ndarray:
         """(p, n, 2) shifts for coefficients (2, KT, KY * KX): equation 4 at the frames and patch centres."""
-        return np.einsum("tl,alm,pm->pta", self.temporal, coefficients, self.spatial, optimize=True)
+        return (self.spatial @ (self.temporal @ coefficients).transpose(0, 2, 1)).transpose(1, 2, 0)
 
     def roughness(self) -> Tuple[np.ndarray, np.ndarray]:
         """Integrated squared second derivative of the field in time and in space (thin plate), as (K, K) matrices.
@@ -79,7 +79,7 @@ def fit_field(
         sum_p d_p^T W_p d_p + mu c^T R c
 
     over patches p and frames t. s_p are the measured shifts of patch p. The weight matrix W_p is the Laplacian of its
-    pair equations (`pairwise.laplacian`), the inverse covariance of s_p up to a factor. R = R_time + R_space is the
+    pair equations (`PairSolution.precision`), the inverse covariance of s_p up to a factor. R = R_time + R_space is the
     roughness of the field (`FieldBasis.roughness`). The minimum solves the linear system
 
         (N + mu R) c = b,   N = sum_p (T^T W_p T) x (S_p S_p^T),   b = sum_p (T^T W_p s_p) x S_p
@@ -104,6 +104,7 @@ def fit_field(
     kt, m = field.temporal.shape[1], field.spatial.shape[1]
     n_patches, n = shifts.shape[:2]
     penalty = sum(field.roughness())
+    in_space = (field.spatial[:, :, None] * field.spatial[:, None, :]).reshape(n_patches, m * m)
     kept = np.ones((n_patches, n), bool)
     gauge = np.full((n, n), 1.0 / n)
     coefficients = np.zeros((2, kt, m))
@@ -111,13 +112,13 @@ def fit_field(
         weight = kept[:, :, None] * precision * kept[:, None, :]
         level = np.trace(weight, axis1=1, axis2=2).mean() / n
         weight = weight + level * gauge
-        time_part = np.einsum("tl,ptu,uk->plk", field.temporal, weight, field.temporal, optimize=True)
-        normal = np.einsum("plk,pm,pq->lmkq", time_part, field.spatial, field.spatial, optimize=True)
-        normal = normal.reshape(kt * m, kt * m)
+        in_time = field.temporal.T @ weight @ field.temporal
+        normal = (in_time.reshape(n_patches, kt * kt).T @ in_space).reshape(kt, kt, m, m)
+        normal = normal.transpose(0, 2, 1, 3).reshape(kt * m, kt * m)
         normal = normal + smoothness * np.trace(normal) / max(np.trace(penalty), 1e-30) * penalty
         normal[np.diag_indices(kt * m)] += 1e-9 * np.trace(normal) / (kt * m)
-        right = np.einsum("tl,ptu,pua,pm->lma", field.temporal, weight, shifts, field.spatial, optimize=True)
-        solved = np.linalg.solve(normal, right.reshape(kt * m, 2))
+        right = np.tensordot(field.temporal.T @ weight @ shifts, field.spatial, axes=(0, 0))  # (kt, 2, m)
+        solved = np.linalg.solve(normal, right.transpose(0, 2, 1).reshape(kt * m, 2))
         coefficients = solved.T.reshape(2, kt, m)
         residual = field.field(coefficients) - shifts
         residual = residual - residual.mean(axis=1, keepdims=True)

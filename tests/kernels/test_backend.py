@@ -241,6 +241,50 @@ def test_objective_is_the_power_of_the_sum(backend):
             assert abs(gradient[0, t, axis] - slope[0]) < 1e-6 * scale
 
 
+@pytest.mark.parametrize("n, size", [(4, (64, 72)), (19, (150, 36))])
+def test_aligned_power(backend, n, size):
+    """Value, slopes and curvature are those of sums over all coefficients of the full spectrum, in float64."""
+    (sy, sx), rng = size, np.random.default_rng(5)
+    images = rng.standard_normal((3, n, sy, sx))
+    spectra = np.fft.rfft2(images).astype(np.complex64)
+    weight = lowpass(Band(size, size), 1.0, 6.0) ** 2
+    used = weight > NEGLIGIBLE_WEIGHT * weight.max()
+    weight[~used.any(axis=1)] = weight[:, ~used.any(axis=0)] = 0
+    shifts, factors = rng.uniform(-3, 3, (3, n, 2)), np.array([1.0, 0.5, 2.0])
+    power = backend.aligned_power(spectra, size, weight)
+    value, slopes = power.slopes(shifts)
+
+    ky, kx = (v.ravel() for v in np.meshgrid(np.fft.fftfreq(sy), np.fft.rfftfreq(sx), indexing="ij"))
+    k = 2 * np.pi * np.stack([ky, kx])
+    double = np.where((kx == 0) | (kx == 0.5), 1, 2) * weight.ravel()
+    moved = spectra.reshape(3, n, -1) * np.exp(-1j * np.tensordot(shifts, k, 1))
+    pairs = np.einsum("btk,buk,k->btu", moved, moved.conj(), double)
+    own = np.einsum("btt->bt", pairs).real
+    np.testing.assert_allclose(value, 0.5 * (pairs.real.sum(axis=(1, 2)) - own.sum(axis=1)), atol=1e-5 * own.sum())
+    scale = np.abs(k).max() * own.max() * np.sqrt(n)
+    expected = np.einsum("bk,btk,k,ak->bta", moved.sum(axis=1).conj(), moved, double, k, optimize=True).imag
+    np.testing.assert_allclose(slopes, expected, atol=1e-5 * scale)
+
+    products = np.einsum("b,btk,buk,k,ak,ck->atcu", factors, moved.conj(), moved, double, k, k, optimize=True).real
+    each = np.arange(n)
+    products[:, each, :, each] = 0
+    bent = -products
+    bent[:, each, :, each] = products.sum(axis=3).transpose(1, 0, 2)
+    curvature = power.curvature(shifts, factors)
+    np.testing.assert_allclose(curvature, bent, atol=1e-5 * np.abs(bent).max())
+    step = 1e-3 * rng.standard_normal(shifts.shape[1:])
+    change = np.tensordot(factors, power.slopes(shifts + step)[1] - power.slopes(shifts - step)[1], 1)
+    np.testing.assert_allclose(np.einsum("atcu,uc->ta", curvature, -2 * step), change, atol=0.02 * np.abs(change).max())
+
+
+def test_aligned_power_without_weights_is_zero(backend):
+    spectra = np.ones((2, 3, 8, 5), np.complex64)
+    power = backend.aligned_power(spectra, (8, 8), np.zeros((8, 5), np.float32))
+    value, slopes = power.slopes(np.ones((2, 3, 2)))
+    assert not value.any() and not slopes.any() and slopes.shape == (2, 3, 2)
+    assert not power.curvature(np.ones((2, 3, 2)), np.ones(2)).any()
+
+
 def test_power(backend):
     rng = np.random.default_rng(6)
     images = rng.standard_normal((2, 3, 32, 40))

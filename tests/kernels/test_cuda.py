@@ -67,7 +67,9 @@ def every_operation(backend: Any, source: FrameSource) -> List[np.ndarray]:
     weights[1, 2] = 0
     value, gradient = windows.objective(of_patches + rng.uniform(-4, 4, (3, N, 2)), weights)
     in_memory = windows.values, whole.values
-    del spectra, patches, windows, whole
+    aligned = backend.aligned_power(patches, (32, 36), lowpass(patch_band, 1.0, 4.0) ** 2)
+    derivatives = [*aligned.slopes(of_patches), aligned.curvature(of_patches, rng.random(3))]
+    del aligned, spectra, patches, windows, whole
     sums = backend.warp_sum(source, local_model(), range(N), rng.random((6, N)), means)
     factors = rng.random((3, 9, 6), np.float32)
     factors[1:, :, :5] = factors[2] = 0
@@ -75,7 +77,7 @@ def every_operation(backend: Any, source: FrameSource) -> List[np.ndarray]:
     mixed.append(backend.fourier_crop(mean, (NY // 2, NX // 3)))
     power_of_tiles = backend.tile_power(mean, np.arange(0, 61, 12), np.arange(0, 101, 20), np.hanning(40))
     found = [a for p in peaks for a in (p.position, p.height, p.noise, p.on_rim)]
-    return [total, means, mean, power_of_tiles, *power, *in_memory, *found, value, gradient, *mixed]
+    return [total, means, mean, power_of_tiles, *power, *in_memory, *found, value, gradient, *derivatives, *mixed]
 
 
 @pytest.fixture(scope="module")
