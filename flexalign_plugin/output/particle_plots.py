@@ -32,11 +32,16 @@ _SMALLEST_DEG = 0.1  # angles below it are drawn there
 _SURE = 0.9  # a posterior from which on a pose counts as sure
 
 
-def save(figure: AnyFigure, path: str) -> None:
-    """Write a figure as PNG."""
+def pixels(figure: AnyFigure) -> np.ndarray:
+    """(ny, nx, 3) uint8 of a figure."""
     canvas = FigureCanvasAgg(figure.figure)
     canvas.draw()
-    write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def save(figure: AnyFigure, path: str) -> None:
+    """Write a figure as PNG."""
+    write_png(path, pixels(figure))
 
 
 def directions(poses: np.ndarray, group: Optional[np.ndarray] = None, figure: Optional[AnyFigure] = None) -> AnyFigure:
