@@ -152,7 +152,7 @@ def run_job(
         from ..movies.corrections_cache import CorrectionsCache
         from ..output import write_result
         from ..output.replacing import check_replaceable
-        from ..output.star import check_sayable
+        from ..star_format import check_sayable
 
         # First, so that an error is reported before the alignment.
         prepare_folder(job.output_dir)

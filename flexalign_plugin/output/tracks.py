@@ -19,8 +19,8 @@ from ..inputs import read_text, shortened
 from ..motion.model import MotionModel
 from ..result_files import MOTION
 from ..settings import Settings
+from ..star_format import star_loop, words
 from .motion_json import load_result, saved_settings
-from .star import star_loop, words
 
 
 class SavedMotion(NamedTuple):
