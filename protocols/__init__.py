@@ -3,8 +3,9 @@
 import logging
 
 from .protocol_flexalign import ProtFlexAlign
+from .protocol_swift_align import ProtSwiftAlign
 
-__all__ = ["ProtFlexAlign"]
+__all__ = ["ProtFlexAlign", "ProtSwiftAlign"]
 
 try:
     from .protocol_tilt_series import ProtFlexAlignTiltSeries

@@ -68,7 +68,7 @@ def define_form(form: Any) -> None:
         "Coarser is faster and safer, finer is more accurate as long as particles and volume hold signal. The wizard "
         "proposes a value.",
     )
-    add(group, "initialResolution", "Initial resolution (A)", expertLevel=LEVEL_ADVANCED)
+    add(group, "initialResolution", "Coarse resolution (A)", expertLevel=LEVEL_ADVANCED)
     add(
         group,
         "maxPsi",
@@ -78,11 +78,9 @@ def define_form(form: Any) -> None:
     )
     add(group, "memory", "Memory (GB)", expertLevel=LEVEL_ADVANCED)
     form.addParallelSection(
-        threads=1,
+        threads=DEFAULT_THREADS,
         mpi=0,
-        binThreads=DEFAULT_THREADS,
-        binThreadsHelp="Number of CPU cores to use. The results are the same for any number. Leave *Scipion threads* "
-        "at 1.",
+        binThreadsHelp="Number of CPU cores to use. The results are the same for any number.",
     )
 
 

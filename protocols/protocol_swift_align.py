@@ -60,6 +60,9 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
     def _defineParams(self, form: Any) -> None:
         particle_form.define_form(form)
 
+    def getTotalThreads(self) -> int:
+        return self.getBinThreads()  # cores of a job; Scipion would add one for the thread that waits for the others
+
     # --------------------------- Steps ---------------------------
     def _insertAllSteps(self) -> None:
         # The settings are an argument, so that Continue repeats the step if one of them was changed.
@@ -239,8 +242,8 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
         if n_volumes > 1:
             shares = np.bincount(good["volume"], minlength=n_volumes + 1)[1:] / len(good)
             lines.append("Shares of the volumes: " + ", ".join(f"{100 * share:.0f} %" for share in shares) + ".")
-        if result.n_failed:
-            lines.append(f"*{result.n_failed} could not be aligned*, see extra/{FAILED_PARTICLES}.")
+        if result.failures:
+            lines.append(f"*{len(result.failures)} could not be aligned*, see extra/{FAILED_PARTICLES}.")
         self.summaryVar.set("\n".join(lines))
         self._store(self.summaryVar)
 

@@ -8,6 +8,8 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..files import atomic_path
+from ..output import particle_plots as plots
 from ..output.bild import write_directions
 from ..particles import symmetry
 from ..particles.align import Particles
@@ -24,7 +26,7 @@ from .particles import ParticleResult
 
 EXAMPLES = 8  # particles of each kind
 DETAIL = 8  # resolution of their pictures: this part of the particle's diameter, where noise does not hide it yet
-DIRECTIONS = "directions.bild"
+DIRECTIONS, EXAMPLES_PICTURE = "directions.bild", "examples.png"
 
 
 def report_particles(
@@ -36,13 +38,21 @@ def report_particles(
     settings: ParticleSettings,
     running: bool = False,
 ) -> None:
-    """Write `report.html` and `directions.bild`, the distribution of views for ChimeraX, into a folder.
+    """Write `report.html`, `directions.bild` (the distribution of views for ChimeraX) and `examples.png` into a folder.
+
+    Parameters
+    ----------
+    running : whether the run goes on; the examples, which take some time, are then left out.
 
     Raises
     ------
     OutputError : a file can't be written.
     """
     group = symmetry.rotations(settings.symmetry)
+    shown = None if running else examples(table, result, volumes, settings)
+    if shown is not None:
+        with atomic_path(os.path.join(folder, EXAMPLES_PICTURE)) as temporary:
+            plots.save(plots.examples(*shown), temporary)
     names = {int(row): table.image_name(i) for i, row in enumerate(table.row) if int(row) in result.failures}
     run = ParticleRun(
         title=title,
@@ -54,7 +64,7 @@ def report_particles(
         group=group if len(group) > 1 else None,
         failures=[(names[row], reason) for row, reason in sorted(result.failures.items()) if row in names],
         settings=settings.result_of(),
-        examples=examples(table, result, volumes, settings),
+        examples=shown,
         running=running,
     )
     write_particle_report(os.path.join(folder, REPORT), run)
