@@ -1,4 +1,4 @@
-"""What both protocols of movies share: devices or queue for the movies, counts, progress in the log, the end of a run."""
+"""What both protocols of movies share: devices or queue, counts, progress in the log, the end of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from .scipion_queue import queue_of
 
 
 class ComputesMovies(LabelAndHelp):
-    """Base class of both protocols of movies. List it before the other base class. `_insertAllSteps` must call `_prepare_run`."""
+    """Base class of both protocols of movies. List it before the other base class. `_insertAllSteps` must call
+    `_prepare_run`."""
 
     # Aligning on CPUs is for production. The GPU code has not been run on hardware: it is off by default, and the form
     # warns of it (`devices.hints`).

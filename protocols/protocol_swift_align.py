@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import time
 from typing import Any, Dict, List, Optional
@@ -17,6 +18,7 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import pwem.objects as emobj
 import pyworkflow.object as pwobj
+import pyworkflow.utils as pwutils
 from pwem.protocols import ProtAnalysis3D
 from pyworkflow import BETA, VERSION_3_0
 from pyworkflow.utils.retry_streaming import retry_on_sqlite_lock
@@ -26,17 +28,20 @@ from flexalign_plugin.particles.align import FIRST
 from flexalign_plugin.particles.settings import ParticleSettings
 from flexalign_plugin.particles.volumes import Volume, fitted, read_volume
 from flexalign_plugin.result_files import FAILED_PARTICLES
-from flexalign_plugin.runs.particles import ParticleAligner, ParticleResult
+from flexalign_plugin.runs.particle_report import report_particles
+from flexalign_plugin.runs.particles import PARTS, ParticleAligner, ParticleResult
 
 from . import form_values, particle_form
 from .label_and_help import LabelAndHelp
 from .particle_sets import GrowingTable, with_poses
 from .protocol_flexalign import is_locked
-from .records import numbers_in_set, remove_unfit_set
+from .records import numbers_in_set, read_values, remove_unfit_set, write_values
 
 OUT_PARTICLES, OUT_CLASSES = "outputParticles", "outputClasses"
 PARTICLES_TABLE = "particles.sqlite"
+ASKED, ASKED_FORMAT = "asked.json", "flexalign-particles-1"  # what the results in the folder were asked for
 PROGRESS_S = 20.0  # between two lines of the log
+REPORT_S = 60.0  # between two reports of a run that goes on
 STACK_ENDINGS = (".mrcs", ".mrc", ".st", ".map")
 SURE = 0.9
 logger = logging.getLogger(__name__)
@@ -55,6 +60,8 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
     _devStatus = BETA
     _lastUpdateVersion = VERSION_3_0
     _possibleOutputs = {OUT_PARTICLES: emobj.SetOfParticles, OUT_CLASSES: emobj.SetOfClasses3D}
+
+    _reported = -math.inf  # when the report was written
 
     # --------------------------- Form ---------------------------
     def _defineParams(self, form: Any) -> None:
@@ -77,14 +84,16 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
         ----------
         settings : JSON of those that the result depends on.
         """
-        chosen = ParticleSettings.from_dict({**json.loads(settings), "threads": self.getBinThreads()})
+        values = {**particle_form.settings_values(self), **json.loads(settings)}
         try:
-            self._align(ParticleAligner(self._volumes(), chosen, self._getExtraPath(), self._say))
+            self._align(self._volumes(), ParticleSettings.from_dict(values))
         except BaseException:
             self._closeOutputSet()  # protocols that wait for more particles stop waiting
             raise
 
-    def _align(self, aligner: ParticleAligner) -> None:
+    def _align(self, volumes: List[Volume], settings: ParticleSettings) -> None:
+        self._start_again_if_changed(settings)
+        aligner = ParticleAligner(volumes, settings, self._getExtraPath(), self._say)
         table = GrowingTable(self.inputParticles.get().getNameId(), self.considerInputAlignment.get())
         removed = remove_unfit_set(self._getPath(PARTICLES_TABLE), self._ids_of_input())
         if removed:
@@ -99,11 +108,37 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
             # Noise and scale are measured on the first particles of an optics group.
             if len(table) > told and (is_closed or told or len(table) >= FIRST):
                 self.info(f"{len(table) - told} new particles.")
-                self._add_to_output(aligner.align(table.table(), self._progress()))
+                known = table.table()
+                result = aligner.align(known, self._progress())
+                self._add_to_output(result)
+                self._report(known, result, volumes, settings, running=not is_closed)
                 told = len(table)
+            elif told and is_closed:
+                self._report(known, result, volumes, settings, running=False)
             if is_closed:
                 return
-            time.sleep(max(self._stepsCheckSecs, 1))
+            self._wait()
+
+    def _start_again_if_changed(self, settings: ParticleSettings) -> None:
+        """Remove what an earlier run has found if the form was changed since, before *Continue*."""
+        pointers = [self.inputParticles, self.inputVolumes, self.inputMask]
+        asked = {**settings.result_of(), "input": [pointer.getUniqueId() for pointer in pointers if pointer.hasValue()]}
+        path = self._getExtraPath(ASKED)
+        try:
+            earlier = read_values(path, ASKED_FORMAT)
+        except ValueError:  # none
+            earlier = asked
+        if earlier != json.loads(json.dumps(asked)):
+            self.info("The form was changed: all particles are aligned again.")
+            pwutils.cleanPath(self._getExtraPath(PARTS), self._getPath(PARTICLES_TABLE))
+            for name in (OUT_PARTICLES, OUT_CLASSES):
+                if self.hasAttribute(name):
+                    self.deleteOutput(getattr(self, name))
+        write_values(path, ASKED_FORMAT, asked)
+
+    def _wait(self) -> None:
+        """Wait before the next look for new particles."""
+        time.sleep(max(self._stepsCheckSecs, 1))
 
     @retry_on_sqlite_lock(log=logger, predicate=is_locked)
     def _read(self, table: GrowingTable) -> bool:
@@ -177,6 +212,17 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
             self._updateOutputSet(OUT_PARTICLES, output, pwobj.Set.STREAM_OPEN)
             self._relate(OUT_PARTICLES)
 
+    def _report(self, *what: Any, running: bool) -> None:
+        """Write the report, unless it is fresh. No error of the report may stop the run."""
+        now = time.monotonic()
+        if running and now - self._reported < REPORT_S:
+            return
+        self._reported = now
+        try:
+            report_particles(self._getExtraPath(), self.getRunName(), *what, running=running)
+        except Exception as error:
+            self.warning(f"The report could not be written: {error}")
+
     def _relate(self, name: str) -> None:
         """Define the relations of an output, unless they exist. A run may be killed before this."""
         output = getattr(self, name)
@@ -194,7 +240,7 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
         self.info(f"{output.getSize()} particles are aligned.")
 
     def _make_classes(self) -> None:
-        volumes = {number: volume for number, volume in enumerate(self._input_volumes(), 1)}
+        volumes = dict(enumerate(self._input_volumes(), 1))
 
         def describe(new: emobj.Class3D) -> None:
             new.setAlignmentProj()

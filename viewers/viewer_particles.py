@@ -110,9 +110,13 @@ class SwiftAlignViewer(ProtocolViewer):
         if not os.path.exists(path):
             return [self.infoMessage(NOTHING_YET, TITLE)]
         if not os.path.exists(Chimera.getProgram() or ""):
-            text = f"ChimeraX is not installed in Scipion: install its plugin, or open {os.path.abspath(path)} in yours."
+            text = (
+                f"ChimeraX is not installed in Scipion: install its plugin, or open {os.path.abspath(path)} in yours."
+            )
             return [self.infoMessage(text, TITLE)]
-        script = write_chimera_script(self.protocol._getTmpPath("directions.cxc"), path, self.protocol._input_volumes()[0])
+        script = write_chimera_script(
+            self.protocol._getTmpPath("directions.cxc"), path, self.protocol._input_volumes()[0]
+        )
         return [ChimeraView([script])]
 
     def _report(self) -> List[View]:

@@ -23,7 +23,6 @@ SURE = 0.9
 SHOWN_FAILURES = 20
 REFRESH_S = 60
 _HERE = Path(__file__).parent
-Block = Tuple[np.ndarray, np.ndarray, Sequence[str]]  # images, projections, and a line for each
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ParticleRun:
     pixel_A : pixel size of the images. diameter_A : of the particle. volumes : their names.
     scales : {optics group: factor from the volumes to its images}. group : (g, 3, 3) symmetry, None: none.
     failures : (image, reason) of particles that could not be aligned. settings : of the run.
-    examples : the best and the worst particles. running : whether the run goes on.
+    examples : picture of the best and the worst particles. running : whether the run goes on.
     """
 
     title: str
@@ -48,7 +47,7 @@ class ParticleRun:
     group: Optional[np.ndarray] = None
     failures: Sequence[Tuple[str, str]] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
-    examples: Optional[Tuple[Block, Block]] = None
+    examples: Optional[np.ndarray] = None
     running: bool = False
 
 
@@ -80,16 +79,18 @@ def _body(run: ParticleRun) -> str:
         score, posterior = good["score"].astype(float), good["posterior"].astype(float)
         errors = plots.histograms(score, good["angle_sd"], good["shift_sd"], run.pixel_A)
         cards = [
-            _card("Directions of view", _picture(plots.directions(matrices_of(good), run.group)), "wide"),
-            _card("Scores and predicted errors", _picture(errors), "wide"),
-            _card("How sure the orientations are", _picture(plots.posterior_against_score(score, posterior))),
+            _card("Directions of view", _picture(plots.pixels(plots.directions(matrices_of(good), run.group))), "wide"),
+            _card("Scores and predicted errors", _picture(plots.pixels(errors)), "wide"),
+            _card(
+                "How sure the orientations are", _picture(plots.pixels(plots.posterior_against_score(score, posterior)))
+            ),
         ]
         facts = [_facts(run)]
         if len(run.volumes) > 1:
             facts.insert(0, _volumes(run, good))
         cards.append(f'<div class="stack">{"".join(facts)}</div>')
         if run.examples is not None:
-            cards.append(_card("Particles above their projections", _picture(plots.examples(*run.examples)), "wide"))
+            cards.append(_card("Particles above their projections", _picture(run.examples), "wide"))
         parts.append(f'<div class="grid">{"".join(cards)}</div>')
     parts.append(_failures(run))
     return "\n".join(parts)
@@ -106,7 +107,9 @@ def _tiles(run: ParticleRun, good: np.ndarray) -> str:
             (f"{shift_A:.2f} Å", "predicted error of the shift (median)", ""),
             (f"{100 * (good['posterior'] >= SURE).mean():.0f} %", f"have an orientation of probability {SURE}", ""),
         ]
-    shown = "".join(f'<div class="tile {kind}"><b>{value}</b><span>{label}</span></div>' for value, label, kind in tiles)
+    shown = "".join(
+        f'<div class="tile {kind}"><b>{value}</b><span>{label}</span></div>' for value, label, kind in tiles
+    )
     return f'<div class="tiles">{shown}</div>'
 
 
@@ -143,7 +146,7 @@ def _failures(run: ParticleRun) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     first = "".join(f"<th>{escape(name)}</th>" for name in head)
     lines = "".join(
-        f'<tr>{"".join(f"<td class=reason>{escape(printable(cell))}</td>" for cell in row)}</tr>' for row in rows
+        f"<tr>{''.join(f'<td class=reason>{escape(printable(cell))}</td>' for cell in row)}</tr>" for row in rows
     )
     return f'<div class="scroll"><table>{f"<tr>{first}</tr>" if head else ""}{lines}</table></div>'
 
@@ -152,8 +155,8 @@ def _card(title: str, content: str, kind: str = "") -> str:
     return f'<section class="card {kind}"><h2>{title}</h2>{content}</section>'
 
 
-def _picture(figure: plots.AnyFigure) -> str:
+def _picture(pixels: np.ndarray) -> str:
     data = io.BytesIO()
-    Image.fromarray(plots.pixels(figure)).save(data, "PNG", optimize=True)
+    Image.fromarray(pixels).save(data, "PNG")
     url = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
     return f'<div class="chart"><img alt="" src="{url}"></div>'

@@ -11,6 +11,7 @@ import numpy as np
 from ..files import atomic_path
 from ..output import particle_plots as plots
 from ..output.bild import write_directions
+from ..output.pictures import write_png
 from ..particles import symmetry
 from ..particles.align import Particles
 from ..particles.compare import side_by_side
@@ -20,10 +21,11 @@ from ..particles.results import matrices_of, shifts_A_of
 from ..particles.settings import ParticleSettings
 from ..particles.table import Table
 from ..particles.volumes import Volume, fitted
-from ..report_pages.particles import Block, ParticleRun, write_particle_report
+from ..report_pages.particles import ParticleRun, write_particle_report
 from ..result_files import REPORT
 from .particles import ParticleResult
 
+Block = Tuple[np.ndarray, np.ndarray, Sequence[str]]  # images, projections, and a line for each
 EXAMPLES = 8  # particles of each kind
 DETAIL = 8  # resolution of their pictures: this part of the particle's diameter, where noise does not hide it yet
 DIRECTIONS, EXAMPLES_PICTURE = "directions.bild", "examples.png"
@@ -50,9 +52,11 @@ def report_particles(
     """
     group = symmetry.rotations(settings.symmetry)
     shown = None if running else examples(table, result, volumes, settings)
+    picture = None
     if shown is not None:
+        picture = plots.pixels(plots.examples(*shown))
         with atomic_path(os.path.join(folder, EXAMPLES_PICTURE)) as temporary:
-            plots.save(plots.examples(*shown), temporary)
+            write_png(temporary, picture)
     names = {int(row): table.image_name(i) for i, row in enumerate(table.row) if int(row) in result.failures}
     run = ParticleRun(
         title=title,
@@ -64,7 +68,7 @@ def report_particles(
         group=group if len(group) > 1 else None,
         failures=[(names[row], reason) for row, reason in sorted(result.failures.items()) if row in names],
         settings=settings.result_of(),
-        examples=shown,
+        examples=picture,
         running=running,
     )
     write_particle_report(os.path.join(folder, REPORT), run)

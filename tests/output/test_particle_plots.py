@@ -80,16 +80,18 @@ def test_examples_lie_above_their_projections():
     names = [f"particle {i}" for i in range(3)]
     figure = plots.examples((images, projections, names), (images[:1], projections[:1], ["last"]))
     FigureCanvasAgg(figure).draw()
-    assert len(figure.axes) == 8 and {*names, "last"} <= set(texts(figure))
-    for name in (*names, "last"):
-        (above,) = [axes for axes in figure.axes if axes.get_title() == name]
-        below = [
-            axes
-            for axes in figure.axes
-            if axes.get_position().x0 == above.get_position().x0 and axes.get_position().y1 < above.get_position().y0
-        ]
-        nearest = max(below, key=lambda axes: axes.get_position().y0)
-        assert np.unique(nearest.images[0].get_array()).size == 2  # the square of the projection
+    assert {*names, "last"} <= set(texts(figure))
+    # Rows from the top: particles (noise), projections (a square), twice; three columns and one.
+    pictures = sorted((image.get_extent()[3], image) for image in figure.axes[0].images)
+    tops = [top for top, _ in pictures]
+    assert np.diff(tops)[0] == pytest.approx(1) and np.diff(tops)[2] == pytest.approx(1) and np.diff(tops)[1] > 1.1
+    values = [np.asarray(image.get_array()) for _, image in pictures]
+    assert [value.shape for value in values] == [(34, 102)] * 2 + [(34, 34)] * 2
+    for noise, square in (values[:2], values[2:]):
+        assert len(np.unique(noise)) > 50
+        np.testing.assert_array_equal(square[1:33, 1:33] > 128, projections[0] > 0.5)
+    places = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+    assert [places[name] for name in (*names, "last")] == [0.5, 1.5, 2.5, 0.5]
 
 
 def test_agreement_names_the_share_within_the_limit():

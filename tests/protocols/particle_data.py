@@ -107,6 +107,18 @@ def particles_of(project: Any, data: Data, rows: Sequence[int], state: int = pwo
     return protocol
 
 
+def append(stream: emobj.SetOfParticles, data: Data, rows: Sequence[int], is_closed: bool) -> None:
+    """Append particles to a set that another protocol reads."""
+    stream.enableAppend()
+    for i in rows:
+        item = particle(data, i)
+        item.setObjId(i + 1)
+        stream.append(item)
+    stream.setStreamState(stream.STREAM_CLOSED if is_closed else stream.STREAM_OPEN)
+    stream.write()
+    stream.close()
+
+
 def volumes_of(project: Any, paths: Sequence[str], pixel_A: float = PIXEL_A) -> Any:
     """A protocol whose output `outputVolumes` is one volume, or a set of several."""
     protocol = project.newProtocol(ProtImportVolumes)
