@@ -4,8 +4,9 @@ import logging
 
 from .protocol_flexalign import ProtFlexAlign
 from .protocol_swift_align import ProtSwiftAlign
+from .protocol_swift_consensus import ProtSwiftConsensus
 
-__all__ = ["ProtFlexAlign", "ProtSwiftAlign"]
+__all__ = ["ProtFlexAlign", "ProtSwiftAlign", "ProtSwiftConsensus"]
 
 try:
     from .protocol_tilt_series import ProtFlexAlignTiltSeries

@@ -7,7 +7,7 @@ from typing import Any, Dict
 import pyworkflow.protocol.params as params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
-from flexalign_plugin.particles.settings import FIELDS_OF_FORM, ParticleSettings, Value
+from flexalign_plugin.particles.settings import FIELDS_OF_FORM, ParticleSettings
 
 from .form import add_field
 
@@ -84,9 +84,9 @@ def define_form(form: Any) -> None:
     )
 
 
-def settings_values(protocol: Any) -> Dict[str, Value]:
+def settings_values(protocol: Any) -> Dict[str, Any]:
     """Fields of ParticleSettings from the form's values."""
-    values: Dict[str, Value] = {}
+    values: Dict[str, Any] = {}
     for name, field_name in FIELDS_OF_FORM.items():
         value = getattr(protocol, name).get()
         values[field_name] = ParticleSettings.__dataclass_fields__[field_name].default if value is None else value

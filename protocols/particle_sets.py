@@ -190,8 +190,8 @@ def found_in(particles: emobj.SetOfParticles, most: int) -> np.ndarray:
         matrices.append(particle.getTransform().getMatrix()[:3])
     found = np.zeros(len(rows), DTYPE)
     if rows:
-        for name, values in zip(("row", "volume", *COLUMNS.values()), zip(*rows)):
-            found[name] = values
+        for name, column in zip(("row", "volume", *COLUMNS.values()), zip(*rows)):
+            found[name] = column
         a, s_px = from_scipion(np.array(matrices, float))
         found["rot"], found["tilt"], found["psi"] = euler_angles(a)
         found["x_A"], found["y_A"] = s_px.T * float(particles.getSamplingRate())

@@ -26,6 +26,7 @@ from pyworkflow.utils.retry_streaming import retry_on_sqlite_lock
 from flexalign_plugin.errors import FlexAlignError, SettingsError
 from flexalign_plugin.particles.align import FIRST
 from flexalign_plugin.particles.settings import ParticleSettings
+from flexalign_plugin.particles.table import Table
 from flexalign_plugin.particles.volumes import Volume, fitted, read_volume
 from flexalign_plugin.result_files import FAILED_PARTICLES
 from flexalign_plugin.runs.particle_report import report_particles
@@ -212,14 +213,16 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
             self._updateOutputSet(OUT_PARTICLES, output, pwobj.Set.STREAM_OPEN)
             self._relate(OUT_PARTICLES)
 
-    def _report(self, *what: Any, running: bool) -> None:
+    def _report(
+        self, table: Table, result: ParticleResult, volumes: List[Volume], settings: ParticleSettings, running: bool
+    ) -> None:
         """Write the report, unless it is fresh. No error of the report may stop the run."""
         now = time.monotonic()
         if running and now - self._reported < REPORT_S:
             return
         self._reported = now
         try:
-            report_particles(self._getExtraPath(), self.getRunName(), *what, running=running)
+            report_particles(self._getExtraPath(), self.getRunName(), table, result, volumes, settings, running)
         except Exception as error:
             self.warning(f"The report could not be written: {error}")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pwem.objects as emobj
 import pyworkflow.protocol.params as params
 from pwem.viewers import Chimera, ChimeraView
+from pwem.viewers.mdviewer.viewer import MDView
 from pyworkflow.gui.plotter import Plotter
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer, View
 
@@ -18,10 +19,16 @@ from flexalign_plugin.particles import symmetry
 from flexalign_plugin.particles.results import matrices_of
 from flexalign_plugin.protocols.particle_sets import found_in
 from flexalign_plugin.protocols.protocol_swift_align import OUT_CLASSES, OUT_PARTICLES, ProtSwiftAlign
+from flexalign_plugin.protocols.protocol_swift_consensus import (
+    AGREEMENT,
+    OUT_REJECTED,
+    SPREADS,
+    ProtSwiftConsensus,
+)
 from flexalign_plugin.result_files import FAILED_PARTICLES, REPORT
 from flexalign_plugin.runs.particle_report import DIRECTIONS, EXAMPLES_PICTURE
 
-from .tables import ParticleTable
+from .tables import ConsensusTable, ParticleTable
 from .viewer_flexalign import BrowserView
 
 TITLE = "SwiftAlign"
@@ -127,13 +134,61 @@ class SwiftAlignViewer(ProtocolViewer):
         output = getattr(self.protocol, name, None)
         if output is None:
             return [self.infoMessage("There is nothing yet, or this run does not produce this output.", TITLE)]
-        return [ParticleTable(output, self.protocol, self._project.port)]
+        table = ParticleTable if isinstance(output, emobj.SetOfParticles) else MDView
+        return [table(output, self.protocol, self._project.port)]
 
     def _failures(self) -> List[View]:
         path = self.protocol._getExtraPath(FAILED_PARTICLES)
         if not os.path.exists(path):
             return [self.infoMessage("No particle failed.", TITLE)]
         return [self.textView([path], "Particles that failed")]
+
+
+class SwiftConsensusViewer(ProtocolViewer):
+    """Shows the results of the consensus of alignments."""
+
+    _label = "SwiftAlign consensus results"
+    _targets = [ProtSwiftConsensus]
+    _environments = [DESKTOP_TKINTER]
+
+    @classmethod
+    def getClassLabel(cls, prependPackageName: bool = True) -> str:
+        return cls._label
+
+    def _defineParams(self, form: Any) -> None:
+        form.addSection(label="Results")
+        for name, label, help_text in (
+            ("showAgreement", "Agreement of the alignments", "How far each alignment is from the consensus."),
+            ("showParticles", "Particles that agree", "Table with the mean poses and the spread of the alignments."),
+            ("showRejected", "Particles that do not agree", "Table with the poses of the first alignment."),
+            (
+                "showSpreads",
+                "Distances of all particles",
+                f"*extra/{SPREADS}*: for each particle whether it is kept, the spread of the alignments that agree, "
+                "and the distance of each alignment from the consensus in degrees.",
+            ),
+        ):
+            form.addParam(name, params.LabelParam, label=label, help=help_text)
+
+    def _getVisualizeDict(self) -> Dict[str, Callable[..., List[View]]]:
+        return {
+            "showAgreement": lambda _: self._file(
+                AGREEMENT, lambda path: picture_window(path, "Agreement of alignments")
+            ),
+            "showParticles": lambda _: self._table(OUT_PARTICLES),
+            "showRejected": lambda _: self._table(OUT_REJECTED),
+            "showSpreads": lambda _: self._file(SPREADS, lambda path: self.textView([path], "Distances in degrees")),
+        }
+
+    def _file(self, name: str, show: Callable[[str], View]) -> List[View]:
+        path = self.protocol._getExtraPath(name)
+        return [show(path)] if os.path.exists(path) else [self.infoMessage("There is nothing yet.", TITLE)]
+
+    def _table(self, name: str) -> List[View]:
+        output = getattr(self.protocol, name, None)
+        if output is None:
+            return [self.infoMessage("There is no such particle.", TITLE)]
+        return [ConsensusTable(output, self.protocol, self._project.port)]
 
 
 def overview_window(particles: emobj.SetOfParticles, group: Optional[np.ndarray]) -> Plotter:

@@ -3,6 +3,6 @@
 Large modules are imported only when a command runs, so that `--help` is fast.
 """
 
-from . import align, batch, gain, info, phantom, report, tilt_series, trace, tune, xmipp_workflow
+from . import align, batch, gain, info, particles, phantom, report, tilt_series, trace, tune, xmipp_workflow
 
-COMMANDS = (align, tilt_series, report, trace, gain, phantom, tune, xmipp_workflow, batch, info)
+COMMANDS = (align, tilt_series, particles, report, trace, gain, phantom, tune, xmipp_workflow, batch, info)

@@ -139,11 +139,11 @@ def add_settings(parser: Any) -> None:
     for name, setting in Settings.__dataclass_fields__.items():
         if name in HEADINGS:
             group = parser.add_argument_group(HEADINGS[name])
-        _add_setting(group, name, setting)
+        add_setting(group, name, setting)
 
 
-def _add_setting(group: Any, name: str, setting: Any) -> None:
-    """Add the option of one field of `Settings`; if it is not given, the value may come from the settings file."""
+def add_setting(group: Any, name: str, setting: Any) -> None:
+    """Add the option of one field of settings; if it is not given, the value may come from the settings file."""
     flag = "--" + name.replace("_", "-")
     kind = str(setting.type).replace("Optional[", "").rstrip("]")
     help_text, choices = setting.metadata["help"].rstrip("."), setting.metadata["choices"]

@@ -48,6 +48,7 @@ OLD_OPTICS = (*MICROSCOPE, MAGNIFICATION, DETECTOR, PIXEL)
 OLD_ONLY = (*OLD_OPTICS, *ORIGINS_PX)
 OPTICS_TABLE, PARTICLES_TABLE = "optics", "particles"
 LINE_CHARACTERS = 1_000_000
+MOST_GROUPS = 10_000
 NOT_STAR = "is not a STAR file: give a list of particles as RELION writes it"
 CTF_ADVICE = "estimate the CTF first, and give the particles with it"
 
@@ -180,11 +181,11 @@ class _Reader:
         self.particles = ""  # name of the table of particles
         self.columns: Sequence[str] = ()  # of the particles
         self._at: Dict[str, int] = {}  # {column of the particles: its place}
-        self._old_groups: Dict[Tuple[str, ...], int] = {}
+        self._group_columns: List[int] = []
+        self._groups: Dict[Tuple[str, ...], int] = {}  # {what particles of a group have in common: number}
         self._numbers: Dict[str, array[float]] = {}
         self._files: Dict[str, int] = {}
         self._file, self._index, self._group = array("i"), array("i"), array("i")
-        self._groups: Dict[str, int] = {}  # {number in the file: place in the table}
 
     def take(self, line: _Line) -> None:
         if line.kind == COLUMN:
@@ -209,23 +210,15 @@ class _Reader:
         return line.values
 
     def _start(self, table: str) -> None:
-        if self._single and not self.optics:
-            self.optics.append(self._single)
         self.particles, self.columns = table, self._columns[table]
         self._at = at = {name: i for i, name in enumerate(self.columns)}
         missing = [name for name in DEFOCUS if name not in at]
         if missing:
             raise ParticleError(f"{self._path}: its particles have no CTF (no column {missing[0]}): {CTF_ADVICE}.")
-        numbers = [*DEFOCUS, PHASE, *ANGLES, *(ORIGINS_A if self.optics else ORIGINS_PX), CLASS, HALF]
+        numbers = [*DEFOCUS, PHASE, *ANGLES, *ORIGINS_A, *ORIGINS_PX, CLASS, HALF]
         self._numbers = {name: array("d") for name in numbers if name in at}
-        if self.optics:
-            if GROUP not in at and len(self.optics) > 1:
-                raise ParticleError(
-                    f"{self._path}: has {len(self.optics)} optics groups, but its particles have no column {GROUP}: "
-                    "write the file again."
-                )
-            names = [row.get(GROUP, str(i + 1)) for i, row in enumerate(self.optics)]
-            self._groups = {name: i for i, name in enumerate(names)}
+        # The table of optics groups may follow: until then it is not known whether the file is an old one.
+        self._group_columns = [at[name] for name in (GROUP, *OLD_OPTICS) if name in at]
 
     def _add(self, values: Sequence[str]) -> None:
         at = self._at
@@ -234,26 +227,18 @@ class _Reader:
         image, _, stack = values[at[IMAGE]].rpartition("@")
         self._file.append(self._files.setdefault(stack, len(self._files)))
         self._index.append(_index(image))
-        if not self.optics:
-            key = tuple(values[at[name]] for name in OLD_OPTICS if name in at)
-            self._group.append(self._old_groups.setdefault(key, len(self._old_groups)))
-        elif GROUP in at:
-            self._group.append(self._groups.get(values[at[GROUP]], -1))
-        else:
-            self._group.append(0)
+        key = tuple(values[place] for place in self._group_columns)
+        self._group.append(self._groups.setdefault(key, len(self._groups)))
 
     def table(self) -> Table:
         if not self.columns:
             what = "holds no particles" if self._columns or self._single else "is not a STAR file of particles"
             raise ParticleError(f"{self._path}: {what} (no rows with the column {IMAGE}): give a list of particles.")
-        rows: Sequence[Mapping[str, str]] = self.optics
-        if not rows:
-            names = [name for name in OLD_OPTICS if name in self._at]
-            rows = [dict(zip(names, key)) for key in self._old_groups]
+        if self._single and not self.optics:
+            self.optics.append(self._single)
+        rows, group = self._grouped()
         groups = [self._group_of(row, i + 1) for i, row in enumerate(rows)]
         n = len(self._index)
-        file = np.array(self._file, np.int32)
-        group = np.array(self._group, np.int16)
         columns = {name: np.array(column) for name, column in self._numbers.items()}
         u, v, angle = (columns[name].astype(np.float32) for name in DEFOCUS)
         defocus = Defocus(u, v, angle, columns.get(PHASE, np.zeros(n)).astype(np.float32))
@@ -261,7 +246,7 @@ class _Reader:
             name=self._path,
             groups=groups,
             files=found_in(list(self._files), self._path),
-            file=file,
+            file=np.array(self._file, np.int32),
             index=np.array(self._index, np.int32),
             group=group,
             defocus=defocus,
@@ -269,13 +254,35 @@ class _Reader:
             known=self._known(columns, groups, group),
         )
 
+    def _grouped(self) -> Tuple[Sequence[Mapping[str, str]], np.ndarray]:
+        """Columns of each optics group, and (n,) the group of each particle."""
+        keys = np.array(self._group, np.int32)
+        if max(len(self.optics), len(self._groups)) > MOST_GROUPS:
+            raise ParticleError(
+                f"{self._path}: has more than {MOST_GROUPS} optics groups: join those of the same microscope settings."
+            )
+        if not self.optics:
+            names = [name for name in (GROUP, *OLD_OPTICS) if name in self._at]
+            return [dict(zip(names, key)) for key in self._groups], keys.astype(np.int16)
+        if GROUP in self._at:
+            places = {row.get(GROUP, str(i + 1)): i for i, row in enumerate(self.optics)}
+            place = [places.get(key[0], -1) for key in self._groups]
+        elif len(self.optics) == 1:
+            place = [0] * len(self._groups)
+        else:
+            raise ParticleError(
+                f"{self._path}: has {len(self.optics)} optics groups, but its particles have no column {GROUP}: "
+                "write the file again."
+            )
+        return self.optics, np.array(place, np.int16)[keys]
+
     def _known(self, columns: Mapping[str, np.ndarray], groups: Sequence[OpticsGroup], group: np.ndarray) -> Known:
         shifts = None
-        for names in (ORIGINS_A, ORIGINS_PX):
-            if all(name in columns for name in names):
-                shifts = np.stack([columns[name] for name in names], axis=1)
-                if names == ORIGINS_PX:
-                    shifts *= np.array([g.optics.pixel_A for g in groups])[group][:, None]
+        if all(name in columns for name in ORIGINS_A):
+            shifts = np.stack([columns[name] for name in ORIGINS_A], axis=1)
+        elif all(name in columns for name in ORIGINS_PX):
+            pixel_A = np.array([g.optics.pixel_A for g in groups])[group]
+            shifts = np.stack([columns[name] for name in ORIGINS_PX], axis=1) * pixel_A[:, None]
         return Known(
             angles=np.stack([columns[name] for name in ANGLES], axis=1) if all(a in columns for a in ANGLES) else None,
             shifts_A=None if shifts is None else shifts.astype(np.float32),
@@ -293,8 +300,12 @@ class _Reader:
                 "or only phase-flipped."
             )
         values = {column: self._optics_number(row, column, name) for column in MICROSCOPE}
-        if PIXEL in row or not (MAGNIFICATION in row and DETECTOR in row):
+        if PIXEL in row:
             pixel_A = self._optics_number(row, PIXEL, name)
+        elif not (MAGNIFICATION in row and DETECTOR in row):
+            raise ParticleError(
+                f"{name}: has no pixel size (no column {PIXEL}, nor both {MAGNIFICATION} and {DETECTOR}): add it."
+            )
         else:
             pixel_A = self._optics_number(row, DETECTOR, name) * 1e4 / self._optics_number(row, MAGNIFICATION, name)
         flipped = row.get(FLIPPED, "0") not in ("0", "0.0")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Union
 
 from ..errors import SettingsError
-from ..inputs import cut, shortened
+from ..inputs import cut
 from ..option import Bounds, option, out_of_bounds
-from . import symmetry
 
 Value = Union[str, int, float, bool]
 COARSEST_GALLERY = 0.5  # of the particle's diameter: at coarser resolutions all views look the same
@@ -98,11 +97,11 @@ class ParticleSettings:
 
     def problems(self) -> List[str]:
         """One sentence for each value that is out of bounds or contradicts another setting; empty if all are valid."""
+        from .symmetry import rotations  # here, because it loads libraries, and the command's help is to be fast
+
         sentences = out_of_bounds(self)
         try:
-            if not isinstance(self.symmetry, str):
-                raise SettingsError(f"Symmetry is {shortened(self.symmetry)}: {symmetry.ADVICE}.")
-            symmetry.rotations(self.symmetry)
+            rotations(self.symmetry)
         except SettingsError as error:
             sentences.append(str(error))
         if not sentences and self.coarse_resolution and self.coarse_resolution < self.max_resolution:

@@ -15,10 +15,8 @@ from ..errors import ParticleError
 from ..inputs import open_regular
 
 MOST_PX = 2048
-MOST_PADDED = 1.25  # sides of a map may be enlarged up to this factor to meet a pixel size
-EXACT = 1e-4  # relative error of a pixel size that is as good as none: 0.02 A over 200 A
 MOST_UNEQUAL = 1.01  # sides of a voxel
-SAME_PIXEL = 1e-3  # nominal pixel sizes are rounded: no message about smaller differences
+SAME_PIXEL = 1e-4  # pixel sizes are rounded: 0.01 A over 100 A is no difference
 OUTLINE_A = 15.0  # resolution at which the outline of a particle is measured
 OUTLINE_SHARE = 0.999  # of the positive density near the centre that counts as the particle
 
@@ -88,27 +86,20 @@ def checked_volume(name: str, values: np.ndarray, pixel_A: float) -> Volume:
 def fitted(volume: Volume, box: int, pixel_A: float) -> Tuple[np.ndarray, List[str]]:
     """The volume with `box` voxels of `pixel_A` a side, box even.
 
-    The map is first enlarged with zeros to a side that is a whole even number of the new pixels, as nearly as possible;
-    then its transform is cropped or padded to that number, and the result cropped or padded to the box.
+    The density between the voxels is that of the volume's Fourier series, without what is finer than the new pixels can
+    show; this is exact for any ratio of the pixel sizes.
 
     Returns
     -------
     (box, box, box) float32, and a sentence if more than the box had to be changed.
     """
     values, notes = volume.values, []
-    ratio = volume.pixel_A / pixel_A
-    if abs(ratio - 1) > EXACT:
-        n = len(values)
-        sides = np.arange(n, max(int(MOST_PADDED * n), n + 16), 2)
-        wanted = 2 * np.rint(sides * ratio / 2)
-        error = np.abs(wanted / (sides * ratio) - 1)
-        best = int(np.argmax(error < EXACT)) if (error < EXACT).any() else int(np.argmin(error))
-        values = _resampled(_resized(values, int(sides[best])), int(wanted[best]))
-        if abs(ratio - 1) > SAME_PIXEL:
-            notes.append(
-                f"{volume.name}: its voxels of {volume.pixel_A:.4g} A are rescaled to the particles' {pixel_A:.4g} A."
-            )
-    outside = _power_outside(values, box)
+    if abs(volume.pixel_A / pixel_A - 1) > SAME_PIXEL:
+        matrix = _interpolation(len(values), volume.pixel_A, box, pixel_A)
+        for _ in range(3):  # along the last axis, which becomes the first
+            values = np.moveaxis(values @ matrix.T, -1, 0)
+        notes.append(f"{volume.name}: its voxels of {volume.pixel_A:.4g} A are rescaled to {pixel_A:.4g} A.")
+    outside = _power_outside(volume.values, box * pixel_A / volume.pixel_A)
     if outside > 0.01:
         notes.append(
             f"{volume.name}: is cropped to the particles' box of {box} pixels, without {100 * outside:.0f} % of its "
@@ -151,19 +142,23 @@ def _resized(values: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _resampled(values: np.ndarray, n: int) -> np.ndarray:
-    """(n, n, n) of the same side in A: the transform of (m, m, m) cropped or padded, both even."""
-    m = len(values)
-    half = fft.rfftn(fft.ifftshift(values))
-    c = min(m, n) // 2 - 1  # without Nyquist, whose two halves are one coefficient
-    rows = np.arange(-c, c + 1)
-    out = np.zeros((n, n, n // 2 + 1), np.complex64)
-    out[np.ix_(rows, rows, np.arange(c + 1))] = half[np.ix_(rows, rows, np.arange(c + 1))]
-    return np.asarray(fft.fftshift(fft.irfftn(out, (n, n, n))) * (n / m) ** 3, np.float32)
+def _interpolation(n: int, old_A: float, box: int, new_A: float) -> np.ndarray:
+    """(box, n) float32: values at `box` places `new_A` apart of the Fourier series of n values, `old_A` apart."""
+    place = (np.arange(box) - box // 2) * (new_A / old_A)
+    last = min(n // 2 - 1, int(n * old_A / (2 * new_A)))  # highest frequency
+    angle = np.pi / n * (place[:, None] - (np.arange(n) - n // 2)[None, :])
+    sine = np.sin(angle)
+    near = np.abs(sine) < 1e-9
+    kernel = np.where(near, 2 * last + 1, np.sin((2 * last + 1) * angle) / np.where(near, 1, sine)) / n
+    kernel[np.abs(place) > n / 2] = 0  # outside of the volume, which the series would repeat
+    return kernel.astype(np.float32)
 
 
-def _power_outside(values: np.ndarray, box: int) -> float:
-    if len(values) <= box:
+def _power_outside(values: np.ndarray, side: float) -> float:
+    """Share of the power of a volume outside of a cube with this side in voxels."""
+    n = len(values)
+    kept = np.abs(np.arange(n) - n // 2) <= side / 2
+    if kept.all():
         return 0.0
-    total = float((values.astype(np.float64) ** 2).sum())
-    return 1 - float((_resized(values, box).astype(np.float64) ** 2).sum()) / total
+    power = values.astype(np.float64) ** 2
+    return 1 - float(power[np.ix_(kept, kept, kept)].sum() / power.sum())

@@ -62,6 +62,8 @@ def write_simulation(
     pixel_A, box = what.optics.pixel_A, volumes[0].shape[0]
     for number, volume in enumerate(volumes, 1):
         write_map(os.path.join(folder, map_name(number)), volume, pixel_A)
+    tell = progress or (lambda done, total: None)
+    tell(0, what.n)
     rows: List[Tuple[str, ...]] = []
     with atomic_path(os.path.join(folder, STACK)) as temporary:
         with mrcfile.new_mmap(temporary, (what.n, box, box), mrc_mode=2) as stack:
@@ -81,8 +83,7 @@ def write_simulation(
                 )
                 stack.data[start : start + n] = part.images
                 rows += _rows(part, start, folder, pixel_A)
-                if progress is not None:
-                    progress(start + n, what.n)
+                tell(start + n, what.n)
             stack.update_header_stats()
     o = what.optics
     optics = ("1", "simulated", f"{o.voltage_kV:g}", f"{o.cs_mm:g}", f"{o.amplitude_contrast:g}", f"{pixel_A:.6f}")

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, 
 
 import numpy as np
 
-from ..errors import ParticleError, SettingsError
+from ..errors import NoParticleError, ParticleError, SettingsError
 from ..output.failures import write_failures
 from ..output.replacing import is_same_movie
 from ..particles import results, symmetry
@@ -43,6 +43,7 @@ class ParticleResult:
     found : (n,) `results.DTYPE` in the order of the table; `aligned` is False for those that failed.
     failures : {`row` of a particle: why it could not be aligned}; also in the file `failures_path`.
     diameter_A : of the particle. scales : {name of an optics group: factor from the volumes to its images}.
+    pixel_A : (n,) pixel size of each image.
     """
 
     found: np.ndarray
@@ -50,6 +51,7 @@ class ParticleResult:
     failures_path: str
     diameter_A: float
     scales: Mapping[str, float]
+    pixel_A: np.ndarray
 
 
 class ParticleAligner:
@@ -97,7 +99,7 @@ class ParticleAligner:
         Raises
         ------
         SettingsError : the settings don't fit the images, or the folder holds another run.
-        ParticleError : no particle can be aligned. OutputError : a result can't be written.
+        NoParticleError : no particle can be aligned. OutputError : a result can't be written.
         """
         if not len(table):
             raise ParticleError(f"{table.name}: holds no particles.")
@@ -122,7 +124,7 @@ class ParticleAligner:
                 tell(self._done(found), len(table))
         self._failures.write()
         if not found["aligned"].any():
-            raise ParticleError(
+            raise NoParticleError(
                 f"{table.name}: none of its {len(table)} particles can be aligned; the first: {self._failures.first()}"
             )
         scales = {
@@ -130,7 +132,9 @@ class ParticleAligner:
             for measured in self._measured
             for i, group in enumerate(measured.groups)
         }
-        return ParticleResult(found, self._failures.reasons, self._failures.path, self._settings.mask_diameter, scales)
+        pixel_A = np.array([group.optics.pixel_A for group in table.groups], np.float32)[table.group]
+        diameter = self._settings.mask_diameter
+        return ParticleResult(found, self._failures.reasons, self._failures.path, diameter, scales, pixel_A)
 
     def _done(self, found: np.ndarray) -> int:
         return int(found["aligned"].sum()) + len(self._failures.reasons)
