@@ -107,6 +107,43 @@ def particles_of(project: Any, data: Data, rows: Sequence[int], state: int = pwo
     return protocol
 
 
+def aligned_particles_of(
+    project: Any,
+    data: Data,
+    rows: Sequence[int],
+    poses: np.ndarray,
+    positions: np.ndarray,
+    classes: Any,
+    first_id: int = 1,
+) -> Any:
+    """As `particles_of`, with poses (n, 3, 3), positions (n, 2) px and classes (n,), of all particles of the data."""
+    from flexalign_plugin.protocols.particle_sets import to_scipion
+
+    protocol = project.newProtocol(ProtImportParticles)
+    project.saveProtocol(protocol)
+    protocol.makePathsAndClean()
+    particles = protocol._createSetOfParticles()
+    describe(particles)
+    particles.setAlignmentProj()
+    matrices = to_scipion(poses, -positions)
+    for i in rows:
+        item = particle(data, i)
+        item.setObjId(i + first_id)
+        item.setTransform(emobj.Transform(matrices[i]))
+        if classes is not None:
+            item.setClassId(int(classes[i]))
+        particles.append(item)
+    protocol._defineOutputs(outputParticles=particles)
+    protocol.setStatus("finished")
+    project._storeProtocol(protocol)
+    particles.close()
+    return protocol
+
+
+def add_pointer(pointers: Any, protocol: Any, name: str) -> None:
+    pointers.append(pwobj.Pointer(protocol, extended=name))
+
+
 def append(stream: emobj.SetOfParticles, data: Data, rows: Sequence[int], is_closed: bool) -> None:
     """Append particles to a set that another protocol reads."""
     stream.enableAppend()
