@@ -10,6 +10,8 @@ from .help_text import help_text
 class LabelAndHelp(EMProtocol):
     """Base class of all protocols."""
 
+    aboutParticles = False
+
     @classmethod
     def getClassLabel(cls, prependPackageName: bool = True) -> str:
         """The label alone. Scipion would put the name of the package before it, and its tree would cut off the rest."""

@@ -60,6 +60,7 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
     _label = "SwiftAlign"
     _devStatus = BETA
     _lastUpdateVersion = VERSION_3_0
+    aboutParticles = True
     _possibleOutputs = {OUT_PARTICLES: emobj.SetOfParticles, OUT_CLASSES: emobj.SetOfClasses3D}
 
     _reported = -math.inf  # when the report was written
@@ -112,10 +113,10 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
                 known = table.table()
                 result = aligner.align(known, self._progress())
                 self._add_to_output(result)
-                self._report(known, result, volumes, settings, running=not is_closed)
+                self._report(known, result, volumes, settings, not is_closed)
                 told = len(table)
             elif told and is_closed:
-                self._report(known, result, volumes, settings, running=False)
+                self._report(known, result, volumes, settings, False)
             if is_closed:
                 return
             self._wait()

@@ -42,6 +42,7 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
     _label = "SwiftAlign consensus"
     _devStatus = BETA
     _lastUpdateVersion = VERSION_3_0
+    aboutParticles = True
     _possibleOutputs = {OUT_PARTICLES: emobj.SetOfParticles, OUT_REJECTED: emobj.SetOfParticles}
 
     # --------------------------- Form ---------------------------

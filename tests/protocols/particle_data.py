@@ -183,8 +183,13 @@ def new_swift_align(project: Any, particles: Any, volumes: Any, **parameters: An
     """A ProtSwiftAlign on the outputs of `particles_of` and `volumes_of`."""
     from flexalign_plugin.protocols import ProtSwiftAlign
 
-    chosen = {"maximumResolution": 15.0, "maskDiameter": DIAMETER_A, "maxParticleShift": MAX_SHIFT_PX * PIXEL_A}
-    protocol = project.newProtocol(ProtSwiftAlign, numberOfThreads=2, **{**chosen, **parameters})
+    chosen = {
+        "maximumResolution": 15.0,
+        "maskDiameter": DIAMETER_A,
+        "maxParticleShift": MAX_SHIFT_PX * PIXEL_A,
+        "numberOfThreads": 2,
+    }
+    protocol = project.newProtocol(ProtSwiftAlign, **{**chosen, **parameters})
     protocol.inputParticles.set(particles)
     protocol.inputParticles.setExtended("outputParticles")
     protocol.inputVolumes.set(volumes)
