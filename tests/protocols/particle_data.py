@@ -90,21 +90,16 @@ def describe(particles: emobj.SetOfParticles) -> None:
 
 def particles_of(project: Any, data: Data, rows: Sequence[int], state: int = pwobj.Set.STREAM_CLOSED) -> Any:
     """A protocol whose `outputParticles` are these rows; the id of row i is i + 1."""
-    protocol = project.newProtocol(ProtImportParticles)
-    project.saveProtocol(protocol)
-    protocol.makePathsAndClean()
-    particles = protocol._createSetOfParticles()
-    describe(particles)
-    for i in rows:
-        item = particle(data, i)
-        item.setObjId(i + 1)
-        particles.append(item)
-    particles.setStreamState(state)
-    protocol._defineOutputs(outputParticles=particles)
-    protocol.setStatus("finished")
-    project._storeProtocol(protocol)
-    particles.close()
-    return protocol
+
+    def read(particles: emobj.SetOfParticles) -> None:
+        describe(particles)
+        for i in rows:
+            item = particle(data, i)
+            item.setObjId(i + 1)
+            particles.append(item)
+        particles.setStreamState(state)
+
+    return read_into_protocol(project, read)
 
 
 def aligned_particles_of(
@@ -119,20 +114,28 @@ def aligned_particles_of(
     """As `particles_of`, with poses (n, 3, 3), positions (n, 2) px and classes (n,), of all particles of the data."""
     from flexalign_plugin.protocols.particle_sets import to_scipion
 
+    def read(particles: emobj.SetOfParticles) -> None:
+        describe(particles)
+        particles.setAlignmentProj()
+        matrices = to_scipion(poses, -positions)
+        for i in rows:
+            item = particle(data, i)
+            item.setObjId(i + first_id)
+            item.setTransform(emobj.Transform(matrices[i]))
+            if classes is not None:
+                item.setClassId(int(classes[i]))
+            particles.append(item)
+
+    return read_into_protocol(project, read)
+
+
+def read_into_protocol(project: Any, read: Any) -> Any:
+    """A protocol whose `outputParticles` are filled by `read(particles)`."""
     protocol = project.newProtocol(ProtImportParticles)
     project.saveProtocol(protocol)
     protocol.makePathsAndClean()
     particles = protocol._createSetOfParticles()
-    describe(particles)
-    particles.setAlignmentProj()
-    matrices = to_scipion(poses, -positions)
-    for i in rows:
-        item = particle(data, i)
-        item.setObjId(i + first_id)
-        item.setTransform(emobj.Transform(matrices[i]))
-        if classes is not None:
-            item.setClassId(int(classes[i]))
-        particles.append(item)
+    read(particles)
     protocol._defineOutputs(outputParticles=particles)
     protocol.setStatus("finished")
     project._storeProtocol(protocol)
