@@ -40,7 +40,7 @@ def main() -> int:
         _flexalign("align", *map(str, movies), "--output", str(home / "alone"), "--no-report", *ALIGN)
         data, shared = home / "data", home / "shared"
         data.mkdir()
-        logs = [open(home / f"log{i}", "a", encoding="utf-8") for i in range(2)]  # noqa: SIM115
+        logs = [open(home / f"log{i}", "a", encoding="utf-8") for i in range(2)]
         began = time.monotonic()
         watchers = [_start(data, shared, log) for log in logs]
         kills = sorted(chance.sample(range(1, len(movies)), args.kills))

@@ -12,7 +12,7 @@ from . import __version__, launch
 from .commands import COMMANDS
 from .commands.streams import lasting_streams, problem
 from .commands.values import INTERRUPTED, SOME_FAILED, USAGE
-from .errors import CorrectionError, FlexAlignError, MovieError, ResultError, SettingsError
+from .errors import CorrectionError, FlexAlignError, MovieError, ParticleError, ResultError, SettingsError
 from .inputs import TEXT_BYTES, cut, read_bytes
 
 UNKNOWN = "unrecognized arguments: "
@@ -47,7 +47,7 @@ def _run(argv: Optional[Sequence[str]]) -> int:
         return USAGE
     try:
         return int(args.run(args))
-    except (SettingsError, MovieError, CorrectionError, ResultError) as error:
+    except (SettingsError, MovieError, ParticleError, CorrectionError, ResultError) as error:
         # Not a movie that failed among others: an option is wrong, or a file needed at the start can't be read.
         print(f"flexalign: {error}", file=sys.stderr)
         return USAGE
@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="flexalign", description="Motion correction of cryo-EM movies.")
+    parser = Parser(prog="flexalign", description="Motion correction of cryo-EM movies, and orientations of particles.")
     parser.add_argument("--version", action="version", version=f"flexalign {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -11,6 +11,14 @@ class MovieError(FlexAlignError):
     """A movie can't be read or aligned. The other movies are not affected."""
 
 
+class ParticleError(FlexAlignError):
+    """A file of particles, a stack of their images or a volume can't be used."""
+
+
+class NoParticleError(FlexAlignError):
+    """None of the particles could be aligned."""
+
+
 class CorrectionError(FlexAlignError):
     """A gain, dark or defect file can't be used."""
 

@@ -1,12 +1,14 @@
-"""How a field of `Settings` is declared: help, choices, name in the form, and the range of a number."""
+"""How a field of settings is declared: help, choices, name in the form, and the range of a number."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import field
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 from .inputs import shortened
+from .sanity import unit_hint
 
 
 class Bounds(NamedTuple):
@@ -49,7 +51,7 @@ def option(
     label: str = "",
     bounds: Optional[Bounds] = None,
 ) -> Any:
-    """A field of `Settings` with the metadata that forms, command line and error messages use.
+    """A field of settings with the metadata that forms, command line and error messages use.
 
     Parameters
     ----------
@@ -59,3 +61,36 @@ def option(
     """
     about = {"help": help, "choices": choices, "metavar": metavar, "form": form, "label": label, "bounds": bounds}
     return field(default=default, metadata=about)
+
+
+def out_of_bounds(settings: Any) -> List[str]:
+    """One sentence for each value of a dataclass of settings that is not among the choices, not of the type or not
+    within the bounds of its `option`."""
+    sentences = []
+    for setting in dataclasses.fields(settings):
+        value, about = getattr(settings, setting.name), setting.metadata
+        bounds: Optional[Bounds] = about["bounds"]
+        if about["choices"] is not None and value not in about["choices"]:
+            allowed = ", ".join(map(str, about["choices"]))
+            sentences.append(f"{setting.name} is {shortened(value)}: choose one of {allowed}.")
+        if setting.type == "bool" and not isinstance(value, bool):
+            sentences.append(f"{setting.name} is {shortened(value)}: give yes or no.")
+        if setting.type == "Optional[str]" and not isinstance(value, (str, type(None))):
+            sentences.append(f"{setting.name} is {shortened(value)}: give the name of a file.")
+        unknown = value is None and str(setting.type).startswith("Optional")
+        if bounds is None or unknown or not _counts(settings, bounds):
+            continue
+        whole = setting.type == "int"
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            sentences.append(f"{about['label']} is {shortened(value)}: give a {'whole ' if whole else ''}number.")
+        elif not bounds.allow(value):
+            hint = unit_hint(value) if setting.name == "pixel_size" else ""
+            sentences.append(bounds.sentence(about["label"], value) + (f" {hint}." if hint else ""))
+    return sentences
+
+
+def _counts(settings: Any, bounds: Bounds) -> bool:
+    """Whether a setting with these bounds has any effect, given the setting that it depends on."""
+    if not bounds.only_if:
+        return True
+    return bool(getattr(settings, bounds.only_if.lstrip("!"))) != bounds.only_if.startswith("!")

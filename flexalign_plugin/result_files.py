@@ -56,6 +56,10 @@ FAILED_MOVIES = "failed.tsv"
 CORRECTED_MICROGRAPHS = "corrected_micrographs.star"
 REPORT = "report.html"
 
+# Files of a run of particles.
+FAILED_PARTICLES = "failed.tsv"
+PARTICLES = "particles.star"
+
 
 def unique_root(name: str, taken: Container[str], number: int) -> str:
     """Start of the names of a movie's output files, different from all those in `taken`.

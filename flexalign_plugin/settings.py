@@ -15,9 +15,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from .errors import SettingsError
 from .frame_doses import each_dose, parse_doses
 from .inputs import cut, shortened
-from .option import Bounds, option
+from .option import Bounds, option, out_of_bounds
 from .resolution import finest_automatic_resolution_A
-from .sanity import odd_pixel_hint, unit_hint
+from .sanity import odd_pixel_hint
 
 GAIN_ROTATIONS = ("none", "90", "180", "270")  # counter-clockwise
 GAIN_FLIPS = ("none", "upside-down", "left-right")
@@ -436,43 +436,13 @@ class Settings:
 
     def problems(self) -> List[str]:
         """One sentence for each value that is out of bounds or contradicts another setting; empty if all are valid."""
-        sentences = self._out_of_bounds()
+        sentences = out_of_bounds(self)
         if not sentences:
             sentences = self._contradictions()
             # With a mistyped pixel size, sizes and resolutions in Angstrom contradict each other.
             hint = odd_pixel_hint(self.pixel_size)
             sentences += [hint] if sentences and hint else []
         return sentences
-
-    def _out_of_bounds(self) -> List[str]:
-        """Values that are not among the choices or not within the bounds of their `option`."""
-        sentences = []
-        for setting in dataclasses.fields(self):
-            value, about = getattr(self, setting.name), setting.metadata
-            bounds: Optional[Bounds] = about["bounds"]
-            if about["choices"] is not None and value not in about["choices"]:
-                allowed = ", ".join(map(str, about["choices"]))
-                sentences.append(f"{setting.name} is {shortened(value)}: choose one of {allowed}.")
-            if setting.type == "bool" and not isinstance(value, bool):
-                sentences.append(f"{setting.name} is {shortened(value)}: give yes or no.")
-            if setting.type == "Optional[str]" and not isinstance(value, (str, type(None))):
-                sentences.append(f"{setting.name} is {shortened(value)}: give the name of a file.")
-            unknown = value is None and str(setting.type).startswith("Optional")
-            if bounds is None or unknown or not self._counts(bounds):
-                continue
-            whole = setting.type == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                sentences.append(f"{about['label']} is {shortened(value)}: give a {'whole ' if whole else ''}number.")
-            elif not bounds.allow(value):
-                hint = unit_hint(value) if setting.name == "pixel_size" else ""
-                sentences.append(bounds.sentence(about["label"], value) + (f" {hint}." if hint else ""))
-        return sentences
-
-    def _counts(self, bounds: Bounds) -> bool:
-        """Whether a setting with these bounds has any effect, given the setting that it depends on."""
-        if not bounds.only_if:
-            return True
-        return bool(getattr(self, bounds.only_if.lstrip("!"))) != bounds.only_if.startswith("!")
 
     def _contradictions(self) -> List[str]:
         """One sentence for each combination of settings that contradict each other."""

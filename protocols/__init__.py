@@ -3,8 +3,10 @@
 import logging
 
 from .protocol_flexalign import ProtFlexAlign
+from .protocol_swift_align import ProtSwiftAlign
+from .protocol_swift_consensus import ProtSwiftConsensus
 
-__all__ = ["ProtFlexAlign"]
+__all__ = ["ProtFlexAlign", "ProtSwiftAlign", "ProtSwiftConsensus"]
 
 try:
     from .protocol_tilt_series import ProtFlexAlignTiltSeries

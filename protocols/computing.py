@@ -1,4 +1,4 @@
-"""What both protocols share: devices or queue for the movies, counts, progress in the log, the end of a run."""
+"""What both protocols of movies share: devices or queue, counts, progress in the log, the end of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from typing import Any, Dict, List
 
 import pyworkflow.object as pwobj
-from pwem.protocols import EMProtocol
 from pyworkflow import PROD, VERSION_3_0
 
 from flexalign_plugin.execution.engine import Engine
@@ -19,7 +18,7 @@ from flexalign_plugin.report_pages import LiveReport
 
 from . import devices, form_values, summaries
 from .handover import HandOver
-from .help_text import help_text
+from .label_and_help import LabelAndHelp
 from .records import save_record
 from .room import Room
 from .scipion_queue import queue_of
@@ -27,8 +26,9 @@ from .scipion_queue import queue_of
 TEN_YEARS_S = 3.2e8
 
 
-class ComputesMovies(EMProtocol):
-    """Base class of both protocols. List it before the other base class. `_insertAllSteps` must call `_prepare_run`."""
+class ComputesMovies(LabelAndHelp):
+    """Base class of both protocols of movies. List it before the other base class. `_insertAllSteps` must call
+    `_prepare_run`."""
 
     # Aligning on CPUs is for production. The GPU code has not been run on hardware: it is off by default, and the form
     # warns of it (`devices.hints`).
@@ -41,16 +41,6 @@ class ComputesMovies(EMProtocol):
     _stepsCheckSecs: float
     _check_every_s = 0.0
     _next_check = 0.0
-
-    # --------------------------- Names and help ---------------------------
-    @classmethod
-    def getClassLabel(cls, prependPackageName: bool = True) -> str:
-        """The label alone. Scipion would put the name of the package before it, and its tree would cut off the rest."""
-        return str(cls._label)
-
-    @classmethod
-    def getHelpText(cls) -> str:
-        return help_text(cls())
 
     # --------------------------- Form ---------------------------
     @property

@@ -25,15 +25,19 @@ EER_GROUP, EER_DOSE = 20, 1.0  # usual values
 
 
 def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> None:
-    """Add the parameter of one Settings field, with the type and the default of that field.
+    """Add the parameter of one Settings field; see `add_field`."""
+    add_field(where, name, Settings.__dataclass_fields__[FIELDS_OF_FORM[name]], label, more, **kwargs)
+
+
+def add_field(where: Any, name: str, field: Any, label: str, more: str = "", **kwargs: Any) -> None:
+    """Add a parameter with the type, the default and the help of a field of settings.
 
     Parameters
     ----------
-    where : form, group or line.
+    where : form, group or line. field : of the dataclass, declared with `option`.
     more : additional help, shown below the help of the field.
     kwargs : passed to pyworkflow; `default` replaces the field's default, `choices` the texts of its choices.
     """
-    field = Settings.__dataclass_fields__[FIELDS_OF_FORM[name]]
     default, choices = kwargs.pop("default", field.default), field.metadata["choices"]
     help_text = field.metadata["help"] + ("\n" + more if more else "")
     kwargs.update(label=label, help=help_text)
@@ -43,7 +47,7 @@ def add(where: Any, name: str, label: str, more: str = "", **kwargs: Any) -> Non
     elif default is None:
         where.addParam(name, params.FileParam, default="", allowsNull=True, **kwargs)
     else:
-        kinds = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam}
+        kinds = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam, str: params.StringParam}
         where.addParam(name, kinds[type(default)], default=default, **kwargs)
 
 

@@ -17,8 +17,8 @@ ORDER = (
     *("aligner", "output", "result", "quality", "correction", "motion"),
     *("phantoms", "movies", "particles"),
     *("backend", "settings", "files"),
-    *("frame_doses", "option", "band", "inputs", "errors", "resolution", "result_files", "sanity", "bibtex"),
-    *("launch", "jit", "memory", "__init__", "no_home"),
+    *("frame_doses", "option", "star_format", "band", "inputs", "errors", "resolution", "result_files", "sanity"),
+    *("bibtex", "launch", "jit", "memory", "__init__", "no_home"),
 )
 # pyworkflow asks the package itself for its plugin, which is loaded only then.
 EXCEPTIONS = {("__init__", "plugin")}

@@ -3,6 +3,6 @@
 Large modules are imported only when a command runs, so that `--help` is fast.
 """
 
-from . import align, batch, gain, info, phantom, report, sum, tilt_series, trace, tune, watch, xmipp_workflow
+from . import align, batch, gain, info, particles, phantom, report, sum, tilt_series, trace, tune, watch, xmipp_workflow
 
-COMMANDS = (align, watch, sum, tilt_series, report, trace, gain, phantom, tune, xmipp_workflow, batch, info)
+COMMANDS = (align, watch, sum, tilt_series, particles, report, trace, gain, phantom, tune, xmipp_workflow, batch, info)

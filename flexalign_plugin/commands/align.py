@@ -193,11 +193,11 @@ def add_settings(parser: Any, without: Collection[str] = (), defaults: bool = Tr
         if name not in without:
             if heading not in groups:
                 groups[heading] = parser.add_argument_group(heading)
-            _add_setting(groups[heading], name, setting, defaults)
+            add_setting(groups[heading], name, setting, defaults)
 
 
-def _add_setting(group: Any, name: str, setting: Any, defaults: bool) -> None:
-    """Add the option of one field of `Settings`; if it is not given, the value may come from the settings file."""
+def add_setting(group: Any, name: str, setting: Any, defaults: bool = True) -> None:
+    """Add the option of one field of settings; if it is not given, the value may come from the settings file."""
     flag = "--" + name.replace("_", "-")
     kind = str(setting.type).replace("Optional[", "").rstrip("]")
     help_text, choices = setting.metadata["help"].rstrip("."), setting.metadata["choices"]

@@ -179,7 +179,7 @@ def align_job(
         from ..movies.corrections_cache import CorrectionsCache
         from ..output.replacing import check_replaceable
         from ..output.saved_result import known_motion
-        from ..output.star import check_sayable
+        from ..star_format import check_sayable
 
         # First, so that an error is reported before the alignment.
         prepare_folder(job.output_dir)

@@ -16,8 +16,8 @@ from ..files import atomic_path
 from ..inputs import open_regular, printable
 from ..quality.figures import Figures
 from ..settings import Settings
+from ..star_format import check_sayable, star_loop
 from .motion_json import load_result, saved_settings
-from .star import check_sayable, star_loop
 
 OPTICS_COLUMNS = (
     "rlnOpticsGroupName",

@@ -1,4 +1,4 @@
-"""`failed.tsv`: the movies of a folder that could not be aligned, each with its reason."""
+"""`failed.tsv`: the movies, or the particles, of a run that could not be aligned, each with its reason."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def read_failures(path: str) -> List[Tuple[str, str, str]]:
     return [(line[0], line[1], line[2]) for line in lines if len(line) >= 3]
 
 
-def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]]) -> None:
-    """Write the table of (number, movie, reason), separated by tabs. Raises OutputError."""
-    lines = ["id\tmovie\treason"]
+def write_failures(path: str, failures: Iterable[Tuple[Union[int, str], str, str]], what: str = "movie") -> None:
+    """Write the table of (number, name, reason), separated by tabs; `what` heads the names. Raises OutputError."""
+    lines = [f"id\t{what}\treason"]
     lines += ["\t".join((str(i), printable(movie), " ".join(reason.split()))) for i, movie, reason in failures]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write("\n".join(lines) + "\n")

@@ -18,7 +18,7 @@ from ..files import atomic_path
 from ..inputs import read_text, shortened
 from ..motion.model import MotionModel
 from ..settings import Settings
-from .star import star_loop, words
+from ..star_format import star_loop, words
 
 
 def inside(model: MotionModel, settings: Settings, y: Any, x: Any) -> np.ndarray:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, fields
 from typing import Callable, List, Optional, Sequence, Tuple
 
@@ -19,6 +20,7 @@ from .band import Band
 from .ctf import Defocus, Optics, ctf
 from .gallery import STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
 from .noise import noise_power
+from .poses import euler_angles
 from .posterior import Best, best_of
 from .search import Candidates, Search
 from .slices import OVERSAMPLING, Spectrum
@@ -31,14 +33,25 @@ SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
 
 
 @dataclass(frozen=True)
+class Start:
+    """Poses of n particles that only have to be improved: (n, 3, 3) poses, (n, 2) positions in pixels, (n,) volume."""
+
+    poses: np.ndarray
+    positions: np.ndarray
+    volume: np.ndarray
+
+
+@dataclass(frozen=True)
 class Particles:
     """n particle images of one box and pixel size.
 
     Attributes
     ----------
     box : side in pixels, even. pixel_A : pixel size. optics : one for each optics group.
-    group : (n,) number of the optics group. defocus : of each particle.
+    group : (n,) number of the optics group; noise, sign and scale are not measured on particles of group -1.
+    defocus : of each particle.
     read : gives the images (k, box, box) float32 of rows (k,). Thread-safe.
+    start : gives where the search of rows (k,) starts if it is local only.
     """
 
     box: int
@@ -47,6 +60,7 @@ class Particles:
     group: np.ndarray
     defocus: Defocus
     read: Callable[[np.ndarray], np.ndarray]
+    start: Optional[Callable[[np.ndarray], Start]] = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -61,7 +75,9 @@ class Options:
     max_resolution_A : the finest detail that is compared. diameter_A : of the particle.
     max_shift_A : largest distance of a particle from the centre of its image.
     symmetry : (g, 3, 3) rotations of the volumes, from `symmetry.rotations`; None: no symmetry.
-    coarse_A : resolution of the coarse search; 0: from the diameter. threads : results do not depend on it.
+    coarse_A : resolution of the coarse search; 0: from the diameter.
+    max_psi_deg : largest in-plane angle either way. local_only : whether the particles' start is only improved.
+    threads : results do not depend on it.
     """
 
     max_resolution_A: float
@@ -70,6 +86,8 @@ class Options:
     symmetry: Optional[np.ndarray] = None
     coarse_A: float = 0.0
     threads: int = 1
+    max_psi_deg: float = 180.0
+    local_only: bool = False
 
 
 class Alignment:
@@ -109,8 +127,16 @@ class Alignment:
         mean = (c**2 * inverse).mean(axis=0)[: self._n_coarse]
         step = STEP * coarse_A / options.diameter_A
         self.gallery = Gallery.of(self._spectra, coarse, step, mean, options.symmetry)
+        self._psi_limit_deg = options.max_psi_deg + np.degrees(step) / 2
+        self.gallery = self.gallery.subset(self._psi_allowed(self.gallery.poses))
         self._search = Search(self.gallery, shift_grid(self._max_shift_px, coarse_A / (2 * pixel)))
         self.scales = [self._scale(g) for g in groups]
+
+    def of(self, particles: Particles) -> Alignment:
+        """The same volumes, noise, sign and scale, for other particles of the same optics groups and box."""
+        other = copy(self)
+        other._particles = particles
+        return other
 
     def align(self, rows: np.ndarray) -> Best:
         """The poses of the particles `rows` (k,)."""
@@ -121,17 +147,25 @@ class Alignment:
 
     def _align_block(self, rows: np.ndarray) -> Best:
         transforms = self._band.coefficients(self._particles.read(rows))
-        return self._aligned(transforms, *self._ctf_and_weight(rows))
+        start = self._particles.start if self._options.local_only else None
+        return self._aligned(transforms, *self._ctf_and_weight(rows), None if start is None else start(rows))
 
-    def _aligned(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
-        """Poses of images with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
-        found = self._candidates(f, c, inverse)
+    def _aligned(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray, start: Optional[Start] = None) -> Best:
+        """Poses of images with transforms f, CTFs c and weights 1 / sigma2, each (n, m): the best of all, or improved
+        from the start."""
         more = ((0, 0), (0, local.MIRRORED))
-        k = int(found.count.max())
-        reference, shift = np.pad(found.reference[:, :k], more), np.pad(found.shift[:, :k], more)
-        poses, positions = self.gallery.poses[reference], self._search.shifts_px[shift]
-        volume = self.gallery.volume[reference].astype(np.int64)
-        score = np.pad(found.score[:, :k].astype(float), more, constant_values=-np.inf)
+        if start is None:
+            found = self._candidates(f, c, inverse)
+            count, k = found.count, int(found.count.max())
+            reference, shift = np.pad(found.reference[:, :k], more), np.pad(found.shift[:, :k], more)
+            poses, positions = self.gallery.poses[reference], self._search.shifts_px[shift]
+            volume = self.gallery.volume[reference].astype(np.int64)
+            score = np.pad(found.score[:, :k].astype(float), more, constant_values=-np.inf)
+        else:
+            count = np.ones(len(f), np.int32)
+            poses, positions = (np.repeat(a[:, None], 1 + local.MIRRORED, 1) for a in (start.poses, start.positions))
+            volume = np.repeat(start.volume[:, None].astype(np.int64), 1 + local.MIRRORED, 1)
+            score = np.pad(np.zeros((len(f), 1)), more, constant_values=-np.inf)
         information = np.zeros((*score.shape, local.PARAMETERS, local.PARAMETERS))
         local.refine_block(
             self._stacked,
@@ -149,10 +183,21 @@ class Alignment:
             positions,
             score,
             information,
-            found.count,
+            count,
             self._max_shift_px,
         )
+        if start is not None:
+            score[:, 1:] = -np.inf  # the mirror images that the local search adds are another pose
+        elif self._options.max_psi_deg < 180:
+            score[:, 1:][~self._psi_allowed(poses[:, 1:].reshape(-1, 3, 3)).reshape(score[:, 1:].shape)] = -np.inf
         return best_of(local.Refined(poses, positions, score, information), volume, self._options.symmetry)
+
+    def _psi_allowed(self, poses: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the in-plane angle of a pose (n, 3, 3) or of a symmetry mate is small enough."""
+        if self._options.max_psi_deg >= 180:
+            return np.ones(len(poses), bool)
+        mates = np.eye(3)[None] if self._options.symmetry is None else self._options.symmetry
+        return np.any([np.abs(euler_angles(poses @ g)[2]) <= self._psi_limit_deg for g in mates], axis=0)
 
     def _candidates(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Candidates:
         f, c, inverse = (array[:, : self._n_coarse] for array in (f, c, inverse))

@@ -12,7 +12,7 @@ metric W = sqrt(mean of C^2 / sigma2) of the data: a' = U^T W a and q' = U^T q /
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import List, Optional, Sequence
 
 import numpy as np
@@ -86,6 +86,10 @@ class Gallery:
         vectors = [np.hstack([x @ axes, -0.5 * p]).astype(np.float32) for x, p in zip(weighted, power)]
         volume = np.repeat(np.arange(len(spectra), dtype=np.int16), len(grid))
         return cls(band, step_rad, np.concatenate([grid] * len(spectra)), volume, np.concatenate(vectors), axes, weight)
+
+    def subset(self, kept: np.ndarray) -> Gallery:
+        """The gallery of the poses that are True in `kept` (M,)."""
+        return replace(self, poses=self.poses[kept], volume=self.volume[kept], vectors=self.vectors[kept])
 
     def queries(self, products: np.ndarray, c2_over_sigma2: np.ndarray) -> np.ndarray:
         """Queries [q', b].

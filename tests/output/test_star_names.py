@@ -13,8 +13,8 @@ from flexalign_plugin.cli import main
 from flexalign_plugin.errors import MovieError
 from flexalign_plugin.execution.worker import _child_environment
 from flexalign_plugin.output.failures import read_failures
-from flexalign_plugin.output.star import is_sayable, quoted, star_list, star_loop, words
 from flexalign_plugin.phantoms.movie_writers import write_mrc_movie
+from flexalign_plugin.star_format import is_sayable, quoted, star_list, star_loop, words
 
 NAMES = [
     "plain.mrc",

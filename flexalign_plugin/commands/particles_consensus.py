@@ -1,0 +1,7 @@
+"""`flexalign particles consensus`."""
+
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    pass
