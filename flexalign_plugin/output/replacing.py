@@ -15,7 +15,7 @@ from ..inputs import read_json, read_text
 from ..movies.mrc import HEADER_BYTES, looks_like_mrc
 from ..movies.reading import first_bytes, is_movie_start
 from ..result_files import CORRECTED_MICROGRAPHS, ENDINGS, MICROGRAPH, MICROGRAPH_WEIGHTED, MOTION
-from .star import words
+from ..star_format import words
 
 PROGRAM_MARK = b"FlexAlign"  # in the labels of every MRC file that we write
 
