@@ -1,6 +1,6 @@
 """Everything at once: a streaming run with a slow disk, a jumping clock, a full disk and workers that are killed.
 
-    python benchmarks/adverse.py      15 minutes; as root, with a C compiler
+    python benchmarks/adverse.py      20 minutes; as root, with a C compiler
 
 The movies are read at 200 kB/s. Every 20 s the clock of the run and of its workers jumps, by up to 30 days in both
 directions (`adverse.c`, which is preloaded). The folder of the run is a small disk in memory (tmpfs), which is full for
