@@ -75,12 +75,12 @@ def main() -> int:
                         grow(stream, template, [], stream.STREAM_CLOSED)
                 time.sleep(0.5)
             good = run.report(len(movies))
-            continued = wait(start(where, number, restart=False), 600)
+            continued = wait(start(where, number, restart=False), LIMIT_S)
             after = state(folder)
         finally:
             if mounted:
                 subprocess.run(["umount", "-l", folder], check=True)
-        undisturbed = wait(start(where, number, restart=True), 600)
+        undisturbed = wait(start(where, number, restart=True), LIMIT_S)
         same = after == state(folder)
     verdict = "identical to" if same else "DIFFERENT from"
     print(f"after Continue (status {continued}) the outputs are {verdict} those of an undisturbed run ({undisturbed})")
