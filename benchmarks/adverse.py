@@ -1,6 +1,6 @@
 """Everything at once: a streaming run with a slow disk, a jumping clock, a full disk and workers that are killed.
 
-    python benchmarks/adverse.py      15 minutes; as root, with a C compiler
+    python benchmarks/adverse.py      20 minutes; as root, with a C compiler
 
 The movies are read at 200 kB/s. Every 20 s the clock of the run and of its workers jumps, by up to 30 days in both
 directions (`adverse.c`, which is preloaded). The folder of the run is a small disk in memory (tmpfs), which is full for
@@ -75,12 +75,12 @@ def main() -> int:
                         grow(stream, template, [], stream.STREAM_CLOSED)
                 time.sleep(0.5)
             good = run.report(len(movies))
-            continued = wait(start(where, number, restart=False), 600)
+            continued = wait(start(where, number, restart=False), LIMIT_S)
             after = state(folder)
         finally:
             if mounted:
                 subprocess.run(["umount", "-l", folder], check=True)
-        undisturbed = wait(start(where, number, restart=True), 600)
+        undisturbed = wait(start(where, number, restart=True), LIMIT_S)
         same = after == state(folder)
     verdict = "identical to" if same else "DIFFERENT from"
     print(f"after Continue (status {continued}) the outputs are {verdict} those of an undisturbed run ({undisturbed})")

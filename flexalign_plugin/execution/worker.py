@@ -118,6 +118,7 @@ class Worker:
         FlexAlignError : no thread can be started.
         """
         self._command = [*launch.command("flexalign_plugin.execution.worker_process"), "--device", device]
+        self._command += ["--parent", str(os.getpid())]
         self._command += ["--threads", str(threads)] if threads else []
         self._command += ["--runner", runner] if runner else []
         self._command += ["--gpu-memory", str(gpu_memory_gb)] if gpu_memory_gb else []

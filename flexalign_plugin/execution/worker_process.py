@@ -171,8 +171,7 @@ class _Aligner:
 
     def _leave_with_parent(self) -> None:
         """End if the parent has ended but the pipe stays open, because another process inherited its end."""
-        parent = os.getppid()
-        while os.getppid() == parent:
+        while os.getppid() == self._options.parent:
             time.sleep(PARENT_CHECK_SECONDS)
         _leave()
 
@@ -233,6 +232,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--gpu-memory", type=float)
     parser.add_argument("--no-fft-tuning", dest="tune", action="store_false")
     parser.add_argument("--memory", type=float)
+    # Not asked for when the process has started: on a busy machine the parent may have ended by then.
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process that must be running")
     parser.add_argument("--runner", help="module:function called instead of the aligner; for tests")
     args = parser.parse_args(argv)
     status = 0

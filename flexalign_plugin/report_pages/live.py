@@ -41,7 +41,7 @@ class LiveReport:
             return
         self._next = time.monotonic() + self._interval_s
         # A daemon thread does not keep the process alive after the run.
-        self._thread = threading.Thread(target=self._update, args=(expected,), daemon=True)
+        self._thread = threading.Thread(target=self._write_in_process, args=(True, expected), daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -49,17 +49,20 @@ class LiveReport:
             self._failed(error)
 
     def finish(self) -> None:
-        """Write the final report; returns when it is written."""
+        """Write the final report; returns when it is written. After a short run this process writes it."""
         if self._thread is not None:
             self._thread.join()
+            if self._write_in_process(False, None):
+                return
         try:
             write_report(self._folder, title=self._title)
         except Exception as error:  # no error of the report may stop the run
             self._failed(error)
 
-    def _update(self, expected: Optional[int]) -> None:
+    def _write_in_process(self, running: bool, expected: Optional[int]) -> bool:
+        """Whether the report was written."""
         command = launch.command("flexalign_plugin.report_pages.live_process")
-        command += [self._folder, self._title, str(expected or 0)]
+        command += [self._folder, self._title, "running" if running else "finished", str(expected or 0)]
         try:
             done = subprocess.run(
                 command,
@@ -71,10 +74,11 @@ class LiveReport:
             )
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             self._failed(error)
-            return
+            return False
         if done.returncode:
             lines = done.stderr.decode("utf-8", "replace").splitlines() or [f"status {done.returncode}"]
             self._failed(lines[-1])
+        return done.returncode == 0
 
     def _failed(self, reason: object) -> None:
         self._log(f"The report could not be written: {reason}")

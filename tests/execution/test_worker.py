@@ -218,11 +218,14 @@ def test_the_child_ends_when_its_parent_dies_or_does_not_close_it(make_worker, t
     assert wait_until(lambda: gone(child))
 
 
-def test_the_child_ends_when_its_parent_dies_but_the_pipe_stays_open(make_worker, tmp_path):
+@pytest.mark.parametrize("lives_s", [0, 5])
+def test_the_child_ends_when_its_parent_dies_but_the_pipe_stays_open(make_worker, tmp_path, lives_s):
     """Another process inherited the writing end and keeps it open, so the child must check whether its parent lives."""
     reading, writing = os.pipe()
-    run = "p = subprocess.Popen(sys.argv[1:], stdin=0); print(p.pid, flush=True); time.sleep(5)"
-    script = f"import subprocess, sys, time; {run}"
+    own = "[*sys.argv[1:], '--parent', str(os.getpid())]"
+    # Also if the parent ends before the child has started.
+    run = f"p = subprocess.Popen({own}, stdin=0); print(p.pid, flush=True); time.sleep({lives_s})"
+    script = f"import os, subprocess, sys, time; {run}"
     command = [sys.executable, "-m", "flexalign_plugin.execution.worker", "--runner", "fake_runner:run"]
     parent = subprocess.Popen(
         [sys.executable, "-c", script, *command],
@@ -234,7 +237,7 @@ def test_the_child_ends_when_its_parent_dies_but_the_pipe_stays_open(make_worker
     try:
         child = int(parent.stdout.readline())
         parent.wait(20)
-        assert wait_until(lambda: gone(child), 15)
+        assert wait_until(lambda: gone(child), 60)
     finally:
         parent.stdout.close()
         os.close(writing)
