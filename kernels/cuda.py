@@ -382,7 +382,7 @@ class CudaBackend(Backend):
                 self.device.launch(
                     "warp", "warp_sum", (-(-nx // LANES), -(-ny // WARP_ROWS)), (LANES, WARP_ROWS),
                     images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
-                    self.device.upload(part), shared[1], np.int32(len(part)), np.int64(sums.stride),
+                    self.device.upload(part), shared[1], np.int32(len(part)), np.uint32(sums.stride),
                     self._part(sums.memory, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
                 )  # fmt: skip
         return sums
