@@ -239,7 +239,13 @@ class PycudaDevice(Device):
                 self._driver.memcpy_dtoh_async(pinned[1], target.pointer, stream)
 
             # On another stream, because work of other threads for the device's own must not be recorded.
-            graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
+            try:
+                graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
+            except (
+                self._driver.Error,
+                DeviceError,
+            ):  # this driver can't record it; where it has failed, `work` will too
+                graph = None
         return _Sequence(self, pinned[0], pinned[1], work, graph, (source, launches, target))
 
     def _launch(self, stream: Any, launch: Launch, shared: int = 0) -> None:
