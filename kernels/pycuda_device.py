@@ -319,8 +319,8 @@ class PycudaDevice(Device):
     def close(self) -> None:
         if not self._open:
             return
-        self.synchronize()
         with self._current():
+            self._driver.Context.synchronize()
             self._transforms.close()
             self._open = False
             self._functions.clear()
