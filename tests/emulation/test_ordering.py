@@ -71,8 +71,8 @@ def test_an_upload_into_used_memory_waits_for_the_kernel_that_reads_it(device):
     array = device.upload(numbers(1))
     pointer = array.pointer
     out = late_copy(device, array)
+    gc.collect()  # what this frees must not be used instead
     del array
-    gc.collect()
     new = device.upload(numbers(2))
     assert new.pointer == pointer, "the test is about a block that is used again"
     np.testing.assert_array_equal(device.download(out), numbers(1))
