@@ -241,10 +241,7 @@ class PycudaDevice(Device):
             # On another stream, because work of other threads for the device's own must not be recorded.
             try:
                 graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
-            except (
-                self._driver.Error,
-                DeviceError,
-            ):  # this driver can't record it; where it has failed, `work` will too
+            except (self._driver.Error, DeviceError):  # where the device has failed, the steps will as well
                 graph = None
         return _Sequence(self, pinned[0], pinned[1], work, graph, (source, launches, target))
 
