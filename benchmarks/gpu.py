@@ -229,7 +229,8 @@ def _succeeded(result: Any) -> float:
 
 def _command_seconds(words: Sequence[str]) -> float:
     start = time.perf_counter()
-    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": ROOT}, stderr=subprocess.PIPE, text=True)
+    paths = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise FlexAlignError(f"{' '.join(words)} ended with status {done.returncode}: {done.stderr.strip()}")
     return time.perf_counter() - start

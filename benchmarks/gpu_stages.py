@@ -2,9 +2,9 @@
 
 The bytes of an operation are the least that any program must read from and write to the device's memory: inputs are
 read once, results are written once, and the intermediate image of a two-dimensional transform, which does not fit into
-a cache, is written and read once. Copies from and to the host are counted as they happen. Arithmetic is counted where
-there is much of it: in the correlations and in the warp, as their kernels do it. A multiplication with an addition
-counts as two operations.
+a cache, is written and read once. Copies from and to the host are counted as they happen, but for the few kB of each
+evaluation of the objective. Arithmetic is counted where there is much of it: in the correlations and in the warp, as
+their kernels do it. A multiplication with an addition counts as two operations.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ objective is float32.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar, cast
 
 import numpy as np
@@ -145,9 +146,9 @@ class CudaBackend(Backend):
 
     @_fitting
     def correct(self, source: FrameSource, raw: np.ndarray) -> np.ndarray:
-        out = self.device.empty(raw.shape, np.float32)
-        self._frames.correct(self.device.upload(native(raw)), self._frames.corrections(source), out)
-        return self.device.download(out)
+        out = self.device.empty((1, *raw.shape), np.float32)
+        self._frames.correct([self.device.upload(native(raw))], self._frames.corrections(source), out)
+        return self.device.download(out)[0]
 
     @_fitting
     def spectra(self, source: FrameSource, frames: range, band: Band) -> DeviceArray:
@@ -159,12 +160,13 @@ class CudaBackend(Backend):
         corrections = self._frames.corrections(source)
         raw = self._frames.frames(source, frames)
         work = self.device.fft_work_bytes("r2c", fy, fx, 1)
-        for a, b in self._batches(len(frames), 4 * fy * fx + 8 * fy * fxh, work):
+        each = source.movie.dtype.itemsize * ny * nx + 4 * fy * fx + 8 * fy * fxh
+        for a, b in self._batches(len(frames), each, work):
             images = self.device.empty((b - a, fy, fx), np.float32)
             full = self.device.empty((b - a, fy, fxh), np.complex64)
-            for k in range(b - a):
-                image = self._part(images, k, k + 1)
-                self._frames.correct(next(raw), corrections, image, (ny - fy) // 2, (nx - fx) // 2)
+            batch = list(itertools.islice(raw, b - a))
+            self._frames.correct(batch, corrections, images, (ny - fy) // 2, (nx - fx) // 2)
+            del batch
             self.device.rfft2(images, full)
             sizes = (np.int32(v) for v in (fy, fxh, by, bxh))
             self.device.launch(
@@ -374,17 +376,18 @@ class CudaBackend(Backend):
         corrections = self._frames.corrections(source)
         raw = self._frames.frames(source, frames)
         sizes = [np.int32(v) for v in (ny, nx, *control.shape[2:])]
-        for a, b in self._batches(len(frames), 4 * ny * nx):
+        for a, b in self._batches(len(frames), (source.movie.dtype.itemsize + 4) * ny * nx):
             images = self.device.empty((b - a, ny, nx), np.float32)
-            for k in range(b - a):
-                self._frames.correct(next(raw), corrections, self._part(images, k, k + 1))
+            batch = list(itertools.islice(raw, b - a))
+            self._frames.correct(batch, corrections, images)
+            del batch
             shared = [self.device.upload(v) for v in (control[a:b], np.asarray(fill[a:b], np.float32))]
             for s in range(0, len(weights), WARP_SUMS):
                 part = np.ascontiguousarray(weights[s : s + WARP_SUMS, a:b])
                 self.device.launch(
                     "warp", "warp_sum", (-(-nx // LANES), -(-ny // WARP_ROWS)), (LANES, WARP_ROWS),
                     images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
-                    self.device.upload(part), shared[1], np.int32(len(part)), np.int64(sums.stride),
+                    self.device.upload(part), shared[1], np.int32(len(part)), np.uint32(sums.stride),
                     self._part(sums.memory, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
                 )  # fmt: skip
         return sums

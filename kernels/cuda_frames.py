@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -135,20 +135,21 @@ class FrameStore:
         return DefectTable(len(flat), *(self._device.upload(a) for a in host))
 
     def correct(
-        self, raw: DeviceArray, corrections: Corrections, out: DeviceArray, top: int = 0, left: int = 0
+        self, frames: Sequence[DeviceArray], corrections: Corrections, out: DeviceArray, top: int = 0, left: int = 0
     ) -> None:
-        """Fill `out` (h, w) float32 with the corrected part of a raw frame that begins at (top, left)."""
-        (height, width), nx = out.shape[-2:], raw.shape[-1]
-        name = PIXEL_NAMES[np.dtype(raw.dtype).str[1:]]
+        """Fill `out` (n, h, w) float32 with the corrected parts, from (top, left) on, of n raw frames of one type."""
+        (height, width), nx = out.shape[-2:], frames[0].shape[-1]
+        name = PIXEL_NAMES[np.dtype(frames[0].dtype).str[1:]]
+        raw = self._device.upload(np.array([frame.pointer for frame in frames], np.uint64))
         dark, gain, defects = corrections
         corner = np.int32(top), np.int32(left)
         self._device.launch(
-            "correct", f"correct_{name}", (-(-width // PIXEL_THREADS), height), (PIXEL_THREADS,),
+            "correct", f"correct_{name}", (-(-width // PIXEL_THREADS), height, len(frames)), (PIXEL_THREADS,),
             raw, np.int32(nx), dark, gain, *corner, np.int32(width), out,
         )  # fmt: skip
         if defects is not None:
             self._device.launch(
-                "correct", f"replace_defects_{name}", (-(-defects.n // THREADS),), (THREADS,),
+                "correct", f"replace_defects_{name}", (-(-defects.n // THREADS), len(frames)), (THREADS,),
                 raw, np.int32(nx), dark, gain, np.int32(defects.n), defects.defects, defects.first,
                 defects.neighbours, *corner, np.int32(height), np.int32(width), out,
             )  # fmt: skip

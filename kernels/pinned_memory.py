@@ -50,10 +50,13 @@ class PinnedPool:
         memory = self._unused(size)
         if memory is None:
             if self.taken_bytes + size > self._limit:
-                self.release()
+                self.release(except_size=size)
             if self.taken_bytes + size > self._limit:
                 return None
-            memory = self._driver.pagelocked_empty((size,), np.uint8)
+            try:
+                memory = self._driver.pagelocked_empty((size,), np.uint8)
+            except self._driver.MemoryError:  # the system allows no more
+                return None
             self.taken_bytes += size
         return np.asarray(_Loan(self, memory, nbytes)).view(dtype).reshape(shape)
 
@@ -76,12 +79,15 @@ class PinnedPool:
             memory, copied = self._returned.popleft()
             self._free.setdefault(len(memory), []).append((memory, copied))
 
-    def release(self) -> None:
-        """Free all memory that no array uses, after everything that may use it has finished."""
-        self._driver.Context.synchronize()
+    def release(self, except_size: int = 0) -> None:
+        """Free all memory that no array uses, but that of one size, after everything that may use it has finished."""
         self._sort()
-        self.taken_bytes -= sum(size * len(free) for size, free in self._free.items())
-        self._free.clear()
+        sizes = [size for size, free in self._free.items() if free and size != except_size]
+        if not sizes:
+            return
+        self._driver.Context.synchronize()
+        for size in sizes:
+            self.taken_bytes -= size * len(self._free.pop(size))
 
 
 def loan_of(array: np.ndarray) -> Optional[_Loan]:

@@ -239,7 +239,10 @@ class PycudaDevice(Device):
                 self._driver.memcpy_dtoh_async(pinned[1], target.pointer, stream)
 
             # On another stream, because work of other threads for the device's own must not be recorded.
-            graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
+            try:
+                graph = cuda_graph.record(self._recorder, lambda: work(self._recorder))
+            except (self._driver.Error, DeviceError):  # where the device has failed, the steps will as well
+                graph = None
         return _Sequence(self, pinned[0], pinned[1], work, graph, (source, launches, target))
 
     def _launch(self, stream: Any, launch: Launch, shared: int = 0) -> None:
@@ -313,8 +316,8 @@ class PycudaDevice(Device):
     def close(self) -> None:
         if not self._open:
             return
-        self.synchronize()
         with self._current():
+            self._driver.Context.synchronize()
             self._transforms.close()
             self._open = False
             self._functions.clear()

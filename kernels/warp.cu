@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARP_ROWS)
     warp_sum(const float *__restrict__ frames, int count, int ny, int nx, const float *__restrict__ control, int ky,
              int kx, const float4 *__restrict__ basis_y, const int *__restrict__ first_y,
              const float4 *__restrict__ basis_x, const int *__restrict__ first_x, const float *__restrict__ weights,
-             const float *__restrict__ fill, int n_sums, long long stride, float *__restrict__ sums) {
+             const float *__restrict__ fill, int n_sums, unsigned stride, float *__restrict__ sums) {
     extern __shared__ float2 along_row[];  // [WARP_ROWS][kx]
     const int x = blockIdx.x * LANES + threadIdx.x, y = blockIdx.y * WARP_ROWS + threadIdx.y;
     const bool mine = x < nx && y < ny;
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARP_ROWS)
     float total[WARP_SUMS] = {};
 #pragma unroll
     for (int s = 0; s < WARP_SUMS; s++)
-        if (mine && s < n_sums) total[s] = sums[s * stride + (size_t)y * nx + x];
+        if (mine && s < n_sums) total[s] = sums[(size_t)s * stride + (size_t)y * nx + x];
     for (int k = 0; k < count; k++) {
         __syncthreads();
         const float *cy = control + (size_t)k * 2 * ky * kx + m0 * kx, *cx = cy + ky * kx;
@@ -91,5 +91,5 @@ extern "C" __global__ void __launch_bounds__(LANES * WARP_ROWS)
     if (!mine) return;
 #pragma unroll
     for (int s = 0; s < WARP_SUMS; s++)
-        if (s < n_sums) sums[s * stride + (size_t)y * nx + x] = total[s];
+        if (s < n_sums) sums[(size_t)s * stride + (size_t)y * nx + x] = total[s];
 }
