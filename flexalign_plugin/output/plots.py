@@ -150,9 +150,9 @@ def spectra(path: str, shown: Spectra, figures: Figures, pixel_size_A: float) ->
         ("corrected", figures.thon_rings_A, CORRECTED),
         ("uncorrected", figures.thon_rings_uncorrected_A, UNCORRECTED),
     )
-    for (name, seen_to_A, colour), side in zip(ends, ("left", "right")):
-        rings = "" if seen_to_A is None else f", rings to {seen_to_A:.3g} Å"
-        image_axes.set_title(f"{name}{rings}", loc=side, color=colour, fontsize=12)
+    left, right = (name if seen_to_A is None else f"{name}, rings to {seen_to_A:.3g} Å" for name, seen_to_A, _ in ends)
+    image_axes.set_title(left, loc="left", color=CORRECTED, fontsize=11)
+    image_axes.set_title(right, loc="right", color=UNCORRECTED, fontsize=11)
     axes = figure.add_axes((0.15, 0.075, 0.8, 0.23))
     frequency = np.arange(len(after.profile)) / (n * pixel_size_A)
     drawn = slice(max(3, n // 64), None)

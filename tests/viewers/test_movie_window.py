@@ -130,11 +130,8 @@ def test_thon_rings_are_drawn_with_their_ends(window, tmp_path):
     path = tmp_path / f"{FULL}_motion.json"
     content = json.loads(path.read_text())
     curve = [None] * 5 + list(np.linspace(1, 0, 91))
-    content["quality"].update(
-        thon_rings_A=4.0,
-        thon_rings_uncorrected_A=None,
-        thon_ring_correlation={"corrected": curve, "uncorrected": curve},
-    )
+    both = {"corrected": curve, "uncorrected": curve}
+    content["quality"].update(psd_profile=both, thon_ring_correlation=both, thon_rings_A=4.0)
     path.write_text(json.dumps(content))
     window.draw_movie()
     assert _axes(window, "Power spectrum").get_title().endswith("rings to 4 Å | none")
