@@ -1,6 +1,6 @@
 """A gain that is estimated from movies, compared with the true gain of their detector: the table of docs/gain.md.
 
-    python benchmarks/gain.py --movies 96    5 minutes
+    python benchmarks/gain.py --movies 48    1 minute of CPU time
 
 Phantoms with drift and local motion, each with a specimen of its own, on one detector: 5 % smooth unevenness, 3 %
 between pixels, dead and hot pixels. The residual pattern is measured in the mean of other movies of the same detector:
@@ -24,7 +24,7 @@ from flexalign_plugin.movies.gain_estimate import GainEstimator  # noqa: E402
 from flexalign_plugin.phantoms.files import with_detector  # noqa: E402
 from flexalign_plugin.phantoms.phantom import Phantom, particle_phantom  # noqa: E402
 
-SHAPE, DOSE, DETECTOR, TEST_MOVIES = (20, 512, 512), 2.0, 5, 24
+SHAPE, DOSE, DETECTOR, TEST_MOVIES = (10, 320, 320), 5.0, 5, 12
 
 
 class Frames:
@@ -55,7 +55,7 @@ def detail(image: np.ndarray, good: np.ndarray) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--movies", type=int, default=96)
+    parser.add_argument("--movies", type=int, default=48)
     args = parser.parse_args()
     truth = with_detector(particle_phantom((2, *SHAPE[1:]), local_px=0.0), DETECTOR).gain
     assert truth is not None

@@ -44,7 +44,7 @@ const legend = (...entries) => h("div", { class: "legend" }, entries.map(([text,
 
 function runPage() {
   document.title = `FlexAlign report: ${data.title}`;
-  const [, lately] = data.pace;
+  const [, lately] = data.pace, local = median(column(LOCAL));
   const doubtful = movies.filter((movie) => doubts(movie).length);
   const waiting = data.expected == null ? null : Math.max(data.expected - movies.length - data.failed.length, 0);
   const tile = (value, text, kind = "") => h("div", { class: `tile ${kind}` }, h("b", {}, value), h("span", {}, text));
@@ -56,7 +56,7 @@ function runPage() {
     movies.length ? tile(`${nice(median(column(TOTAL)))} Å`, "total motion (median)") : null,
     median(column(EARLY)) != null ? tile(`${nice(median(column(EARLY)))} Å`, "in the first 4 e/Å² (median)") : null,
     median(column(RINGS)) != null ? tile(`${nice(median(column(RINGS)))} Å`, "Thon rings seen to (median)") : null,
-    median(column(LOCAL)) != null ? tile(inWords(LOCAL, median(column(LOCAL)), data.pixel_size_A), "largest local motion (median)") : null);
+    local != null ? tile(inWords(LOCAL, local), `${data.pixel_size_A ? `= ${nice(local * data.pixel_size_A)} Å, ` : ""}largest local motion (median)`) : null);
   const grid = h("div", { class: "grid" });
   page.replaceChildren(
     h("header", {}, h("h1", {}, `FlexAlign: ${data.title}`),

@@ -116,8 +116,8 @@ def test_one_strange_movie_among_many_changes_little(movies, found, tmp_path):
     gain = estimated([*movies, str(tmp_path / "bar.tif")]).gain
     good = (GAIN > 0) & (gain > 0) & (found.gain > 0)
     change = np.where(good, gain / np.where(good, found.gain, 1), 1.0)
-    # At the edge of the bar the smooth part of that movie is wrong by up to half of the step of 7 / 8, 14 % of its group
-    # of four movies, which is one of eight. Averaged over 9 x 9 pixels, the noise is below 0.006.
+    # At the edge of the bar the smooth part of that movie is wrong by up to half of the step of 7 / 8, 14 % of its
+    # group of four movies, which is one of eight. Averaged over 9 x 9 pixels, the noise is below 0.006.
     assert abs(uniform_filter(change / np.median(change), 9) - 1).max() < 0.14 / 8 + 0.006
 
 

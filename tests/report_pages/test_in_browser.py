@@ -135,7 +135,9 @@ def test_the_largest_local_motion_is_one_number(browser, tmp_path):
     (row,) = run.rows
     words = in_words("local_motion_max_px", row["values"]["local_motion_max_px"], row["frames"]["pixel_size_A"])
     browser.open(str(folder / "report.html"), 1366, 768)
-    assert browser.run("document.body.innerText").count(words) == 2  # tile and list
+    text = browser.run("document.body.innerText")
+    px, in_A = words[:-1].split(" (")
+    assert words in text and f"{px}\n= {in_A}, largest local motion" in text  # list and tile
     browser.run("location.hash = '#m=1'")
     browser.wait("document.querySelector('canvas')")
     text = browser.run("document.body.innerText")
