@@ -184,9 +184,16 @@ function listCard() {
     made = 0;
     body.replaceChildren();
     add(Math.max(rows, ROWS));
+    watch.unobserve(more);
+    watch.observe(more);
     count.textContent = found.length ? "" : "No movie's name contains this text.";
   }
-  new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) add(made + ROWS); }, { rootMargin: "800px" }).observe(more);
+  const watch = new IntersectionObserver((seen) => {
+    if (!seen.some((one) => one.isIntersecting)) return;
+    add(made + ROWS);
+    watch.unobserve(more); // observed anew it is reported again, also if it has never left the view
+    if (!more.hidden) watch.observe(more);
+  }, { rootMargin: "800px" });
   const search = h("input", { type: "search", placeholder: "Part of the name", "aria-label": "search", oninput: () => { view.search = search.value; fill(); } });
   search.value = view.search;
   const sort = h("select", { "aria-label": "order", onchange: () => { view.sort = sort.value; fill(); } },
