@@ -14,7 +14,20 @@ import os
 import re
 import stat
 from functools import lru_cache
-from typing import Any, BinaryIO, Dict, Optional, Tuple, Type, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 
@@ -142,26 +155,41 @@ def _types_of_fields(cls: type) -> Dict[str, Any]:
 
 def has_type(value: Any, hint: Any) -> bool:
     """Whether a JSON value is of a type such as `Optional[Dict[str, List[float]]]`. Numbers must be finite."""
+    return _check_of(hint)(value)
+
+
+@lru_cache(maxsize=None)
+def _check_of(hint: Any) -> Callable[[Any], bool]:
+    """The check of a type, put together once: a report reads thousands of results with hundreds of numbers each."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Union:
-        return any(has_type(value, argument) for argument in arguments)
+        first, rest = _check_of(arguments[0]), _check_of(Union[arguments[1:]])
+        return lambda value: first(value) or rest(value)
     if origin in (list, collections.abc.Sequence):
-        return isinstance(value, list) and all(has_type(item, arguments[0]) for item in value)
+        item = _check_of(arguments[0])
+        return lambda value: isinstance(value, list) and all(map(item, value))
+    if origin is tuple and Ellipsis in arguments:
+        item = _check_of(arguments[0])
+        return lambda value: isinstance(value, (list, tuple)) and all(map(item, value))
     if origin is tuple:
-        if Ellipsis in arguments:
-            return isinstance(value, (list, tuple)) and all(has_type(item, arguments[0]) for item in value)
-        return (
-            isinstance(value, (list, tuple)) and len(value) == len(arguments) and all(map(has_type, value, arguments))
+        items = [_check_of(argument) for argument in arguments]
+        return lambda value: (
+            isinstance(value, (list, tuple))
+            and len(value) == len(items)
+            and all(check(part) for check, part in zip(items, value))
         )
     if origin in (dict, collections.abc.Mapping):
-        return isinstance(value, dict) and all(
-            has_type(key, arguments[0]) and has_type(item, arguments[1]) for key, item in value.items()
-        )
+        key, item = map(_check_of, arguments)
+        return lambda value: isinstance(value, dict) and all(map(key, value)) and all(map(item, value.values()))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+        return lambda value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+        )
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return hint in (Any, object) or isinstance(value, hint)
+        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+    if hint in (Any, object):
+        return lambda value: True
+    return lambda value: isinstance(value, hint)
 
 
 def shortened(value: Any) -> str:

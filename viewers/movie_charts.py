@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import textwrap
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,9 +17,14 @@ from matplotlib.ticker import MaxNLocator
 
 from flexalign_plugin.errors import ResultError
 from flexalign_plugin.output.pictures import read_png
+from flexalign_plugin.output.plots import CORRECTED, FIRST_FRAME, UNCORRECTED
+from flexalign_plugin.quality.figures import in_chart
+from flexalign_plugin.quality.thon_rings import SEEN
+from flexalign_plugin.report_pages.concerns import in_words
 
-CORRECTED, UNCORRECTED, ALARM, PLAIN = "#0b6e4f", "#b0413e", "#b3261e", "#2b6cb0"
+ALARM, PLAIN, LEVEL = "#c62828", "#2b6cb0", "#5b6775"  # red is for what needs a look
 _TIME = colormaps["viridis"]
+(LOCAL,) = in_chart("local motion")
 _RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3, 2.5, 2, 1.7, 1.5, 1.2, 1, 0.8, 0.6)
 _NUMBERED_PATCHES = 64  # with more patches there is no room for their numbers
 _MANY_REJECTED = 0.5
@@ -52,13 +57,13 @@ def picture(axes: Axes, path: str, title: str) -> None:
 
 def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
     """Path of the global shifts; early frames are dark, the ring is the first aligned frame."""
-    prepare(axes, "Global motion (px)")
+    prepare(axes, f"Global motion (px of {shown['pixel_size_A']:.3g} Å)")
     y, x = np.array(shown["shifts"]).T
     colours = _TIME(np.linspace(0, 0.92, len(x)))
     points = np.column_stack([x, y])
     axes.add_collection(LineCollection(np.stack([points[:-1], points[1:]], 1), colors=colours[1:], linewidths=1.6))
     axes.scatter(x, y, s=14, c=colours, zorder=3)
-    axes.scatter(x[:1], y[:1], s=70, facecolors="none", edgecolors="crimson", linewidths=1.5, zorder=4)
+    axes.scatter(x[:1], y[:1], s=70, facecolors="none", edgecolors=FIRST_FRAME, linewidths=1.5, zorder=4)
     half = max(0.6 * np.ptp(x), 0.6 * np.ptp(y), 0.5)
     axes.set_xlim((x.max() + x.min()) / 2 - half, (x.max() + x.min()) / 2 + half)
     axes.set_ylim((y.max() + y.min()) / 2 + half, (y.max() + y.min()) / 2 - half)
@@ -68,17 +73,45 @@ def trajectory(axes: Axes, shown: Dict[str, Any]) -> None:
     axes.set_xlabel(f"frames {first} (ring) to {first + len(x) - 1}; y downwards", fontsize=_SMALL)
 
 
-def radial_averages(axes: Axes, profile: Dict[str, Any]) -> None:
+def radial_averages(axes: Axes, profile: Dict[str, Any], rings: Optional[Dict[str, Any]]) -> None:
     """Radial averages of the power spectra, without the lowest frequencies, where they are steep."""
+    _before_and_after(axes, profile, max(3, len(profile["corrected"]) // 32))
+    axes.text(0.99, 0.95, "log power", ha="right", va="top", fontsize=_TINY, transform=axes.transAxes)
+    _ends_of_rings(axes, rings)
+    if rings:  # the chart below has the same axis
+        axes.tick_params(labelbottom=False)
+        axes.set_xlabel("")
+
+
+def ring_correlation(axes: Axes, rings: Dict[str, Any]) -> None:
+    """Correlation of the Thon rings in two halves of the tiles, and the resolution to which they are seen."""
+    _before_and_after(axes, rings, 0)
+    axes.set_ylim(-0.15, 1.05)
+    axes.axhline(SEEN, color=LEVEL, linewidth=0.8, linestyle="--")
+    axes.text(0.99, 0.95, "rings", ha="right", va="top", fontsize=_TINY, transform=axes.transAxes)
+    _ends_of_rings(axes, rings)
+
+
+def spectrum_title(rings: Optional[Dict[str, Any]]) -> str:
+    title = "Power spectrum: corrected | uncorrected"
+    if rings is None:
+        return title
+    return title + "\nrings to " + " | ".join(f"{a:.3g} Å" if a else "none" for a in rings["seen_to_A"])
+
+
+def _before_and_after(axes: Axes, curves: Dict[str, Any], start: int) -> None:
     for name, colour in (("uncorrected", UNCORRECTED), ("corrected", CORRECTED)):
-        values = np.array(profile[name], float)
-        start = max(3, len(values) // 32)
-        frequency = np.arange(len(values)) / (len(values) * profile["nyquist_A"])
+        values = np.array(curves[name], float)
+        frequency = np.arange(len(values)) / (len(values) * curves["nyquist_A"])
         axes.plot(frequency[start:], values[start:], color=colour, linewidth=1.2, label=name)
-    _over_resolution(axes, profile["nyquist_A"])
-    axes.set_xlabel("resolution (Å); log power minus background", fontsize=_SMALL)
+    _over_resolution(axes, curves["nyquist_A"])
     axes.tick_params(labelsize=_TINY)
-    axes.legend(fontsize=_TINY, frameon=False, loc="upper right")
+
+
+def _ends_of_rings(axes: Axes, rings: Optional[Dict[str, Any]]) -> None:
+    for seen_to_A, colour in zip(rings["seen_to_A"] if rings else (), (CORRECTED, UNCORRECTED)):
+        if seen_to_A:
+            axes.axvline(1 / seen_to_A, color=colour, linewidth=0.9, linestyle="--")
 
 
 class LocalMotion:
@@ -107,7 +140,7 @@ class LocalMotion:
         axes.set_yticks([])
         axes.set_xlabel(
             f"relative to frame {shown['first_frame']}, drawn {factor:g} times larger;\n"
-            f"maximum on this mesh {largest:.2f} px = {largest * shown['pixel_size_A']:.2f} Å",
+            f"at most {in_words(LOCAL, field['largest_px'], shown['pixel_size_A'])}, edges included",
             fontsize=_SMALL,
         )
         self._mesh = LineCollection([], colors=PLAIN, alpha=0.4, linewidths=0.8)
@@ -116,7 +149,7 @@ class LocalMotion:
         )
         axes.add_collection(self._mesh)
         axes.add_collection(self._paths)
-        self.points = axes.scatter([], [], s=9, color=ALARM, zorder=3)
+        self.points = axes.scatter([], [], s=9, color=FIRST_FRAME, zorder=3)
 
     def draw(self, i: int) -> None:
         """Draw the motion up to the `i`-th of `frames`."""
@@ -130,8 +163,8 @@ class LocalMotion:
 
 
 def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
-    """Positions of the patches: larger circles have larger residuals, redder ones more rejected frame pairs."""
-    prepare(axes, "Patches: residual (px) and rejected pairs")
+    """Positions of the patches: larger circles have larger residuals; most frame pairs of red ones were rejected."""
+    prepare(axes, f"Patches: residual (px of {shown['pixel_size_A']:.3g} Å), rejected")
     (ny, nx), patches = shown["shape"], shown["patches"]
     largest = max(max(patch[2] for patch in patches), 1e-6)
     spacing = min(ny, nx) / len(patches) ** 0.5
@@ -149,20 +182,21 @@ def residuals(axes: Axes, shown: Dict[str, Any]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(
-        "larger: larger residual from the spline (rms);\nredder: more of its frame pairs rejected", fontsize=_SMALL
+        "larger: larger residual from the spline (rms);\nred: most of its frame pairs rejected", fontsize=_SMALL
     )
 
 
 def _circle(x: float, y: float, radius: float, share: float) -> Circle:
-    red = min(share / _MANY_REJECTED, 1.0)
-    colour = tuple((1 - red) * np.array(to_rgb(PLAIN)) + red * np.array(to_rgb(ALARM)))
+    colour = to_rgb(ALARM if share > _MANY_REJECTED else PLAIN)
     return Circle((x, y), radius, facecolor=(*colour, 0.35), edgecolor=colour, linewidth=1.2)
 
 
 def rejected_pairs(axes: Axes, shown: Dict[str, Any]) -> None:
     """Percentage of each frame's pairs that contradict the global shifts and were rejected."""
-    prepare(axes, "Rejected pairs of each frame (%)")
     shares = 100 * np.array(shown["frame_rejected"], float)
+    if not np.nan_to_num(shares).any():
+        return missing(axes, "Rejected pairs of each frame", "none: all frame pairs agree")
+    prepare(axes, "Rejected pairs of each frame (%)")
     frames = shown["first_frame"] + np.arange(len(shares))
     axes.bar(frames, shares, width=0.85, color=[ALARM if s > 100 * _MANY_REJECTED else PLAIN for s in shares])
     axes.set_ylim(0, max(10.0, 1.1 * shares.max()))
@@ -179,7 +213,7 @@ def even_odd_frc(axes: Axes, frc: Dict[str, Any]) -> None:
     frequency, values = np.array(frc["curve"], float).T
     axes.plot(frequency, values, color=CORRECTED, linewidth=1.3)
     for level in (0.143, 0.5):
-        axes.axhline(level, color=ALARM, linewidth=0.8, linestyle="--")
+        axes.axhline(level, color=LEVEL, linewidth=0.8, linestyle="--")
     _over_resolution(axes, frc["nyquist_A"])
     axes.set_ylim(min(0.0, float(values.min())), 1.02)
 

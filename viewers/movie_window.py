@@ -12,26 +12,34 @@ from pyworkflow.gui.plotter import Plotter
 
 from flexalign_plugin.errors import ResultError
 from flexalign_plugin.report_pages import Run
-from flexalign_plugin.report_pages.concerns import described, in_words, median, shown_order
+from flexalign_plugin.report_pages.concerns import (
+    common_pixel_size_A,
+    described,
+    in_words,
+    median,
+    pixel_size_A,
+    shown_order,
+)
 from flexalign_plugin.report_pages.details import details
-from flexalign_plugin.result_files import POWER_SPECTRUM_PICTURE, THUMBNAIL
+from flexalign_plugin.result_files import MOTION, POWER_SPECTRUM_PICTURE, THUMBNAIL
 
 from . import movie_charts as charts
 
+# With the toolbar (42 px), a title bar and a panel the window fits a screen of 1366 x 768.
+_SIZE_INCHES = (13.4, 6.5)  # at 100 px per inch
 _LEFTS, _WIDTH = (0.012, 0.225, 0.445), 0.185  # three columns of charts
-_UPPER, _LOWER, _HEIGHT = 0.575, 0.105, 0.36
-_TEXT_LEFT, _COLUMN_RUN, _COLUMN_VALUE = 0.66, 0.988, 0.9
-_TEXT_WIDTH = 60  # characters
-_LINE = 0.03  # of the window's height
+_UPPER, _LOWER, _HEIGHT = 0.575, 0.115, 0.36
+_TEXT_LEFT, _COLUMN_RUN, _COLUMN_VALUE = 0.648, 0.994, 0.88
+_TEXT_WIDTH = 68  # characters
+_LINE = 0.031  # of the window's height
 _PLAYED_MS = 2500  # duration of the animation
-_ALARM = "#b3261e"
 
 
 class MovieWindow(Plotter):
     """Shows one movie of a run. `roots` are the movies for the buttons, in order; `root` is the one shown first."""
 
     def __init__(self, run: Run, roots: Sequence[str], root: str) -> None:
-        super().__init__(1, 1, figsize=(16, 9), windowTitle="FlexAlign: one movie")
+        super().__init__(1, 1, figsize=_SIZE_INCHES, windowTitle="FlexAlign: one movie")
         self.tightLayoutOn = False
         self._timer: Any = None
         self.getFigure().canvas.mpl_connect("close_event", lambda _: self._stop())
@@ -75,16 +83,20 @@ class MovieWindow(Plotter):
         )
         charts.picture(self._axes(0, _UPPER), thumbnail, "Micrograph")
         if "profile" in shown:
-            charts.picture(
-                self._axes(1, _UPPER + 0.12, _HEIGHT - 0.12), spectrum, "Power spectrum: corrected | uncorrected"
-            )
-            charts.radial_averages(self._axes(1, _UPPER, 0.1), shown["profile"])
+            rings = shown.get("rings")
+            below = 0.11 if rings is None else 0.155
+            place = self._axes(1, _UPPER + below, _HEIGHT - below - 0.012)
+            charts.picture(place, spectrum, charts.spectrum_title(rings))
+            height = 0.07 if rings else 0.09
+            charts.radial_averages(self._axes(1, _UPPER + below - 0.015 - height, height), shown["profile"], rings)
+            if rings is not None:
+                charts.ring_correlation(self._axes(1, _UPPER - 0.01, 0.07), rings)
         else:
             charts.missing(self._axes(1, _UPPER), "Power spectrum", "not written")
         self._chart(2, _UPPER, "shifts", "Global motion", charts.trajectory, shown)
         self._local_motion(shown, thumbnail)
         self._chart(1, _LOWER, "patches", "Patches", charts.residuals, shown)
-        height = (_HEIGHT - 0.1) / 2 if "frc" in shown else _HEIGHT
+        height = (_HEIGHT - 0.14) / 2 if "frc" in shown else _HEIGHT
         rejected = self._axes(2, _LOWER + _HEIGHT - height, height)
         if "frame_rejected" in shown:
             charts.rejected_pairs(rejected, shown)
@@ -147,13 +159,13 @@ class MovieWindow(Plotter):
         return button
 
     def _write_text(self, row: Optional[Any]) -> None:
-        y = 0.955
+        y = 0.95
         y = self._line(f"{self.root}   ({self._index + 1} of {len(self._roots)})", y, size=12, weight="bold")
         if row is None:
-            self._line("The result of this movie can't be read: see the log of the run.", y, color=_ALARM)
+            self._line("The result of this movie can't be read: see the log of the run.", y, color=charts.ALARM)
             return
         for sentence in row["warnings"] + row["concerns"]:
-            y = self._line(sentence, y, color=_ALARM)
+            y = self._line(sentence, y, color=charts.ALARM)
         for sentence in row["notes"]:
             y = self._line(sentence, y, color="0.35")
         y -= 0.4 * _LINE
@@ -161,18 +173,25 @@ class MovieWindow(Plotter):
         self.getFigure().text(_COLUMN_RUN, y, "run's median", fontsize=9, color="0.4", ha="right")
         y -= _LINE
         values = row["values"]
-        for name in shown_order(values):
-            if y < 0.09:
-                break
+        of_movie, of_run = pixel_size_A(row), common_pixel_size_A(self._run)
+        names = shown_order(values)
+        room = int((y - 0.09) / (0.92 * _LINE))
+        if len(names) > room:
+            names = names[: room - 1]
+        for name in names:
             figure = described(name)
             high = figure.limit is not None and values[name] > figure.limit
-            text, colour = self.getFigure().text, _ALARM if high else "black"
-            text(_TEXT_LEFT, y, figure.label, fontsize=10)
-            text(_COLUMN_VALUE, y, in_words(name, values[name]), fontsize=10, ha="right", color=colour)
-            text(_COLUMN_RUN, y, in_words(name, median(self._run, name)), fontsize=10, ha="right", color="0.4")
+            text, colour = self.getFigure().text, charts.ALARM if high else "black"
+            text(_TEXT_LEFT, y, figure.label, fontsize=9)
+            text(_COLUMN_VALUE, y, in_words(name, values[name], of_movie), fontsize=9, ha="right", color=colour)
+            typical = in_words(name, median(self._run, name), of_run)
+            text(_COLUMN_RUN, y, typical, fontsize=9, ha="right", color="0.4")
             y -= 0.92 * _LINE
+        if len(names) < len(values):
+            more = f"{len(values) - len(names)} more are in the report and in {row['root']}{MOTION}"
+            self._line(more, y, size=8, color="0.4")
 
-    def _line(self, sentence: str, y: float, size: int = 10, color: str = "black", weight: str = "normal") -> float:
+    def _line(self, sentence: str, y: float, size: int = 9, color: str = "black", weight: str = "normal") -> float:
         """Write a sentence, wrapped, and return the height at which the next one begins."""
         for line in textwrap.wrap(sentence, _TEXT_WIDTH) or [""]:
             # Without parse_math=False, dollar signs in names would start a formula.

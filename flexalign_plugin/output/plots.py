@@ -27,7 +27,8 @@ from .pictures import write_png
 
 _DPI = 100
 _TIME_COLOURS = "viridis"
-_CORRECTED, _UNCORRECTED = "#0b6e4f", "#b0413e"
+CORRECTED, UNCORRECTED = "#0b6e4f", "#7b4ea3"
+FIRST_FRAME = "#1d2733"  # of the ring around it; red is for what needs a look
 _LABELLED_RESOLUTIONS_A = (50, 20, 10, 7, 5, 4, 3.5, 3, 2.5, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.8, 0.6, 0.5)
 _FAINT_BLACK = -900  # grey value that is drawn black, so that a background picture is faint
 _MESH_POINTS = 9  # along the longer side of the frame
@@ -50,7 +51,7 @@ def global_trajectory(path: str, model: MotionModel, figures: Figures) -> None:
     axes.add_collection(LineCollection(np.stack([points[:-1], points[1:]], 1), colors=colours[1:], linewidths=1.8))
     axes.scatter(x, y, s=22, c=colours, zorder=3)
     first = model.first_frame + 1
-    axes.scatter(x[:1], y[:1], s=130, facecolors="none", edgecolors="crimson", linewidths=1.8, zorder=4)
+    axes.scatter(x[:1], y[:1], s=130, facecolors="none", edgecolors=FIRST_FRAME, linewidths=1.8, zorder=4)
     for i, place in _spaced_labels(points, 0.075 * half):
         is_first = i == 0
         reach = 14 if is_first else 11
@@ -62,7 +63,7 @@ def global_trajectory(path: str, model: MotionModel, figures: Figures) -> None:
             ha="center" if abs(place[0]) < 0.5 else ("left" if place[0] > 0 else "right"),
             va="center",
             fontsize=9,
-            color="crimson" if is_first else "0.25",
+            color=FIRST_FRAME if is_first else "0.25",
         )
     axes.set_xlabel("shift x (px)")
     axes.set_ylabel("shift y (px), down as in the image")
@@ -114,7 +115,7 @@ def local_field(
     colours.set_array(np.repeat(np.arange(first + 1, last + 1), paths.shape[1]))
     axes.add_collection(colours)
     axes.scatter(
-        paths[0, :, 0], paths[0, :, 1], s=18, facecolors="white", edgecolors="crimson", linewidths=1.2, zorder=3
+        paths[0, :, 0], paths[0, :, 1], s=18, facecolors="white", edgecolors=FIRST_FRAME, linewidths=1.2, zorder=3
     )
     figure.colorbar(colours, cax=bar_axes, ticks=MaxNLocator(integer=True)).set_label("frame")
     axes.set_xlabel("x (px)")
@@ -130,8 +131,8 @@ def local_field(
     _save(figure, path)
 
 
-def spectra(path: str, shown: Spectra, pixel_size_A: float) -> None:
-    """Picture of both power spectra, and below it their radial averages.
+def spectra(path: str, shown: Spectra, figures: Figures, pixel_size_A: float) -> None:
+    """Picture of both power spectra, and below it their radial averages, and where their Thon rings end.
 
     Parameters
     ----------
@@ -145,13 +146,21 @@ def spectra(path: str, shown: Spectra, pixel_size_A: float) -> None:
         spectra_picture(after.image, before.image), cmap="gray", vmin=0, vmax=255, interpolation="antialiased"
     )
     image_axes.set_axis_off()
-    image_axes.set_title("corrected", loc="left", color=_CORRECTED, fontsize=12)
-    image_axes.set_title("uncorrected", loc="right", color=_UNCORRECTED, fontsize=12)
+    ends = (
+        ("corrected", figures.thon_rings_A, CORRECTED),
+        ("uncorrected", figures.thon_rings_uncorrected_A, UNCORRECTED),
+    )
+    left, right = (name if seen_to_A is None else f"{name}, rings to {seen_to_A:.3g} Å" for name, seen_to_A, _ in ends)
+    image_axes.set_title(left, loc="left", color=CORRECTED, fontsize=11)
+    image_axes.set_title(right, loc="right", color=UNCORRECTED, fontsize=11)
     axes = figure.add_axes((0.15, 0.075, 0.8, 0.23))
     frequency = np.arange(len(after.profile)) / (n * pixel_size_A)
     drawn = slice(max(3, n // 64), None)
-    axes.plot(frequency[drawn], before.profile[drawn], color=_UNCORRECTED, linewidth=1.2, label="uncorrected")
-    axes.plot(frequency[drawn], after.profile[drawn], color=_CORRECTED, linewidth=1.4, label="corrected")
+    axes.plot(frequency[drawn], before.profile[drawn], color=UNCORRECTED, linewidth=1.2, label="uncorrected")
+    axes.plot(frequency[drawn], after.profile[drawn], color=CORRECTED, linewidth=1.4, label="corrected")
+    for _, seen_to_A, colour in ends:
+        if seen_to_A is not None:
+            axes.axvline(1 / seen_to_A, color=colour, linewidth=1, linestyle="--")
     axes.set_xlim(0, 0.5 / pixel_size_A)
     ticks = _resolution_ticks(pixel_size_A)
     axes.set_xticks([1 / resolution for resolution in ticks], [f"{resolution:g}" for resolution in ticks])

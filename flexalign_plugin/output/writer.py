@@ -84,7 +84,7 @@ def write_result(result: MovieResult, output_dir: str, root: str, keep_others: b
                     plots.local_field(path, model, result.figures, window, small)
             if result.spectra is not None:
                 with new("plot_psd", names.PLOT_SPECTRA) as path:
-                    plots.spectra(path, result.spectra, settings.pixel_size)
+                    plots.spectra(path, result.spectra, result.figures, settings.pixel_size)
 
         with new("shifts_star", names.SHIFTS) as path:
             _write_text(path, star.star_text(result, PROGRAM, _gain_for_relion(result, output_dir)))

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from ..inputs import dataclass_of
 
 MANY_ON_RIM = 0.1  # fraction of the pairs, above which the search range may be too small
+LOW_DOSE = 0.5  # of the run's median: thick ice, or a blocked beam
 FRACTION = "fraction"  # shown in percent
 
 
@@ -21,10 +22,12 @@ class Description(NamedTuple):
 
     Attributes
     ----------
-    label : a few words. unit : "px" means unbinned pixels. meaning : one or two sentences.
+    label : a few words. unit : "px" means a length in unbinned pixels, "pixels" a number of them.
+    meaning : one or two sentences.
     limit : movies above this value should be inspected; None: no limit.
     outlier_above : a movie that is far above the others of a run should be inspected only if it is also above this
         value; None: not compared.
+    outlier_below : movies below this fraction of the run's median should be inspected; None: not compared.
     rank : figures with a rank are shown first, in this order.
     chart : chart of the report to which the figure belongs: "motion", "local motion" or "dose" of a run, or "pairs" of
         frames.
@@ -37,6 +40,7 @@ class Description(NamedTuple):
     meaning: str
     limit: Optional[float] = None
     outlier_above: Optional[float] = None
+    outlier_below: Optional[float] = None
     rank: Optional[int] = None
     chart: str = ""
     group: str = ""
@@ -105,7 +109,8 @@ class Figures:
     pair_significance: Optional[float] = figure(
         "Strength of the correlation peaks",
         "",
-        "Height of a pair's correlation peak over the noise around it, median over the pairs.",
+        "Height of a pair's correlation peak in standard deviations of the correlation around it, median over the "
+        "pairs. From 5 on nearly all pairs are measured well; near 1 single pairs show no signal.",
         rank=10,
     )
     uncovered_border_px: Optional[Dict[str, float]] = figure(
@@ -219,6 +224,7 @@ class Figures:
         "e/Å²",
         "Electrons counted in the movie, all frames. If it falls over a run, the source fades or the ice gets thicker. "
         "`null` where the values of the movie are no counts of single electrons.",
+        outlier_below=LOW_DOSE,
         rank=21,
         chart="dose",
     )
@@ -226,15 +232,16 @@ class Figures:
         "Mean intensity",
         "",
         "Mean value of a frame after gain and dark, in the units of the movie.",
+        outlier_below=LOW_DOSE,
         rank=22,
         chart="dose",
     )
     pixels_replaced: Optional[int] = figure(
-        "Pixels replaced", "px", "Defects and hot pixels, replaced in every frame.", rank=19
+        "Pixels replaced", "pixels", "Defects and hot pixels, replaced in every frame.", rank=19
     )
     defects: Optional[Dict[str, int]] = figure(
         "Defects by source",
-        "px",
+        "pixels",
         "Pixels that each source marks: `gain`, `gain_list` (in the gain's own file), `defect_map`, `defect_file`, and "
         "`hot_or_dead`, those detected in the movie and marked by no other source.",
     )
@@ -273,8 +280,8 @@ class Figures:
         "Thon rings seen to",
         "Å",
         "Finest resolution to which Thon rings stand out in the power spectrum of the corrected micrograph: up to "
-        "there the correlation of rings in two halves of its tiles is above 0.5. `null` if there are none, or the frame "
-        "is too small.",
+        "there the correlation of rings in two halves of its tiles is above 0.5. `null` if there are none, or the "
+        "frame is too small.",
         outlier_above=8.0,
         rank=5,
         group=SPECTRA,

@@ -2,8 +2,10 @@
 // Drawing: charts as SVG, the motion on a canvas. Texts become text nodes, so that no name is interpreted as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = ["#0b6e4f", "#2b6cb0", "#b7791f"], ALARM = "#c62828";
-const MANY_REJECTED = 0.5; // fraction of rejected pairs of a frame or patch that is drawn fully red
+// Red means one thing on these pages: needs a look.
+const COLOURS = ["#0b6e4f", "#2b6cb0", "#b7791f"], ALARM = "#c62828", INK = "#1d2733", LEVEL = "#5b6775";
+const CORRECTED = COLOURS[0], UNCORRECTED = "#7b4ea3";
+const MANY_REJECTED = 0.5; // fraction of rejected pairs above which a frame or patch needs a look
 
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -47,9 +49,10 @@ function chart(height, draw) {
   return box;
 }
 
-// Axes of a plot: returns the SVG and the two scales. `x` and `y`: {low, high, label, ticks: [[value, text], ...]}.
+// Axes of a plot: returns the SVG and the two scales. `x` and `y`: {low, high, label, ticks: [[value, text], ...]};
+// y.second: {label, ticks} of the same values in another unit, at the right.
 function axes(width, height, x, y, square = false) {
-  const edge = { left: 48, right: 20, top: 8, bottom: 40 };
+  const edge = { left: 48, right: y.second ? 48 : 20, top: 8, bottom: 40 };
   const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${y.label} against ${x.label}` });
   const w = width - edge.left - edge.right, t = height - edge.top - edge.bottom;
   const px = (v) => edge.left + ((v - x.low) / (x.high - x.low || 1)) * w;
@@ -66,33 +69,44 @@ function axes(width, height, x, y, square = false) {
   svg.append(s("text", { x: edge.left + w / 2, y: height - 5, "text-anchor": "middle" }, x.label));
   const middle = edge.top + t / 2;
   svg.append(s("text", { x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})` }, y.label));
+  if (y.second) {
+    for (const [value, text] of y.second.ticks) svg.append(s("text", { x: width - edge.right + 6, y: py(value) + 4 }, text));
+    svg.append(s("text", { x: width - 6, y: middle, "text-anchor": "middle", transform: `rotate(-90 ${width - 6} ${middle})` }, y.second.label));
+  }
   return { svg, px, py };
 }
 
-// Colour from blue to red for a fraction from 0 to 1.
-function blend(share) {
-  const t = Math.min(share || 0, 1), mixed = [[43, 198], [108, 40], [176, 40]].map(([a, b]) => Math.round(a + t * (b - a)));
-  return `rgb(${mixed.join(", ")})`;
-}
+const rejectedColour = (share) => (share > MANY_REJECTED ? ALARM : COLOURS[1]);
 
 const plain = (low, high, n) => ticks(low, high, n).map((v) => [v, String(v)]);
 
-// Chart of one value per movie. series: [{label, values}]; marked: true for each movie to highlight.
-function ordered(series, names, marked, unit, onPick) {
-  const count = names.length, known = series.flatMap((one) => one.values).filter((v) => v != null);
-  const high = Math.max(...known, 1e-9) * 1.06, low = Math.min(0, ...known);
+// Chart of one value per movie. series: [{label, values}]; marked: true for each movie to highlight; order: of the movies;
+// pixelA: pixel size, if all movies have the same, for a second axis beside one in pixels.
+function ordered(series, names, marked, unit, order, pixelA, onPick) {
+  const count = names.length;
+  let high = 1e-9, low = 0;
+  for (const one of series) for (const v of one.values) if (v != null) { high = Math.max(high, v); low = Math.min(low, v); }
+  high *= 1.06;
   return chart((width) => (width < 500 ? 220 : 250), (width, height) => {
-    const labels = plain(1, Math.max(count, 2), width / 80).filter(([v]) => v >= 1 && v === Math.round(v));
-    const { svg, px, py } = axes(width, height, { low: 0.5, high: Math.max(count, 2) + 0.5, label: "movie, in order of acquisition", ticks: labels },
-      { low, high, label: unit, ticks: plain(low, high, 5) });
+    const labels = plain(1, Math.max(count, 1.5), width / 80).filter(([v]) => v >= 1 && v === Math.round(v));
+    const y = { low, high, label: unit, ticks: plain(low, high, 5) };
+    if (unit === "px" && pixelA) y.second = { label: "Å", ticks: plain(low * pixelA, high * pixelA, 5).map(([v, text]) => [v / pixelA, text]) };
+    const { svg, px, py } = axes(width, height, { low: 0.5, high: count + 0.5, label: `movie, in order of ${order}`, ticks: labels }, y);
     const radius = count > 400 ? 2 : count > 60 ? 3 : 4.5;
     series.forEach((one, k) => one.values.forEach((value, i) => {
       if (value == null) return;
       const alarm = marked[i] && k === 0;
-      const dot = s("circle", { cx: px(i + 1), cy: py(value), r: alarm ? radius + 1.5 : radius, fill: alarm ? ALARM : COLOURS[k],
-        class: "hit", onclick: () => onPick(i) }, s("title", {}, `${names[i]}: ${one.label} ${nice(value)} ${unit}`));
+      const dot = s("circle", { cx: px(i + 1).toFixed(1), cy: py(value).toFixed(1), r: alarm ? radius + 1.5 : radius, fill: alarm ? ALARM : COLOURS[k], class: "hit" });
+      dot.movie = [i, one, value];
       svg.append(dot);
     }));
+    // One listener for thousands of points; a point's words are made when the pointer comes to it.
+    svg.addEventListener("click", (event) => { if (event.target.movie) onPick(event.target.movie[0]); });
+    svg.addEventListener("pointerover", ({ target }) => {
+      if (!target.movie || target.firstChild) return;
+      const [i, one, value] = target.movie;
+      target.append(s("title", {}, `${names[i]}: ${one.label} ${withUnit(value, unit, pixelA)}`));
+    });
     return svg;
   });
 }
@@ -135,16 +149,17 @@ function trajectory(shifts, firstFrame, pixelA) {
     const { svg, px, py } = axes(width, height, x, y, true);
     for (let i = 1; i < xs.length; i++)
       svg.append(s("line", { x1: px(xs[i - 1]), y1: py(ys[i - 1]), x2: px(xs[i]), y2: py(ys[i]), stroke: timeColour(i / xs.length), "stroke-width": 2 }));
+    const both = (v) => `${nice(v / pixelA)} px (${nice(v)} Å)`;
     xs.forEach((v, i) => svg.append(s("circle", { cx: px(v), cy: py(ys[i]), r: 4, fill: timeColour(i / xs.length) },
-      s("title", {}, `frame ${firstFrame + i}: x ${nice(v)} Å, y ${nice(ys[i])} Å`))));
-    svg.append(s("circle", { cx: px(xs[0]), cy: py(ys[0]), r: 8, fill: "none", stroke: ALARM, "stroke-width": 2 }));
+      s("title", {}, `frame ${firstFrame + i}: x ${both(v)}, y ${both(ys[i])}`))));
+    svg.append(s("circle", { cx: px(xs[0]), cy: py(ys[0]), r: 8, fill: "none", stroke: INK, "stroke-width": 2 }));
     return svg;
   });
 }
 
 // Curves over frequency up to Nyquist, labelled in Angstrom. curves: [[colour, [[frequency, value], ...]], ...];
-// levels: values of dashed horizontal lines.
-function overFrequency(curves, nyquistA, label, low, high, levels = []) {
+// levels: values of dashed horizontal lines; marks: [[colour, resolution in A], ...] of dashed vertical ones.
+function overFrequency(curves, nyquistA, label, low, high, levels = [], marks = []) {
   const frequency = 1 / nyquistA;
   return chart(190, (width, height) => {
     const labels = [];
@@ -152,7 +167,8 @@ function overFrequency(curves, nyquistA, label, low, high, levels = []) {
       if (1 / a <= frequency * 1.001 && (!labels.length || (1 / a - labels[labels.length - 1][0]) * (width - 68) > 34 * frequency)) labels.push([1 / a, String(a)]);
     }
     const { svg, px, py } = axes(width, height, { low: 0, high: frequency, label: "resolution (Å)", ticks: labels }, { low, high, label, ticks: plain(low, high, 3) });
-    for (const level of levels) svg.append(s("line", { x1: px(0), x2: px(frequency), y1: py(level), y2: py(level), stroke: ALARM, "stroke-dasharray": "4 4" }));
+    for (const level of levels) svg.append(s("line", { x1: px(0), x2: px(frequency), y1: py(level), y2: py(level), stroke: LEVEL, "stroke-dasharray": "4 4" }));
+    for (const [colour, a] of marks) if (a) svg.append(s("line", { x1: px(1 / a), x2: px(1 / a), y1: py(low), y2: py(high), stroke: colour, "stroke-dasharray": "4 4" }));
     for (const [colour, points] of curves) {
       const text = points.filter(([, v]) => v != null).map(([f, v]) => `${px(f).toFixed(1)},${py(v).toFixed(1)}`).join(" ");
       svg.append(s("polyline", { points: text, fill: "none", stroke: colour, "stroke-width": 1.6 }));
@@ -161,24 +177,29 @@ function overFrequency(curves, nyquistA, label, low, high, levels = []) {
   });
 }
 
+// The curves of the corrected and of the uncorrected image, from frequency 0 to Nyquist, without the first points.
+function beforeAndAfter(values, first) {
+  const count = values.corrected.length;
+  const points = (curve) => curve.map((v, i) => [i / (count * values.nyquist_A), v]).slice(first);
+  return [[UNCORRECTED, points(values.uncorrected)], [CORRECTED, points(values.corrected)]];
+}
+
 // Radial averages of the power spectra, without the steep part at the lowest frequencies.
-function radial(profile) {
-  const count = profile.corrected.length, first = Math.max(3, Math.floor(count / 32));
-  const points = (values) => values.map((v, i) => [i / (count * profile.nyquist_A), v]).slice(first);
-  const curves = [["#b0413e", points(profile.uncorrected)], [COLOURS[0], points(profile.corrected)]];
+function radial(profile, marks) {
+  const curves = beforeAndAfter(profile, Math.max(3, Math.floor(profile.corrected.length / 32)));
   const known = curves.flatMap(([, values]) => values.map(([, v]) => v)).filter((v) => v != null);
   const low = Math.min(...known), high = Math.max(...known);
-  return overFrequency(curves, profile.nyquist_A, "log power", low, high + 0.05 * (high - low));
+  return overFrequency(curves, profile.nyquist_A, "log power", low, high + 0.05 * (high - low), [], marks);
 }
 
 // Animation of the local motion: a mesh that deforms, and the paths of its points. Returns the canvas, draw(i), which
-// draws frame i, the magnification of the motion (`times`) and the largest motion in pixels.
+// draws frame i, and the magnification of the motion (`times`).
 function motionCanvas(d, width) {
   const field = d.field, [ny, nx] = d.shape, nY = field.y.length, nX = field.x.length;
   const spacing = Math.max(ny, nx) / Math.max(nY, nX);
   let largest = 0;
   for (const frame of field.motion) for (let p = 0; p < frame.length; p += 2) largest = Math.max(largest, Math.hypot(frame[p], frame[p + 1]));
-  largest *= field.step_px;
+  largest *= field.step_px; // on this mesh, for the magnification only: the figure is field.largest_px
   const round = (v) => { const power = 10 ** Math.floor(Math.log10(v)); return Math.floor(v / power + 1e-9) * power; };
   const times = round((0.8 * spacing) / Math.max(largest, 1e-3)), margin = 0.3 * spacing;
   const scale = width / (nx + 2 * margin), height = Math.round((ny + 2 * margin) * scale), ratio = window.devicePixelRatio || 1;
@@ -217,11 +238,11 @@ function motionCanvas(d, width) {
       for (let p = 0; p < nX * nY; p++) { context.moveTo(...at(f - 1, p)); context.lineTo(...at(f, p)); }
       context.stroke();
     }
-    context.fillStyle = ALARM;
+    context.fillStyle = INK;
     for (let p = 0; p < nX * nY; p++) { context.beginPath(); context.arc(...at(i, p), 2.4, 0, 7); context.fill(); }
   }
   back.onload = () => draw(shown);
   if (d.thumbnail) back.src = d.thumbnail;
   draw(shown);
-  return { canvas, draw, times, largest };
+  return { canvas, draw, times };
 }

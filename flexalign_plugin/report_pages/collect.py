@@ -18,7 +18,7 @@ from ..inputs import has_type
 from ..output.failures import read_failures
 from ..output.motion_json import PARTS, load_result
 from ..result_files import FAILED_MOVIES, MOTION, NOT_RESULTS, STARTS
-from .concerns import SECONDS, concerns, numbers
+from .concerns import SECONDS, concerns, numbers, pixel_size_A
 
 _RESULT = re.compile("(.+?)((?:" + "|".join(re.escape(start) for start in STARTS) + ").*)", re.DOTALL)
 Row = Dict[str, Any]
@@ -89,7 +89,8 @@ def collect_run(folder: str, known: Optional[Run] = None) -> Run:
     if any(row["acquired"] is None for row in run.rows):
         run.order = "finished"
     run.rows.sort(key=lambda row: (row[run.order], row["root"]))
-    for row, sentences in zip(run.rows, concerns([row["values"] for row in run.rows])):
+    values, pixels = [row["values"] for row in run.rows], [pixel_size_A(row) for row in run.rows]
+    for row, sentences in zip(run.rows, concerns(values, pixels)):
         row["concerns"] = sentences
     run.failed = [
         (os.path.basename(movie), why) for _, movie, why in read_failures(os.path.join(folder, FAILED_MOVIES))

@@ -16,7 +16,7 @@ from ..motion.model import MotionModel
 from ..output.motion_json import load_result
 from ..output.pictures import read_png
 from ..quality.figures import Figures
-from ..quality.motion_size import local_shifts, mesh_positions
+from ..quality.motion_size import largest_local_motion_px, local_shifts, mesh_positions
 from ..result_files import MOTION, PLOT_SPECTRA, POWER_SPECTRUM_PICTURE, THUMBNAIL
 from ..settings import Settings
 
@@ -35,8 +35,9 @@ def details(folder: str, root: str) -> Dict[str, Any]:
     Keys, each only if it is known: shifts ([sy, sx] for each aligned frame, px), first_frame (from 1),
     pixel_size_A, field (see `_field`), patches (see `_patches`), frame_rejected (fraction of each aligned frame's pairs
     that were rejected), window ([x0, y0, x1, y1] of the micrograph in the frame, px), frc ({"curve":
-    [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected", "uncorrected", "nyquist_A"}), thumbnail, psd and
-    plot_psd (data URLs), problems (a sentence for each picture that can't be read).
+    [[1/A, correlation], ...], "nyquist_A"}), profile ({"corrected", "uncorrected", "nyquist_A"}), rings (the same and
+    "seen_to_A": [corrected, uncorrected]), thumbnail, psd and plot_psd (data URLs), problems (a sentence for each
+    picture that can't be read).
 
     Raises
     ------
@@ -72,9 +73,11 @@ def _drawn(folder: str, root: str, content: Dict[str, Any]) -> Dict[str, Any]:
         rejected = figures.frame_pairs_rejected
         if rejected and len(rejected) == model.n_aligned:
             drawn["frame_rejected"] = rejected
-        profile = figures.psd_profile
-        if isinstance(profile, dict) and {"corrected", "uncorrected"} <= set(profile):
-            drawn["profile"] = {**profile, "nyquist_A": 2 * model.pixel_size_A}
+        for name, curves in (("profile", figures.psd_profile), ("rings", figures.thon_ring_correlation)):
+            if isinstance(curves, dict) and {"corrected", "uncorrected"} <= set(curves):
+                drawn[name] = {**curves, "nyquist_A": 2 * model.pixel_size_A}
+        if "rings" in drawn:
+            drawn["rings"]["seen_to_A"] = [figures.thon_rings_A, figures.thon_rings_uncorrected_A]
         frequency, frc = figures.frc_frequency_per_A, figures.frc
         if frequency and frc:
             curve = [(f, correlation) for f, correlation in zip(frequency, frc) if f is not None]
@@ -102,7 +105,8 @@ def _field(model: MotionModel) -> Dict[str, Any]:
     Returns
     -------
     y, x : coordinates of the mesh in pixels; frames : numbers from 1; step_px : unit of `motion`; motion : for each
-    frame the integers [y, x, y, x, ...] of the mesh's points, x running fastest.
+    frame the integers [y, x, y, x, ...] of the mesh's points, x running fastest; largest_px : the figure
+    `local_motion_max_px`, which includes the frame's edges and is the one number for the largest local motion.
     """
     ny, nx = model.frame_shape
     spacing = max(ny, nx) / MESH_POINTS
@@ -116,6 +120,7 @@ def _field(model: MotionModel) -> Dict[str, Any]:
         "frames": (frames + model.first_frame + 1).tolist(),
         "step_px": _STEP_PX,
         "motion": whole.reshape(len(frames), -1).tolist(),
+        "largest_px": float(f"{largest_local_motion_px(model):.5g}"),  # rounded as in `concerns.numbers`
     }
 
 

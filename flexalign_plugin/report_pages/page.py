@@ -21,13 +21,14 @@ from ..quality.figures import FRACTION, in_chart
 from ..result_files import REPORT
 from ..settings import Settings
 from .collect import Row, Run, collect_run, rows_of_report
-from .concerns import described, shown_order
+from .concerns import common_pixel_size_A, described, dose_figure, pace, shown_order
 from .details import details
+from .packing import packed, unpacked
 
 DETAILED = 40  # number of movies with pictures in the page, about 50 kB each
 _NEWEST_SHARE = 0.6  # fraction of them that are the newest; the others are those with the most warnings
 _HERE = Path(__file__).parent
-_FORMAT = f"flexalign-report-2 {__version__}"
+_FORMAT = f"flexalign-report-3 {__version__}"
 _DATA_START, _DATA_END = '<script type="application/json" id="data">', "</script>"
 
 
@@ -110,12 +111,15 @@ def _content(run: Run, kept: Dict[str, Any], path: str, title: str) -> Dict[str,
         "base": "" if base == "." else quote(os.fsencode(base)) + "/",
         "order": run.order,
         "figures": {name: _figure(name) for name in names},
-        "charts": {chart: in_chart(chart) for chart in ("motion", "local motion", "dose", "pairs")},
+        "charts": {chart: in_chart(chart) for chart in ("motion", "local motion", "pairs")},
+        "dose": dose_figure([row["values"] for row in run.rows]),
+        "pace": pace([row["finished"] for row in run.rows]),
+        "pixel_size_A": common_pixel_size_A(run),
         "defaults": Settings().to_dict(),
         "settings": run.settings,
         "failed": run.failed,
         "unreadable": run.unreadable,
-        "movies": [{**row, "details": kept[row["root"]][1]} if row["root"] in kept else row for row in run.rows],
+        **packed([{**row, "details": kept[row["root"]][1]} if row["root"] in kept else row for row in run.rows]),
     }
 
 
@@ -150,10 +154,10 @@ def _earlier(path: str, folder: str) -> _Earlier:
         content = json_value(line.strip()[len(_DATA_START) : -len(_DATA_END)])
         if content["format"] != _FORMAT or content["folder"] != os.path.abspath(folder):
             return _Earlier()
-        rows, settings = content["movies"], content["settings"]
+        rows, settings = unpacked(content), content["settings"]
         if not rows_of_report(rows, settings):
             return _Earlier()
         known = {row["root"]: (row["stamp"], row.pop("details")) for row in rows if "details" in row}
         return _Earlier(Run(folder, rows, settings=settings), known)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):  # no report, or a file of another program
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):  # no report, or a file of another program
         return _Earlier()

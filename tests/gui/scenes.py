@@ -272,6 +272,8 @@ def viewer(folder: str) -> None:
         form.eye(name)()
         (figure,) = open_figures(scipion)
         assert len(figure.axes) >= titles, name
+        window = figure.canvas.manager.window  # with its toolbar; a laptop has 1366 x 768, less title bar and panel
+        assert window.winfo_width() <= 1366 and window.winfo_height() <= 768 - 70, name
         scipion.picture(figure.canvas.manager.window, name)
         plt.close(figure)
     form.eye("showReport")()

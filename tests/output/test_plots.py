@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from flexalign_plugin.correction.power_spectra import spectra_of
 from flexalign_plugin.kernels.cpu import CpuBackend
 from flexalign_plugin.output import plots
+from flexalign_plugin.quality.figures import Figures
 from flexalign_plugin.settings import Settings
 
 from .synthetic import figures_of, motion_model
@@ -38,13 +40,13 @@ def test_pyplot_is_never_imported():
 @pytest.mark.parametrize("n_frames", [2, 7, 150])
 def test_trajectory_marks_the_first_frame_where_it_is(tmp_path, n_frames):
     model = motion_model((300, 300), n_frames=n_frames, local_px=0)
-    # Straight right and down in the image: the red ring of frame 1 must be at the upper left.
+    # Straight right and down in the image: the ring of frame 1 must be at the upper left.
     line = np.linspace(0, 12, n_frames)
     model = dataclasses.replace(model, global_shifts_px=np.column_stack([line, line]))
     plots.global_trajectory(str(tmp_path / "a.png"), model, figures_of(model, Settings()))
     picture = pixels(tmp_path / "a.png")
-    red = (picture[..., 0] > 180) & (picture[..., 1] < 90) & (picture[..., 2] < 120)
-    rows, columns = np.nonzero(red)
+    colour = np.rint(255 * np.array(to_rgb(plots.FIRST_FRAME)))
+    rows, columns = np.nonzero(np.all(picture == colour, axis=2))
     assert rows.size > 50
     assert rows.mean() < 0.45 * len(picture)
     assert columns.mean() < 0.45 * len(picture)
@@ -87,7 +89,7 @@ def test_threads_draw_the_same_bytes(tmp_path):
         names = [str(tmp_path / f"{i}_{kind}.png") for kind in ("global", "local", "psd")]
         plots.global_trajectory(names[0], model, figures_of(model, Settings()))
         draw_local_field(names[1], model, Settings(), np.full((40, 40), 99, np.uint8))
-        plots.spectra(names[2], spectra, 1.1)
+        plots.spectra(names[2], spectra, Figures(thon_rings_A=4.0), 1.1)
         return [open(name, "rb").read() for name in names]
 
     with ThreadPoolExecutor(4) as pool:

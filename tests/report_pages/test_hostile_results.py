@@ -16,6 +16,7 @@ from PIL import Image
 from flexalign_plugin.cli import main
 from flexalign_plugin.output.corrected_star import write_corrected_micrographs
 from flexalign_plugin.report_pages import write_report
+from flexalign_plugin.report_pages.packing import packed
 
 from .results import FULL, copy_result, make_results
 from .test_report import content_of
@@ -163,11 +164,14 @@ def test_a_bad_picture_is_left_out_and_the_motion_shown(folder, damage):
         lambda content: content.update(movies=None),
         lambda content: content.update(settings=[]),
         lambda content: content["movies"].append(None),
+        lambda content: content.update(names=None),
+        lambda content: content.update(common=content["common"][:1]),
     ],
 )
 def test_a_damaged_earlier_report_is_not_used(folder, change):
     write_report(str(folder))
     content = content_of(folder / "report.html")
+    content.update(packed(content["movies"]))
     change(content)
     line = '<script type="application/json" id="data">' + json.dumps(content) + "</script>\n"
     (folder / "report.html").write_text("<html>\n" + line)

@@ -10,6 +10,7 @@ import os
 import pytest
 
 from flexalign_plugin.report_pages import write_report
+from flexalign_plugin.report_pages.concerns import in_words
 
 from . import chromium
 from .results import HOSTILE, make_results, rename_to_hostile
@@ -42,6 +43,10 @@ def test_every_page_is_shown_without_errors_or_network(browser, report, width, t
     assert "0.83 A/px, field 0.48 x 0.34 um, 40 frames x 1.2 = 48 e/A^2; counted in the movie: 46" in text
     for words in ("The movie holds 12 e/A^2, but 48 were given. In 1 of 12 movies.", "Dose of each movie"):
         assert words in text
+    browser.run(
+        "document.querySelectorAll('circle').forEach((c) => "
+        "c.dispatchEvent(new PointerEvent('pointerover', { bubbles: true })))"
+    )
     dots = browser.run("[...document.querySelectorAll('circle title')].map((t) => t.textContent).join('; ')")
     assert "copy_0003.tif: Counted dose 12 e/Å²" in dots and "full_0000.tif: Counted dose 46.5 e/Å²" in dots
     assert "null" not in text and "undefined" not in text
@@ -85,3 +90,55 @@ def test_names_that_are_markup_stay_text(browser, report):
         browser.run(f"location.hash = '#m={i}'")
         browser.wait(f"document.body.innerText.includes('Movie {i} of 12')")
     assert browser.errors == []
+
+
+def test_rows_are_made_as_they_scroll_into_view(browser, tmp_path):
+    write_report(str(make_results(tmp_path / "many", 160)))
+    rows = "document.querySelectorAll('tbody tr').length"
+    for width in (390, 1366):
+        browser.open(str(tmp_path / "many" / "report.html"), width, 768)
+        assert browser.run(rows) == 50
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        for more in (100, 150, 161):
+            browser.run("window.scrollTo(0, document.body.scrollHeight)")
+            browser.wait(f"{rows} >= {more}")
+        assert browser.run(rows) == 161 and "more below" not in browser.run("document.body.innerText")
+        # A search begins anew; a movie and back keeps the place in the list.
+        browser.run("document.querySelector('tbody tr:last-child a').click()")
+        browser.wait("location.hash && document.querySelector('.steps')")
+        browser.run("location.hash = ''")
+        browser.wait(f"{rows} === 161")
+        browser.run(
+            "(() => { const s = document.querySelector('input[type=search]'); s.value = '0160'; "
+            "s.dispatchEvent(new Event('input')); })()"
+        )
+        browser.wait(f"{rows} === 1")
+    assert browser.errors == []
+
+
+def test_one_movie_has_no_charts_of_a_run_and_red_means_one_thing(browser, tmp_path):
+    write_report(str(make_results(tmp_path / "one")))
+    browser.open(str(tmp_path / "one" / "report.html"), 1366, 768)
+    assert "1 movie" in browser.run("document.body.innerText")
+    assert browser.run("document.querySelectorAll('.chart').length") == 0
+    browser.run("location.hash = '#m=1'")
+    browser.wait("document.querySelector('canvas') && document.querySelectorAll('.chart svg').length >= 4")
+    red = "['fill', 'stroke'].some((name) => e.getAttribute(name) === ALARM)"
+    marked = browser.run(f"[...document.querySelectorAll('svg *')].filter((e) => {red}).map((e) => e.textContent)")
+    # The patch of which 83 %, and the frame of which 75 % of the pairs were rejected; no ring, no level, no curve.
+    assert len(marked) == 2 and "83 %" in marked[0] and "75 %" in marked[1]
+
+
+def test_the_largest_local_motion_is_one_number(browser, tmp_path):
+    folder = make_results(tmp_path / "one")
+    run = write_report(str(folder))
+    (row,) = run.rows
+    words = in_words("local_motion_max_px", row["values"]["local_motion_max_px"], row["frames"]["pixel_size_A"])
+    browser.open(str(folder / "report.html"), 1366, 768)
+    text = browser.run("document.body.innerText")
+    px, in_A = words[:-1].split(" (")
+    assert words in text and f"{px}\n= {in_A}, largest local motion" in text  # list and tile
+    browser.run("location.hash = '#m=1'")
+    browser.wait("document.querySelector('canvas')")
+    text = browser.run("document.body.innerText")
+    assert f"at most {words}, edges of the frame included" in text and text.count(words) == 3  # and both columns

@@ -12,7 +12,8 @@ from flexalign_plugin import launch
 from flexalign_plugin.cli import main
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.report_pages import LiveReport, collect, collect_run, page, write_report
-from flexalign_plugin.report_pages.concerns import concerns, described, numbers
+from flexalign_plugin.report_pages.concerns import concerns, described, in_words, numbers, pace
+from flexalign_plugin.report_pages.packing import packed, unpacked
 
 from .results import FULL, HOSTILE, copy_result, make_results
 
@@ -25,14 +26,15 @@ def finished(tmp_path_factory):
 def content_of(path):
     with open(path, encoding="utf-8") as f:
         (line,) = [line for line in f if line.startswith(page._DATA_START)]
-    return json.loads(line.strip()[len(page._DATA_START) : -len(page._DATA_END)])
+    content = json.loads(line.strip()[len(page._DATA_START) : -len(page._DATA_END)])
+    return {**content, "movies": unpacked(content)}
 
 
 def test_the_command_writes_the_page(finished, capsys):
     assert main(["report", str(finished)]) == 0
     assert "13 movies, 1 failed" in capsys.readouterr().out
     content = content_of(finished / "report.html")
-    assert [movie["root"] for movie in content["movies"] if movie["concerns"]] == ["copy_0012"]
+    assert [movie["root"] for movie in content["movies"] if movie["concerns"]] == ["copy_0003", "copy_0012"]
     full = next(movie for movie in content["movies"] if movie["root"] == FULL)
     assert full["details"]["patches"][0][2] > 0 and full["details"]["field"]["motion"]
     assert full["values"]["unheard_of_figure"] == 12.5 and "curve" not in full["values"]
@@ -86,7 +88,44 @@ def test_a_thousand_movies_stay_a_page_for_a_phone(tmp_path):
     written = content_of(tmp_path / "report.html")
     assert len(written["movies"]) == 1001
     assert sum("details" in movie for movie in written["movies"]) == page.DETAILED
-    assert os.path.getsize(tmp_path / "report.html") < 4e6
+    # Each of 3,000 movies may take 2.5 kB of 10 MB, beside the pictures; names of movies are longer than here.
+    pictures = len(json.dumps([movie["details"] for movie in written["movies"] if "details" in movie]))
+    assert (os.path.getsize(tmp_path / "report.html") - pictures) / 1001 < 1500
+
+
+def test_packed_rows_come_back():
+    row = {"root": "a b", "values": {"x": 1.0}, "files": [["_psd.png", "a%20b_psd.png"], ["_x y", "a%20b_x%20y"]]}
+    row.update(warnings=["w"], notes=[], input="1 A/px", doubts=[], concerns=[], frames={"in_movie": 3}, micrograph={})
+    other = {**row, "root": "b", "values": {"y": 2.0, "x": 3.0}, "files": [["_psd.png", "b_psd.png"]]}
+    content = packed([row, other])
+    assert len(content["common"]) == 5 and content["movies"][1]["files"] == ["_psd.png"]  # one of each distinct value
+    assert unpacked(json.loads(json.dumps(content))) == [row, other]
+
+
+def test_a_pace_needs_a_minute():
+    """Files that were copied all at once are no 1.2 million movies per hour."""
+    assert pace([1e9]) == (None, None) and pace([]) == (None, None)
+    assert pace([1e9 + 0.003 * i for i in range(300)]) == (None, None)
+    assert pace([1e9 + 12 * i for i in range(300)]) == pytest.approx((300, 300))
+    # Twenty slow movies at the end, which may come in any order.
+    times = [1e9 + 12 * i for i in range(100)] + [1e9 + 99 * 12 + 60 * i for i in range(1, 21)]
+    overall, lately = pace(times[::-1])
+    assert lately == pytest.approx(60) and overall == pytest.approx(3600 * 119 / (99 * 12 + 1200))
+
+
+def test_lengths_in_pixels_have_angstrom_beside_them():
+    assert in_words("local_motion_max_px", 4.0, 0.83) == "4 px (3.32 Å)"
+    assert in_words("local_motion_max_px", 4.0) == "4 px"
+    assert in_words("pixels_replaced", 94, 0.83) == "94 pixels"
+    assert in_words("local_log_evidence", 1234567.0) == "1,234,567"
+
+
+def test_a_movie_with_less_than_half_of_the_dose_needs_a_look():
+    values = [{"counted_dose_A2": 50.0, "mean_intensity": 1.0}] * 9 + [{"counted_dose_A2": 24.0, "mean_intensity": 0.5}]
+    assert concerns(values) == [[]] * 9 + [["Counted dose 24 e/Å², 0.48 times the run's median."]]
+    assert concerns([{"mean_intensity": v["mean_intensity"] - 0.1} for v in values])[-1] == [
+        "Mean intensity 0.4, 0.44 times the run's median."
+    ]
 
 
 def test_the_newest_and_the_worst_have_pictures(finished):

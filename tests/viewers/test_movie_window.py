@@ -12,6 +12,7 @@ from matplotlib.patches import Circle
 
 from flexalign_plugin.motion import MotionModel
 from flexalign_plugin.report_pages import collect_run
+from flexalign_plugin.report_pages.concerns import in_words
 
 from ..report_pages.results import FULL, make_results
 
@@ -104,3 +105,37 @@ def test_an_unreadable_result_shows_the_reason_and_keeps_the_buttons(window, tmp
     assert "Can't be shown" in words
     _click(window.previous)
     assert window.root == FULL
+
+
+def test_the_largest_local_motion_is_the_figure(window):
+    row = next(row for row in window._run.rows if row["root"] == FULL)
+    words = in_words("local_motion_max_px", row["values"]["local_motion_max_px"], row["frames"]["pixel_size_A"])
+    assert f"at most {words}, edges included" in _axes(window, "Local motion").get_xlabel()
+    assert words in [text.get_text() for text in window.getFigure().texts]
+    assert " Å)" in words
+
+
+def test_no_rejected_pair_is_said_and_not_drawn(window, tmp_path):
+    path = tmp_path / f"{FULL}_motion.json"
+    content = json.loads(path.read_text())
+    content["quality"]["frame_pairs_rejected"] = [0.0] * 8
+    path.write_text(json.dumps(content))
+    window.draw_movie()
+    axes = _axes(window, "Rejected pairs")
+    assert not axes.patches and not axes.axison
+    assert [text.get_text() for text in axes.texts] == ["none: all frame pairs agree"]
+
+
+def test_thon_rings_are_drawn_with_their_ends(window, tmp_path):
+    path = tmp_path / f"{FULL}_motion.json"
+    content = json.loads(path.read_text())
+    curve = [None] * 5 + list(np.linspace(1, 0, 91))
+    both = {"corrected": curve, "uncorrected": curve}
+    content["quality"].update(psd_profile=both, thon_ring_correlation=both, thon_rings_A=4.0)
+    path.write_text(json.dumps(content))
+    window.draw_movie()
+    assert _axes(window, "Power spectrum").get_title().endswith("rings to 4 Å | none")
+    charts = [axes for axes in window.getFigure().axes if "rings" in [text.get_text() for text in axes.texts]]
+    uncorrected, corrected, level, end = charts[0].lines
+    np.testing.assert_allclose(corrected.get_ydata()[5:], curve[5:])
+    assert list(level.get_ydata()) == [0.5, 0.5] and list(end.get_xdata()) == [0.25, 0.25]
