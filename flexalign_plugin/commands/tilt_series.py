@@ -50,9 +50,7 @@ def add(commands: Any) -> None:
     add_computing(parser)
     option("--quiet", action="store_true", help=QUIET_HELP)
     add_settings(parser)
-    shorten_help(
-        parser, ("name", "movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS
-    )
+    shorten_help(parser, ("name", "movies", "output", "order", "settings", "threads", "quiet") + COMMON_SETTINGS)
     parser.set_defaults(run=_tilt_series)
 
 
