@@ -7,8 +7,9 @@
 Wall times say something only on a machine that does nothing else: the load is printed. The runs alternate, each in a
 new process, with kernels compiled before; all movies have the same frames.
 
-The prediction splits each stage into a part that can't be divided and one that is divided among any number of threads:
-with wall times w1 and w2 of one and two threads, these are 2 w2 - w1 and 2 (w1 - w2), both at least 0. It assumes that
+The prediction splits each stage into a part that can't be divided and one that is divided among any number of
+threads: with wall times w1 and w2 of one and two threads, these are 2 w2 - w1 and 2 (w1 - w2), both at least 0. What a
+movie of a batch costs more than its stages, for plots and files, is taken as not divisible. The prediction assumes that
 all cores are as fast as the two that were measured, also when all are busy (no common limit of clock, caches and
 memory), that the disk delivers the movies at the rate that is printed, and that all movies at once fit into memory.
 """
@@ -30,7 +31,6 @@ from flexalign_plugin.settings import Settings
 
 SEED = 2026
 CORES = (2, 16, 64)
-REST = "the rest: starting, plots, writing"
 Parts = Dict[str, Tuple[float, float]]  # {stage: wall seconds of its parts that can't and can be divided}
 
 
@@ -45,12 +45,16 @@ def seconds(parts: Parts, threads: int) -> float:
 
 
 def stage_seconds(runs: List[Run]) -> Dict[str, float]:
-    """Median wall seconds of each stage; the rest is what the whole command takes more."""
-    stages = {stage: median(r.stages[stage]["wall"] for r in runs) for stage in runs[0].stages}
-    return {**stages, REST: median(r.wall_s for r in runs) - sum(stages.values())}
+    """Median wall seconds of each stage."""
+    return {stage: median(r.stages[stage]["wall"] for r in runs) for stage in runs[0].stages}
 
 
-def stages(movie: str, folder: str, repeats: int) -> Parts:
+def _efficiency(one: float, two: float) -> str:
+    return f"{one / (2 * two):.2f}" if two > 0.02 else "too short"
+
+
+def stages(movie: str, folder: str, repeats: int) -> Tuple[Parts, float]:
+    """The parts of each stage, and the CPU seconds of all stages with one thread."""
     runs: Dict[int, List[Run]] = {1: [], 2: []}
     for k in range(repeats):
         for threads, done in runs.items():
@@ -59,15 +63,16 @@ def stages(movie: str, folder: str, repeats: int) -> Parts:
     one, two = (stage_seconds(runs[threads]) for threads in (1, 2))
     print("| stage | wall s, 1 thread | 2 threads | efficiency of 2 threads |\n|---|---|---|---|")
     for stage in one:
-        print(f"| {stage} | {one[stage]:.2f} | {two[stage]:.2f} | {one[stage] / (2 * two[stage]):.2f} |")
-    total_1, total_2 = sum(one.values()), sum(two.values())
-    print(f"| whole command | {total_1:.1f} | {total_2:.1f} | {total_1 / (2 * total_2):.2f} |")
+        print(f"| {stage} | {one[stage]:.2f} | {two[stage]:.2f} | {_efficiency(one[stage], two[stage])} |")
+    total_1, total_2 = (median(r.wall_s for r in done) for done in runs.values())
+    print(f"| whole command | {total_1:.1f} | {total_2:.1f} | {_efficiency(total_1, total_2)} |")
     cpu = {threads: median(r.cpu_s for r in done) for threads, done in runs.items()}
     print(f"\nCPU seconds: {cpu[1]:.1f} with 1 thread, {cpu[2]:.1f} with 2.", flush=True)
-    return parts_of(one, two)
+    return parts_of(one, two), median(sum(stage["cpu"] for stage in r.stages.values()) for r in runs[1])
 
 
-def batches(movie: str, n_movies: int, folder: str, repeats: int) -> None:
+def batches(movie: str, n_movies: int, folder: str, repeats: int) -> float:
+    """Time the movies in all ways; returns the CPU seconds of a movie that has one thread."""
     names = []
     for i in range(n_movies):
         names.append(os.path.join(folder, f"movie{i + 1}.mrc"))
@@ -81,11 +86,13 @@ def batches(movie: str, n_movies: int, folder: str, repeats: int) -> None:
         for (workers, threads), done in runs.items():
             options = ["--workers", str(workers), "--threads", str(workers * threads), "--no-report"]
             done.append(run(f"@{list_of_names}", os.path.join(folder, f"batch{workers}x{threads}-{k}"), *options))
+    cpu = 0.0
     print("| workers x threads | wall s a movie | movies an hour | CPU s a movie | own GB |\n|---|---|---|---|---|")
     for (workers, threads), done in runs.items():
         wall, cpu = (median(values) / n_movies for values in ([r.wall_s for r in done], [r.cpu_s for r in done]))
         own = median(r.own_gb for r in done)
         print(f"| {workers} x {threads} | {wall:.2f} | {3600 / wall:.0f} | {cpu:.1f} | {own:.2f} |", flush=True)
+    return cpu
 
 
 def prediction(parts: Parts, movie: str) -> None:
@@ -140,9 +147,10 @@ def main() -> None:
         memory(movie, folder)
         return
     print("### Stages of one movie\n")
-    parts = stages(movie, folder, arguments.repeats)
+    parts, cpu_of_stages = stages(movie, folder, arguments.repeats)
     print(f"\n### {n_movies} movies, 2 cores\n")
-    batches(movie, n_movies, folder, arguments.repeats)
+    cpu = batches(movie, n_movies, folder, arguments.repeats)
+    parts["plots and files"] = (max(cpu - cpu_of_stages, 0.0), 0.0)
     print("\n### Predicted (see the assumptions in `benchmarks/batch.py`)\n")
     prediction(parts, movie)
 

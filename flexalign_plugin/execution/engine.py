@@ -42,13 +42,15 @@ class PendingMovie:
         """Mark the movie as running, so that it can't be cancelled any more; False if it was cancelled before."""
         return self.future.running() or self.future.set_running_or_notify_cancel()
 
-    def fail(self, error: str, seconds: float = 0.0) -> None:
+    def fail(self, error: str, seconds: float = 0.0, device_fault: str = "") -> None:
         """Set the result of a movie that could not be aligned; `error` states the reason, without the movie's name.
 
         Does nothing if the movie has a result or was cancelled.
         """
         if not self.future.done() and self.begin():
-            self.future.set_result(JobResult(self.job.movie, ok=False, error=error, seconds=seconds))
+            self.future.set_result(
+                JobResult(self.job.movie, ok=False, error=error, seconds=seconds, device_fault=device_fault)
+            )
 
     def give_up(self) -> None:
         """Set the result of a movie that is not aligned because the run was stopped."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 DEVICE_FAILED = "device failed"  # the process must end, because its device can't be used any more
 DEVICE_TOO_SMALL = "device too small"  # the movie does not fit into the device's memory
+KILLED = "killed"  # the process was killed, most often for lack of memory; only between a worker and its pool
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ UNKNOWN_MOVIE_BYTES = 4e9  # if none of them can be opened, e.g. because they ar
 
 PROCESS_BYTES = 400e6  # a worker process without a movie
 FLOAT_BYTES = 4
-# Images of a frame's size, as 32-bit floats, that the alignment needs at its peak. Chosen a quarter above the peaks
-# that `benchmarks/batch.py --memory` measures.
+# Images of a frame's size, as 32-bit floats, that the alignment needs at its peak: more than
+# `benchmarks/batch.py --memory` measures, because a process that is killed costs more than a core without a movie.
 IMAGES, IMAGES_FOR_A_FRAME = 8.0, 0.1
 IMAGES_FOR_WEIGHTS, IMAGES_FOR_HALVES, IMAGES_FOR_SPECTRA = 2.0, 6.0, 8.0
 

@@ -28,7 +28,7 @@ from .. import launch
 from ..errors import FlexAlignError
 from ..files import remove_leftovers
 from .engine import PendingMovie, guarded
-from .job import DEVICE_FAILED, Job, JobResult, Message, Progress
+from .job import DEVICE_FAILED, KILLED, Job, JobResult, Message, Progress
 from .time_limit import TimeLimit
 
 logger = logging.getLogger(__name__)  # unlike `print`, it never raises
@@ -361,7 +361,8 @@ class Worker:
         _remove_leftovers(flight)
         if len(flight) == 1 and (flight[0].taken or flight[0].times_sent > 1):
             task = flight.pop()
-            task.fail(_cause_of_death(status, dead.last_lines), seconds=time.monotonic() - self._head_since)
+            fault = KILLED if status == -signal.SIGKILL else ""
+            task.fail(_cause_of_death(status, dead.last_lines), time.monotonic() - self._head_since, fault)
         for task in reversed(flight):
             task.alone = True
             self._waiting.appendleft(task)

@@ -5,10 +5,14 @@ Each GPU has a `Worker`. A machine without GPUs has several, which share its cor
 If a GPU fails, its movie is tried once more, on another GPU if there is one, else in a new process. A GPU that fails
 twice in a row is not used for ten minutes. Movies that no GPU can align fail or are aligned on the CPU, as the user
 chose; so do movies that are too large for a GPU's memory, without a second attempt.
+
+If a process on the CPU is killed, most often for lack of memory, fewer movies are aligned at once from then on, and its
+movie is tried once more.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -20,7 +24,7 @@ from typing import Callable, Deque, List, Optional, Tuple
 from ..errors import FlexAlignError
 from .devices import Compute, is_gpu
 from .engine import PendingMovie, guarded
-from .job import DEVICE_FAILED, Job, JobResult, Progress
+from .job import DEVICE_FAILED, KILLED, Job, JobResult, Progress
 from .sharing import run_memory, thread_shares
 from .worker import IN_FLIGHT, Worker
 
@@ -46,6 +50,7 @@ class _Movie(PendingMovie):
     failed_on: Optional[_Lane] = None
     reason: str = ""  # why it is aligned on the CPU
     takes_room: bool = False  # of the lane to which it was sent
+    killed: bool = False  # a process that aligned it was killed
 
 
 class WorkerPool:
@@ -229,6 +234,10 @@ class WorkerPool:
 
     def _final_result(self, movie: _Movie, lane: _Lane, result: JobResult) -> Optional[JobResult]:
         """The movie's result, or None if it is tried again."""
+        if result.device_fault == KILLED:
+            if self._can_do_with_fewer(movie, lane):
+                return None
+            result = replace(result, device_fault="")
         if movie.reason:
             warning = f"Aligned on the CPU, because the GPU could not: {movie.reason}"
             return replace(result, warnings=[warning, *result.warnings])
@@ -243,6 +252,20 @@ class WorkerPool:
                 self._queue.appendleft(movie)
                 return None
         return self._without_gpu(movie, result)
+
+    def _can_do_with_fewer(self, movie: _Movie, lane: _Lane) -> bool:
+        """After a process was killed: whether its movie is tried again, by one worker fewer."""
+        others = [other for other in self._lanes if other is not lane and other.paused_until < math.inf]
+        if movie.killed or self._closed or is_gpu(lane.device) or lane is self._cpu or not others:
+            return False
+        lane.paused_until = math.inf
+        movie.killed, movie.failed_on = True, lane
+        self._queue.appendleft(movie)
+        self._log(
+            f"{movie.job.movie}: the process that aligned it was killed, most often for lack of memory. The movie is "
+            f"tried once more; movies at once from now on: {len(others)}"
+        )
+        return True
 
     def _note_failure(self, lane: _Lane, reason: str) -> None:
         lane.failures, lane.reason = lane.failures + 1, reason

@@ -67,17 +67,21 @@ class _Aligner:
         self._send({"ready": True})
         while True:
             number, job, movie = self._opened.get()
-            outcome = self._align(number, job, movie)
-            # The results of one movie are written at a time, because they stay in memory until then.
-            self._to_write.join()
-            if isinstance(outcome, JobResult):
-                self._send({"number": number, "result": asdict(outcome)})
-                if outcome.device_fault == DEVICE_FAILED:
-                    return  # data on the device can't be trusted any more: the parent starts a new process
-            else:
-                self._written_last = job
-                self._to_write.put((number, outcome))
-                self._send({"number": number, "aligned": True})
+            if not self._pass_on(number, job, self._align(number, job, movie)):
+                return
+
+    def _pass_on(self, number: int, job: Job, outcome: Union[JobResult, ToWrite]) -> bool:
+        """Send a movie's result, or leave it to the thread that writes results; False if the process must end."""
+        # The results of one movie are written at a time, because they stay in memory until then.
+        self._to_write.join()
+        if isinstance(outcome, JobResult):
+            self._send({"number": number, "result": asdict(outcome)})
+            # Data on a device that failed can't be trusted any more: the parent starts a new process.
+            return outcome.device_fault != DEVICE_FAILED
+        self._written_last = job
+        self._send({"number": number, "aligned": True})  # before the other thread can send the result
+        self._to_write.put((number, outcome))
+        return True
 
     def _align(self, number: int, job: Job, movie: Optional[Movie]) -> Union[JobResult, ToWrite]:
         sent_at, sent_stage = 0.0, ""

@@ -331,6 +331,16 @@ def test_results_are_written_while_the_next_movie_is_aligned(writer, job, tmp_pa
         assert order.index(f"written ok-{i}") < order.index(f"writes ok-{i + 1}")
 
 
+def test_results_that_are_written_at_once(tmp_path, monkeypatch, job):
+    """The result must not overtake the message that the movie is aligned."""
+    lines = ["from flexalign_plugin.execution.job import JobResult", "def run(job, progress):"]
+    lines += ["    return lambda: JobResult(movie=job.movie, ok=True)"]
+    (tmp_path / "fast_writer.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Worker(runner="fast_writer:run") as worker:
+        assert all(f.result(60).ok for f in [worker.submit(job(str(i))) for i in range(500)])
+
+
 def test_a_kill_during_the_writing_loses_no_movie_and_leaves_no_part(writer, job, tmp_path):
     worker = writer()
     futures = [worker.submit(job(name)) for name in ("die-1", "ok-2", "ok-3")]

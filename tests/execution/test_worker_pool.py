@@ -32,6 +32,12 @@ RUNNER = """
         what, _, rest = job.root.partition("@")
         if what == "slow":
             time.sleep(0.4)
+        if what == "kill":
+            time.sleep(0.2)
+            os.kill(os.getpid(), 9)
+        if what == "crowded" and not os.path.exists(os.path.join(job.output_dir, "killed")):
+            open(os.path.join(job.output_dir, "killed"), "w").close()
+            os.kill(os.getpid(), 9)
         if DEVICE in rest.rpartition("-")[0].split(","):
             if what == "once" and not os.path.exists(os.path.join(job.output_dir, job.root)):
                 open(os.path.join(job.output_dir, job.root), "w").close()
@@ -76,6 +82,26 @@ def test_two_gpus_share_the_movies_and_results_come_in_order(aligned):
     for result in results:
         assert "--threads 3" in result.files["arguments"] and "--no-fft-tuning" in result.files["arguments"]
         assert "--gpu-memory 3.5" in result.files["arguments"]
+
+
+def test_workers_of_a_cpu_share_its_threads_and_a_kill_of_one_fails_its_movie_only(aligned):
+    roots = ["slow@-0", "kill@-1", *(f"slow@-{i}" for i in range(2, 8))]
+    results, calls = aligned(Compute(("cpu",), threads=5, workers=2), *roots)
+    assert [r.ok for r in results] == [root[:4] != "kill" for root in roots], results
+    assert "SIGKILL" in results[1].message and "--workers" in results[1].message
+    shares = {r.files["arguments"].partition("--threads ")[2][0] for r in results if r.ok}
+    assert shares == {"2", "3"}
+    assert len({call[2] for call in calls}) >= 3  # two processes, and at least one in place of that which was killed
+
+
+def test_after_a_kill_fewer_movies_are_aligned_at_once_and_the_movie_is_tried_again(aligned):
+    lines = []
+    results, calls = aligned(Compute(("cpu",), threads=3, workers=3), "crowded@-0", log=lines.append)
+    assert results[0].ok and results[0].device_fault == ""
+    assert len(calls) == len({call[2] for call in calls}) == 2
+    assert [line.partition("; ")[2] for line in lines] == ["movies at once from now on: 2"]
+    results, _ = aligned(Compute(("cpu",), threads=1, workers=1), "kill@-0")
+    assert not results[0].ok and results[0].device_fault == ""
 
 
 def test_a_gpu_that_fails_gets_a_fresh_process_and_the_movie_another_try(aligned):

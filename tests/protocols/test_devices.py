@@ -63,6 +63,13 @@ def test_details_reach_the_workers():
     assert compute_of(timeout=90.0).timeout_s == 90 and compute_of().timeout_s is None
 
 
+def test_movies_at_once_are_for_the_cpu():
+    assert compute_of().workers is None and compute_of(moviesAtOnce=3).workers == 3
+    assert compute_of(useGpu=True, gpuList="0", moviesAtOnce=3).workers is None
+    errors = protocol_of(moviesAtOnce=-1).validate()
+    assert any("Movies at once is -1: give at least 1, or 0" in error for error in errors), errors
+
+
 def test_a_job_requests_the_cores_of_all_gpus_and_numbers_its_gpus_from_0():
     protocol = protocol_of(useGpu=True, gpuList="2 5", binThreads=3)
     assert protocol.getTotalThreads() == 6
