@@ -23,12 +23,14 @@ from .motion.patches import MIN_PATCHES, MIN_ROOM
 from .motion.spline_fit import automatic_control_points
 from .movies import open_movie, settings_of_frames
 from .movies.gain_orientation import Verdict, find_orientation, raw_sum
-from .particle_wizards import MaskDiameterWizard, ResolutionWizard  # noqa: F401 - Scipion looks for all wizards here
 from .protocols.checks import facts_of_movie
 from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
 from .wizard_dialogs import DIALOG_WIDTH, DialogWizard, offer
+
+# Scipion looks for all wizards here: classes of modules whose names begin with the name of this one.
+from .wizards_of_particles import MaskDiameterWizard, ResolutionWizard  # noqa: F401
 
 SHOWN_FITS = 8
 PREVIEW_PIXELS = 800

@@ -16,7 +16,7 @@ def simulated(tmp_path_factory):
 
 @pytest.fixture
 def wizards(monkeypatch):
-    from flexalign_plugin import particle_wizards as module
+    from flexalign_plugin import wizards_of_particles as module
 
     module.said = []
     for name in ("showError", "offer"):
@@ -35,13 +35,12 @@ def protocol_on(project, simulated, **parameters):
 
 
 def test_scipion_finds_the_wizards(wizards):
-    """It looks for classes of wizards in the module `wizards` of the plugin."""
-    from flexalign_plugin import wizards as found
+    import pwem
 
-    targets = {cls: cls._targets for cls in vars(found).values() if hasattr(cls, "_targets")}
-    for cls, name in ((wizards.MaskDiameterWizard, "maskDiameter"), (wizards.ResolutionWizard, "maximumResolution")):
-        ((protocol, names),) = targets[cls]
-        assert protocol.__name__ == "ProtSwiftAlign" and names == [name] and protocol().hasAttribute(name)
+    from flexalign_plugin.protocols import ProtSwiftAlign
+
+    found = pwem.Domain.findWizards(ProtSwiftAlign(), "tkinter")
+    assert found == {"maskDiameter": wizards.MaskDiameterWizard, "maximumResolution": wizards.ResolutionWizard}
 
 
 def test_the_diameter_is_measured_and_drawn(wizards, project, simulated):
