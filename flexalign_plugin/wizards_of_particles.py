@@ -52,8 +52,8 @@ def diameter_window(volume: Volume, shown_A: float) -> Plotter:
     plotter.tightLayoutOn = False
     half = len(volume.values) / 2 * volume.pixel_A
     for column, (axis, names) in enumerate(((0, "xy"), (1, "xz"), (2, "yz"))):
-        axes = plotter.getFigure().add_axes((0.06 + 0.32 * column, 0.14, 0.27, 0.72))
-        axes.imshow(volume.values.sum(axis=axis), cmap="gray", origin="lower", extent=(-half, half, -half, half))
+        axes = plotter.getFigure().add_axes((0.07 + 0.32 * column, 0.14, 0.26, 0.72))
+        axes.imshow(volume.values.sum(axis=axis), cmap="gray", extent=(-half, half, half, -half))
         axes.add_patch(Circle((0, 0), shown_A / 2, fill=False, edgecolor="#f6c343", linewidth=1.6))
         axes.set_xlabel(f"{names[0]} (Å)")
         axes.set_ylabel(f"{names[1]} (Å)", labelpad=-2)
