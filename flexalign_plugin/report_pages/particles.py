@@ -107,7 +107,7 @@ def _tiles(run: ParticleRun, good: np.ndarray) -> str:
             (f"{np.median(good['angle_sd']):.1f}°", "predicted error of the angle (median)", ""),
             (f"{shift_A:.2f} Å", "predicted error of the shift (median)", ""),
             (
-                f"{100 * (good['posterior'] >= SURE).mean():.0f} %",
+                f"{sure:.0f} %",
                 f"have an orientation of probability {SURE} or more",
                 "",
             ),
