@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, List, Optional, Set, TextIO
 
 import numpy as np
+
+from ..result_files import PARTICLES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -76,6 +79,7 @@ class ParticleConsole:
             f"{float(np.median(found['angle_sd'])):.2f} degrees and {float(np.median(found['shift_sd'])):.2f} px "
             f"(median); {sure:.0f} % have a pose of probability {SURE:g} or more."
         )
+        self._write(os.path.join(folder, PARTICLES))
         if n_volumes > 1:
             for number in range(1, n_volumes + 1):
                 own = found["volume"] == number
