@@ -27,6 +27,7 @@ from .particle_memory import threads_that_fit
 from .particle_parts import Measured, Parts, RunState
 
 CHUNKS = 32  # of `BLOCK` particles between two checkpoints
+WIDEST = 0.95  # diameter in image widths, if it is measured in the volume: some noise is then left beside the particle
 FEW = 20  # particles of an optics group: with fewer, noise and scale are measured on few images
 LARGEST_DEFOCUS_A = 1e6
 PARTS = "parts"  # folder of the checkpoint
@@ -205,7 +206,7 @@ class ParticleAligner:
         problems_of_kinds = [
             sentence
             for (box, pixel_A), groups in kinds.items()
-            for sentence in self._settings.problems_with_images(box, pixel_A, table.groups[groups[0]].name)
+            for sentence in self._given.problems_with_images(box, pixel_A, table.groups[groups[0]].name)
         ]
         if problems_of_kinds:
             raise SettingsError(" ".join(problems_of_kinds))
@@ -221,7 +222,9 @@ class ParticleAligner:
         measured_on = np.full(len(table), -1, np.int16)
         for number, own in enumerate(rows):
             measured_on[images.first_usable(own, box)[0]] = number
-        s = self._settings
+        s, width_A = self._settings, box * pixel_A
+        if s.mask_diameter > WIDEST * width_A and not self._given.mask_diameter:
+            s = replace(s, mask_diameter=WIDEST * width_A)
         values: List[np.ndarray] = []
         for volume in self._volumes:
             resized, notes = fitted(volume, box, pixel_A)
@@ -256,7 +259,7 @@ class ParticleAligner:
         except ValueError as error:
             raise SettingsError(
                 f"{table.groups[groups[0]].name}: with a diameter of {s.mask_diameter:.0f} A {error} in a box of "
-                f"{box * pixel_A:.0f} A: give a smaller mask diameter, or extract the particles with a larger box."
+                f"{width_A:.0f} A: give a smaller mask diameter, or extract the particles with a larger box."
             ) from error
         images.taken_problems()
         for group, scale in zip(groups, alignment.scales):
