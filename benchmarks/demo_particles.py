@@ -104,7 +104,7 @@ def main(argv: List[str]) -> int:
     settings = ParticleSettings(max_resolution=RESOLUTION_A, max_shift=MOST_SHIFT_A)
     started, cpu = time.monotonic(), time.process_time()
     map_path = os.path.join(images, MAP)
-    result = align_star(star, [read_volume(map_path)], settings, output, console.progress, console.say)
+    _, result = align_star(star, [read_volume(map_path)], settings, output, console.progress, console.say)
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     pictures = write_pictures(output, result, settings.symmetry)
     console.end(result, 1, output)

@@ -53,7 +53,9 @@ def errors_deg(star):
 
 def test_simulated_particles_are_aligned(folder):
     assert (errors_deg("out/particles.star") < 13.4).mean() > 0.95
-    assert {"directions.png", "histograms.png", "posterior.png", "particles.star", "parts"} == set(os.listdir("out"))
+    pictures = {"directions.png", "histograms.png", "posterior.png", "examples.png", "directions.bild"}
+    assert {*pictures, "report.html", "particles.star", "parts"} == set(os.listdir("out"))
+    assert "sim/truth.star" in open("out/report.html", encoding="utf-8").read()
 
 
 def test_what_was_found_is_printed(capsys):
@@ -62,7 +64,7 @@ def test_what_was_found_is_printed(capsys):
     assert "100 of 100 particles were done before." in out
     assert "The particle is" in out and "A in diameter, as measured in the volume" in out
     assert "100 particles aligned in" in out and "have a pose of probability 0.9 or more" in out
-    for name in ("particles.star", "directions.png", "histograms.png", "posterior.png"):
+    for name in ("particles.star", "directions.png", "histograms.png", "posterior.png", "report.html"):
         assert os.path.join("out", name) in out
 
 
@@ -80,7 +82,7 @@ def test_every_setting_reaches_the_alignment(capsys):
         name = option.split()[0].strip("-").replace("-", " ")
         status, _, err = run(f"{ALIGN} {option} --output out", capsys)
         assert status == 2 and f"holds a run with another {name} (" in err, err
-    for option in ("--threads 2", "--memory 20", "--no-pictures"):
+    for option in ("--threads 2", "--memory 20", "--no-report"):
         assert run(f"{ALIGN} {option} --output out", capsys)[0] == 0
 
 
@@ -89,7 +91,7 @@ def test_two_volumes_and_some_failures(capsys):
         text = file.read()
     with open("some.star", "w") as file:
         file.write(text.replace("000007@", "000777@"))
-    command = ALIGN.replace("truth.star", "../some.star") + " --volume sim/map.mrc --no-pictures --output some"
+    command = ALIGN.replace("truth.star", "../some.star") + " --volume sim/map.mrc --no-report --output some"
     status, out, err = run(command, capsys)
     assert status == 1
     assert "1 of 100 particles could not be aligned; see some/failed.tsv" in err

@@ -151,22 +151,40 @@ def examples(
     """
     blocks = [(name, *block) for name, block in (("best", best), ("worst", worst)) if len(block[0])]
     columns = max(len(images) for _, images, _, _ in blocks)
-    figure = _figure(figure, (0.85 + 1.15 * columns, 2.75 * len(blocks)))
-    left, block_height = 0.85 / (0.85 + 1.15 * columns), 1 / len(blocks)
-    width = (1 - left - 0.005) / columns
+    left, cell, gap, head = 0.85, 1.15, 0.3, 0.22  # inches
+    width, height = left + columns * cell, len(blocks) * (2 * cell + gap) - gap + head
+    figure = _figure(figure, (width, height))
+    # One picture on one pair of axes: many axes are slow. Its unit is the side of a particle's image.
+    axes = figure.add_axes((left / width, 0, 1 - left / width, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(height / cell, 0)
     for number, (name, images, projections, lines) in enumerate(blocks):
-        bottom = 1 - (number + 1) * block_height
+        top = (head + number * (2 * cell + gap)) / cell
         for row, (kind, pictures) in enumerate(((f"{name}\nparticles", images), ("their\nprojections", projections))):
-            place = bottom + block_height * (0.03 + 0.425 * (1 - row))
-            figure.text(0.01, place + 0.2 * block_height, kind, fontsize=9, va="center")
-            for column, picture in enumerate(pictures):
-                axes = figure.add_axes((left + column * width, place, 0.96 * width, 0.42 * block_height), anchor="S")
-                low, high = np.percentile(picture, (0.5, 99.5))
-                axes.imshow(to_grey(picture, low, high), cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
-                axes.set_axis_off()
-                if row == 0:
-                    axes.set_title(lines[column], fontsize=8, pad=3)
+            middle = top + row + 0.5
+            figure.text(0.01, 1 - middle * cell / height, kind, fontsize=9, va="center")
+            tiles = np.concatenate([_framed(picture) for picture in pictures], axis=1)
+            axes.imshow(
+                tiles,
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                interpolation="bilinear",
+                aspect="auto",
+                extent=(0, len(pictures), top + row + 1, top + row),
+            )
+        for column, line in enumerate(lines):
+            axes.text(column + 0.5, top - 0.04, line, fontsize=8, ha="center", va="bottom", parse_math=False)
+    axes.set_xlim(0, columns)
+    axes.set_ylim(height / cell, 0)
     return figure
+
+
+def _framed(picture: np.ndarray) -> np.ndarray:
+    """(N + 2, N + 2) uint8 of a particle's image (N, N), with a white frame."""
+    low, high = np.percentile(picture, (0.5, 99.5))
+    return np.pad(to_grey(picture, low, high), 1, constant_values=255)
 
 
 def agreement(

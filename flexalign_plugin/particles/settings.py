@@ -27,7 +27,7 @@ class ParticleSettings:
         8.0,
         "Finest detail that is compared, in Angstrom: not finer than the volume's own resolution.",
         metavar="A",
-        form="maxResolution",
+        form="maximumResolution",
         label="Maximum resolution",
         bounds=Bounds(0.5, 200, unit="A", advice="usually 6 to 15 A"),
     )
@@ -43,7 +43,7 @@ class ParticleSettings:
         20.0,
         "Largest distance of a particle from the centre of its image, in Angstrom.",
         metavar="A",
-        form="maxShift",
+        form="maxParticleShift",
         label="Maximum shift",
         bounds=Bounds(0, 10_000, unit="A"),
     )
@@ -51,7 +51,7 @@ class ParticleSettings:
         "C1",
         "Symmetry of the volume: C1, C2, ..., D2, ..., T, O, I1, I2, I3 or I4, in RELION's and Scipion's frames.",
         metavar="NAME",
-        form="symmetry",
+        form="symmetryGroup",
     )
     max_psi: float = option(
         180.0,
@@ -65,14 +65,14 @@ class ParticleSettings:
         0.0,
         "Resolution of the search over all orientations, in Angstrom; 0: chosen from the diameter.",
         metavar="A",
-        form="coarseResolution",
+        form="initialResolution",
         label="Coarse resolution",
         bounds=Bounds(0, 500, unit="A", advice="0 for automatic"),
     )
     local_only: bool = option(
         False,
         "Only improve the orientations and shifts that the particles have, without a search over all orientations.",
-        form="localOnly",
+        form="considerInputAlignment",
     )
     threads: int = option(
         0,

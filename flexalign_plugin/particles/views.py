@@ -11,6 +11,7 @@ from .sphere import directions
 
 CELLS = 4000  # of the sphere, about 3 degrees wide
 SMALLEST_CAP_RAD = np.radians(5.0)
+BLOCK = 500  # cells at a time
 PARTICLES_IN_CAP = 25.0  # of evenly distributed ones: an error of 20 % by chance
 
 
@@ -31,8 +32,10 @@ def view_density(poses: np.ndarray, group: Optional[np.ndarray] = None) -> Tuple
     counts = np.bincount(tree.query(views)[1], minlength=len(sphere)).astype(float)
     share = min(PARTICLES_IN_CAP / len(views), 0.5)  # of the sphere
     cap = max(np.arccos(1 - 2 * share), SMALLEST_CAP_RAD)
-    near = tree.query_ball_point(sphere, 2 * np.sin(cap / 2))
-    smooth = np.array([counts[cells].sum() / len(cells) for cells in near])
+    smooth = np.empty(len(sphere))
+    for start in range(0, len(sphere), BLOCK):
+        near = sphere[start : start + BLOCK] @ sphere.T >= np.cos(cap)
+        smooth[start : start + BLOCK] = near @ counts / near.sum(axis=1)
     if group is not None:
         smooth = np.mean([smooth[tree.query(sphere @ g.T)[1]] for g in group], axis=0)
     return sphere, smooth / smooth.mean()

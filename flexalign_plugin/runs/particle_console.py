@@ -56,7 +56,8 @@ class ParticleConsole:
             self._said.add(sentence)
             self._write(f"{kind}: {sentence}", sys.stderr if kind == "warning" else None)
 
-    def pictures(self, paths: List[str]) -> None:
+    def files(self, paths: List[str]) -> None:
+        """Print the names of files that were written."""
         if not self._quiet:
             for path in paths:
                 self._write(path)

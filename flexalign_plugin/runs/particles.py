@@ -400,8 +400,9 @@ def align_star(
     output_dir: str,
     progress: Optional[Progress] = None,
     say: Optional[Say] = None,
-) -> ParticleResult:
-    """Align the particles of a STAR file and write those that are aligned to `particles.star` in `output_dir`.
+) -> Tuple[Table, ParticleResult]:
+    """Align the particles of a STAR file and write those that are aligned to `particles.star` in `output_dir`; returns
+    all that were read, and what was found.
 
     Raises
     ------
@@ -413,4 +414,4 @@ def align_star(
         raise SettingsError(f"{star}: would be replaced by the result: choose another output folder.")
     result = ParticleAligner(volumes, settings, output_dir, say).align(table, progress)
     write_star(path, source, result.found)
-    return result
+    return table, result

@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_where_it_was(data, tmp_path):
     )
     command = [sys.executable, "-c", program, "particles", "align", str(data / STAR), "--volume", str(data / MAP)]
     command += ["--output", str(out), "--max-resolution", "15", "--mask-diameter", "100", "--max-shift", "15"]
-    command += ["--threads", "1", "--no-pictures"]
+    command += ["--threads", "1", "--no-report"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     parts = out / "parts"
     while process.poll() is None and not (parts.is_dir() and len(list(parts.glob("part_*"))) >= 2):
@@ -170,7 +170,7 @@ def test_bad_particles_fail_alone_with_their_reason(data, tmp_path):
 
     star = edited(data, tmp_path, change)
     out = str(tmp_path / "out")
-    result = runs.align_star(star, volumes(data), SETTINGS, out)
+    _, result = runs.align_star(star, volumes(data), SETTINGS, out)
     failures = read_failures(result.failures_path)
     assert [int(row) for row, _, _ in failures] == [4, 5, 6, 7, 8, 9, 10]
     reasons = [reason for _, _, reason in failures]
@@ -194,7 +194,7 @@ def test_bad_particles_fail_alone_with_their_reason(data, tmp_path):
     a, b = (poses.matrices(*angles.T) for angles in (table.known.angles, whole.known.angles[kept]))
     assert np.median(poses.distances(a, b)) < 0.5
     # Started again, the failures are tried again.
-    again = runs.align_star(star, volumes(data), SETTINGS, out)
+    _, again = runs.align_star(star, volumes(data), SETTINGS, out)
     assert dict(again.failures) == dict(result.failures)
     np.testing.assert_array_equal(again.found, result.found)
 
@@ -246,7 +246,7 @@ def test_optics_groups_of_other_pixel_sizes_have_their_own_gallery(data, tmp_pat
     with open(star, "w") as file:
         file.write("\n".join([*lines[: last + 1], *more, ""]))
     said = []
-    result = runs.align_star(
+    _, result = runs.align_star(
         star, volumes(fine), SETTINGS, str(tmp_path / "out"), say=lambda kind, text: said.append((kind, text))
     )
     assert len(result.scales) == 2 and np.unique(result.pixel_A).tolist() == [4.0, 5.0]
@@ -258,7 +258,7 @@ def test_optics_groups_of_other_pixel_sizes_have_their_own_gallery(data, tmp_pat
 def test_inverted_contrast_is_said_and_taken_into_account(data, tmp_path):
     said = []
     inverted = [Volume("inverted.mrc", -3 * volume.values, volume.pixel_A) for volume in volumes(data)]
-    result = runs.align_star(
+    _, result = runs.align_star(
         str(data / STAR), inverted, SETTINGS, str(tmp_path), say=lambda kind, text: said.append((kind, text))
     )
     assert list(result.scales.values())[0] == pytest.approx(-1 / 3, rel=0.2)
@@ -286,7 +286,7 @@ def test_local_only_improves_the_poses_that_are_there(data, tmp_path):
 
     star = edited(data, tmp_path, change)
     settings = ParticleSettings.from_dict({**SETTINGS.to_dict(), "local_only": True})
-    result = runs.align_star(star, volumes(data), settings, str(tmp_path / "out"))
+    _, result = runs.align_star(star, volumes(data), settings, str(tmp_path / "out"))
     errors = errors_deg(tmp_path / "out" / "particles.star", data / STAR)
     assert np.median(errors[:-10]) < 3 and (errors[:-10] < 10).mean() > 0.9
     assert np.median(errors[-10:]) > 30
