@@ -83,7 +83,7 @@ def agree_stars(
     for table in tables:
         if table.known.angles is None:
             raise ParticleError(f"{table.name}: its particles have no orientations: give aligned particles.")
-    first, rows = _matched(tables)
+    first, rows = matched(tables)
     if not len(first):
         raise ParticleError(
             f"{stars[0]}: none of its particles is in another of the files: give alignments of the same images."
@@ -96,7 +96,7 @@ def agree_stars(
     tell(0, len(first))
     for start in range(0, len(first), BLOCK):
         part = slice(start, min(start + BLOCK, len(first)))
-        poses, positions_A, volume, present = _stacked(tables, rows[:, part])
+        poses, positions_A, volume, present = stacked(tables, rows[:, part])
         both = consensus(
             poses,
             positions_A,
@@ -121,20 +121,26 @@ def agree_stars(
     write_star(outputs[0], source, found, columns)
     found["aligned"] = ~agrees
     write_star(outputs[1], source, found, {**POSE_COLUMNS, **SPREAD_COLUMNS})
-    _write_spreads(os.path.join(output_dir, SPREADS), stars, found, agrees, pixel_A, off_deg)
+    spread_A = found["shift_spread"] * pixel_A
+    path = os.path.join(output_dir, SPREADS)
+    write_spreads(path, stars, found["row"], agrees, found["angle_spread"], spread_A, off_deg)
     with atomic_path(os.path.join(output_dir, AGREEMENT)) as temporary:
         particle_plots.save(particle_plots.agreement(off_deg, list(stars), max_angle_deg), temporary)
     return Agreement(agrees, found["angle_spread"].copy(), off_deg, len(tables[0]) - len(first))
 
 
-def _matched(tables: Sequence[Table]) -> Tuple[np.ndarray, np.ndarray]:
+def matched(tables: Sequence[Table], keys_of: Optional[Sequence[np.ndarray]] = None) -> Tuple[np.ndarray, np.ndarray]:
     """(n,) rows of the first table whose image is in another table, and (R, n) their rows in all tables, -1 if none.
 
     Only rows with a pose count. Of an image that is twice in a table, the first row is taken.
+
+    Parameters
+    ----------
+    keys_of : of each table, (n,) numbers that are the same for the same particle; None: those of the images.
     """
     keys: List[np.ndarray] = []
     places: List[np.ndarray] = []
-    for table, own in zip(tables, image_keys(tables)):
+    for table, own in zip(tables, image_keys(tables) if keys_of is None else keys_of):
         known = table.known
         assert known.angles is not None
         usable = np.isfinite(known.angles).all(axis=1) & (table.index >= 0) & (table.group >= 0)
@@ -154,7 +160,7 @@ def _matched(tables: Sequence[Table]) -> Tuple[np.ndarray, np.ndarray]:
     return rows[0], rows
 
 
-def _stacked(tables: Sequence[Table], rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def stacked(tables: Sequence[Table], rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(R, n, 3, 3) poses, (R, n, 2) positions in A, (R, n) classes, and (R, n) bool whether a run has the particle."""
     present = rows >= 0
     poses, positions, volume = [], [], []
@@ -168,15 +174,20 @@ def _stacked(tables: Sequence[Table], rows: np.ndarray) -> Tuple[np.ndarray, np.
     return np.stack(poses), np.stack(positions), np.stack(volume), present
 
 
-def _write_spreads(
-    path: str, stars: Sequence[str], found: np.ndarray, agrees: np.ndarray, pixel_A: np.ndarray, off_deg: np.ndarray
+def write_spreads(
+    path: str,
+    names: Sequence[str],
+    row: np.ndarray,
+    agrees: np.ndarray,
+    spread_deg: np.ndarray,
+    spread_A: np.ndarray,
+    off_deg: np.ndarray,
 ) -> None:
-    """A line for each particle: row in the first file, whether it is kept, the spread, the distance of each run."""
-    runs = range(1, len(stars) + 1)
+    """A line for each particle: its `row`, whether it is kept, the spread, the distance of each of the runs `names`."""
+    runs = range(1, len(names) + 1)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write("".join(f"# deg_{i}: {star}\n" for i, star in zip(runs, stars)))
+        file.write("".join(f"# deg_{i}: {name}\n" for i, name in zip(runs, names)))
         file.write("\t".join(["row", "kept", "spread_deg", "spread_A", *(f"deg_{i}" for i in runs)]) + "\n")
-        spread_A = found["shift_spread"] * pixel_A
-        for i, row in enumerate(found["row"].tolist()):
-            numbers = "\t".join(f"{v:.3f}" for v in (found["angle_spread"][i], spread_A[i], *off_deg[:, i]))
-            file.write(f"{row}\t{int(agrees[i])}\t{numbers}\n")
+        for i, number in enumerate(row.tolist()):
+            numbers = "\t".join(f"{v:.3f}" for v in (spread_deg[i], spread_A[i], *off_deg[:, i]))
+            file.write(f"{number}\t{int(agrees[i])}\t{numbers}\n")
