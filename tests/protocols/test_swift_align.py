@@ -104,13 +104,14 @@ def test_a_growing_set_is_followed(project, simulated, monkeypatch):
 POINTS = {
     "first particles saved, none in the output": ("flexalign_plugin.runs.particle_parts:Parts", "add", 1, "after"),
     "in the middle of the output set": ("pwem.objects:SetOfParticles", "append", 20, "after"),
+    "output written, not registered": ("pwem.objects:SetOfParticles", "write", 1, "after"),
     "output registered, its origin not": ("flexalign_plugin.protocols:ProtSwiftAlign", "_relate", 1, "before"),
     "while it waits for more particles": ("flexalign_plugin.protocols:ProtSwiftAlign", "_wait", 2, "before"),
     "at the end": ("flexalign_plugin.protocols:ProtSwiftAlign", "createOutputStep", 1, "after"),
 }
 
 
-FAST = ("in the middle of the output set", "while it waits for more particles")
+FAST = ("output written, not registered", "while it waits for more particles")
 
 
 @pytest.fixture
