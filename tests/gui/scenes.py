@@ -17,7 +17,7 @@ from unittest import mock
 import matplotlib.pyplot as plt
 from pyworkflow.project import Manager
 
-from ..protocols import particle_data
+from .. import particle_data
 from ..protocols.conftest import PIXEL_A, SHAPE
 from ..scipion_project import import_movies, new_alignment, new_project, run
 from .window import Form, Scipion, below

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from . import particle_data as data
+from .. import particle_data as data
 from .test_wizards import Form
 
 

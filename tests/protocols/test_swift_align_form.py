@@ -8,8 +8,8 @@ import pytest
 from flexalign_plugin.particles import poses
 from flexalign_plugin.particles.settings import FIELDS_OF_FORM, WITHOUT_EFFECT
 
+from .. import particle_data as data
 from ..scipion_project import run
-from . import particle_data as data
 
 N = 40
 FLIPPED = {

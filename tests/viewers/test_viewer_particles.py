@@ -9,7 +9,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from ..protocols import particle_data as data
+from .. import particle_data as data
 from ..scipion_project import new_project, run
 
 N = 40
