@@ -97,6 +97,13 @@ def test_cones_for_chimera_surround_the_volume(finished, tmp_path):
     assert f"voxelSize {data.PIXEL_A:g} originIndex {data.BOX // 2}," in script
 
 
+def test_without_chimera_the_file_is_named(viewer, monkeypatch):
+    said = []
+    monkeypatch.setattr(viewer, "infoMessage", lambda text, title: said.append(text))
+    viewer._chimera()
+    assert "ChimeraX is not installed" in said[0] and viewer.protocol._getExtraPath("directions.bild") in said[0]
+
+
 def test_the_consensus_has_its_viewer(finished):
     from flexalign_plugin.protocols import ProtSwiftConsensus
     from flexalign_plugin.viewers import SwiftConsensusViewer
