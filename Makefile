@@ -1,4 +1,5 @@
 # make demo    align a small set of movies through Scipion and show what came out
+# make demo-particles  align simulated particles of a real map and compare with the truth
 # make show    open the demo project in Scipion's window
 # make test    style, types and all tests
 # make fuzz    damaged files of every kind for 10 minutes; for an hour: make fuzz FUZZ_ARGS="--minutes 60"
@@ -9,11 +10,15 @@ PYTHON ?=
 
 FUZZ_ARGS ?= --minutes 10
 
-.PHONY: demo show test fuzz format clean
+.PHONY: demo demo-particles show test fuzz format clean
 
 demo:
 	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
 	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" -u benchmarks/demo.py
+
+demo-particles:
+	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \
+	PATH="$$venv/bin:$$PATH" "$$venv/bin/python" -u benchmarks/demo_particles.py
 
 show:
 	@set -e -o pipefail; venv=$$(bash .ci/environment $(PYTHON)); \

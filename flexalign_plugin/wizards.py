@@ -13,12 +13,10 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 from matplotlib.patches import Rectangle
-from pyworkflow.gui.dialog import RESULT_NO, RESULT_YES, MessageDialog, showError, showInfo
+from pyworkflow.gui.dialog import showInfo
 from pyworkflow.gui.plotter import Plotter
-from pyworkflow.utils import Icon
-from pyworkflow.wizard import Wizard
 
-from .errors import FlexAlignError, SettingsError
+from .errors import SettingsError
 from .motion.bspline import places
 from .motion.local_alignment import finest_control_points
 from .motion.patches import MIN_PATCHES, MIN_ROOM
@@ -29,9 +27,12 @@ from .protocols.checks import facts_of_movie
 from .protocols.form_values import empty_numbers, settings_values
 from .protocols.protocol_flexalign import ProtFlexAlign
 from .settings import GAIN_CONVENTIONS, GAIN_FLIPS, GAIN_ROTATIONS, Settings
+from .wizard_dialogs import DIALOG_WIDTH, DialogWizard, offer
+
+# Scipion looks for all wizards here: classes of modules whose names begin with the name of this one.
+from .wizards_of_particles import MaskDiameterWizard, ResolutionWizard  # noqa: F401
 
 SHOWN_FITS = 8
-DIALOG_WIDTH = 76  # characters; Scipion does not wrap long lines when it computes the height of a dialog
 PREVIEW_PIXELS = 800
 PREVIEW_FRAMES = 10  # their mean is shown behind the patches
 PATCH_COLOUR, POINT_COLOUR = "#29b6f6", "#ffd54f"
@@ -178,17 +179,6 @@ def preview_text(shown: Preview) -> str:
     return text + "The numbers shown are the form's and apply to every movie."
 
 
-class _FlexAlignWizard(Wizard):
-    def show(self, form: Any, *params: Any) -> None:
-        try:
-            self._show(form)
-        except FlexAlignError as error:
-            showError("FlexAlign", str(error), form.root)
-
-    def _show(self, form: Any) -> None:
-        raise NotImplementedError
-
-
 def input_text(protocol: Any) -> str:
     """What the chosen movies amount to, and what about them makes no sense."""
     path, settings = first_movie(protocol)
@@ -199,7 +189,7 @@ def input_text(protocol: Any) -> str:
     return "\n\n".join(textwrap.fill(line, DIALOG_WIDTH) for line in lines)
 
 
-class InputWizard(_FlexAlignWizard):
+class InputWizard(DialogWizard):
     """Says what the chosen movies amount to: pixel size, field, dose, and the dose that is counted in the first."""
 
     _targets = [(ProtFlexAlign, ["inputMovies"])]
@@ -208,7 +198,7 @@ class InputWizard(_FlexAlignWizard):
         showInfo("Input", input_text(form.protocol), form.root)
 
 
-class AlignedFramesWizard(_FlexAlignWizard):
+class AlignedFramesWizard(DialogWizard):
     """Sets the range to align to all frames of the first movie."""
 
     _targets = [(ProtFlexAlign, ["alignFrame0", "alignFrameN"])]
@@ -232,7 +222,7 @@ class SummedFramesWizard(AlignedFramesWizard):
     names = ("sumFrame0", "sumFrameN")
 
 
-class GainOrientationWizard(_FlexAlignWizard):
+class GainOrientationWizard(DialogWizard):
     """Ranks the orientations of the gain by how well they explain the first movie, and sets the best one."""
 
     _targets = [(ProtFlexAlign, ["gainRot", "gainFlip"])]
@@ -249,13 +239,7 @@ class GainOrientationWizard(_FlexAlignWizard):
             form.setVar("gainConvention", GAIN_CONVENTIONS.index(best.convention))
 
 
-def offer(title: str, text: str, root: Any) -> bool:
-    """Whether the user takes what is offered. Scipion's `askYesNo` is a warning whose default is No."""
-    buttons = [("Yes", RESULT_YES), ("No", RESULT_NO)]
-    return bool(MessageDialog(root, title, text, Icon.INFO, buttons=buttons, default="Yes").resultYes())
-
-
-class PatchesWizard(_FlexAlignWizard):
+class PatchesWizard(DialogWizard):
     """Draws patches and control points over the first movie."""
 
     _targets = [

@@ -57,6 +57,7 @@ def define_form(form: Any) -> None:
         "With *Yes* only orientations near the previous ones are tried, which is faster but can't correct a wrong "
         "one. The particles need an alignment.",
     )
+    form.addSection(label="Search")
     group = form.addGroup("Particle")
     add(group, "maskDiameter", "Mask diameter (A)", "The wizard measures it and draws it over the volume.")
     add(group, "maxParticleShift", "Maximum shift (A)")

@@ -97,8 +97,7 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
         self._start_again_if_changed(settings)
         aligner = ParticleAligner(volumes, settings, self._getExtraPath(), self._say)
         table = GrowingTable(self.inputParticles.get().getNameId(), self.considerInputAlignment.get())
-        removed = remove_unfit_set(self._getPath(PARTICLES_TABLE), self._ids_of_input())
-        if removed:
+        if remove_unfit_set(self._getPath(PARTICLES_TABLE), self._ids_of_input()):
             self.warning(f"{self._getPath(PARTICLES_TABLE)} is not complete and is made again.")
         told = 0
         while True:
@@ -196,7 +195,7 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
         known = numbers_in_set(path) or set()
         new = result.found[result.found["aligned"] & ~np.isin(result.found["row"], list(known))]
         self._describe(result)
-        if not len(new):
+        if not len(new) and self.hasAttribute(OUT_PARTICLES):
             return
         # Threads of Scipion also write to the run's database, whose connection is not thread-safe.
         with self._lock:
@@ -208,8 +207,10 @@ class ProtSwiftAlign(LabelAndHelp, ProtAnalysis3D):
             else:
                 output.copyInfo(source)
                 output.setAlignmentProj()
-            for particle in with_poses(source, new, range(int(new["row"].min()), int(new["row"].max()) + 1)):
-                output.append(particle)
+            if len(new):  # none if an earlier run was killed before it registered its output
+                among = range(int(new["row"].min()), int(new["row"].max()) + 1)
+                for particle in with_poses(source, new, among):
+                    output.append(particle)
             source.close()
             self._updateOutputSet(OUT_PARTICLES, output, pwobj.Set.STREAM_OPEN)
             self._relate(OUT_PARTICLES)

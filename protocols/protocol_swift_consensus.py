@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+import dataclasses
+from typing import Any, List, Tuple
 
 import numpy as np
 import pwem.objects as emobj
@@ -12,12 +13,12 @@ from pwem.protocols import ProtAnalysis3D
 from pyworkflow import BETA, VERSION_3_0
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.files import atomic_path
 from flexalign_plugin.output import particle_plots as plots
 from flexalign_plugin.particles import symmetry
 from flexalign_plugin.particles.consensus import Consensus, consensus
-from flexalign_plugin.particles.poses import distances, matrices
-from flexalign_plugin.particles.table import Table, image_keys
+from flexalign_plugin.particles.poses import distances
+from flexalign_plugin.particles.table import Table
+from flexalign_plugin.runs.particle_consensus import AGREEMENT, SPREADS, matched, stacked, write_spreads
 
 from . import form_values
 from .label_and_help import LabelAndHelp
@@ -25,7 +26,6 @@ from .particle_sets import GrowingTable, to_scipion
 
 OUT_PARTICLES, OUT_REJECTED = "outputParticles", "outputRejected"
 TABLES = {OUT_PARTICLES: "particles.sqlite", OUT_REJECTED: "particles_rejected.sqlite"}
-SPREADS, AGREEMENT = "spreads.tsv", "agreement.png"
 # Attributes of the output particles: rms distances of the runs that agree from their mean, and their number.
 ANGLE_SPREAD, SHIFT_SPREAD, RUNS = "_swift_angle_spread", "_swift_shift_spread", "_swift_runs"
 
@@ -98,33 +98,27 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
     def consensusStep(self, symmetry_name: str, max_deg: float, max_A: float, with_classes: bool) -> None:
         """Compare the alignments and write the outputs. The arguments are the values of the form."""
         tables = [self._table(pointer) for pointer in self.inputAlignments]
-        rows = matched(tables)
-        if not len(rows):
+        first, rows = same_particles(tables)
+        if not len(first):
             raise RuntimeError(
-                "No particle is in at least two of the alignments: give alignments of the same particles."
+                f"{self._names()[0]}: none of its particles is in another alignment: give alignments of the same "
+                "particles."
             )
         group = symmetry.rotations(symmetry_name)
-        present = rows.T >= 0
-        poses, shifts_A, volume = _stacked(tables, rows)
-        found = consensus(
-            poses,
-            -shifts_A,  # in Angstrom instead of pixels
-            volume if with_classes else np.ones_like(volume),
-            max_deg,
-            max_A,
-            group,
-            present,
-        )
+        poses, positions_A, volume, present = stacked(tables, rows)
+        compared = volume if with_classes else np.ones_like(volume)
+        found = consensus(poses, positions_A, compared, max_deg, max_A, group, present)
         if not with_classes:
-            found = _with_volume(found, volume, present)
+            found = dataclasses.replace(found, volume=volume[0])
         off = np.stack(
             [np.where(there, distances(run, found.poses, group), np.nan) for run, there in zip(poses, present)]
         )
-        ids = _ids_of_first(tables, rows)
-        self._write_spreads(ids, found, off)
+        ids = tables[0].row[first]
+        path = self._getExtraPath(SPREADS)
+        write_spreads(path, self._names(), ids, found.agrees, found.spread_deg, found.spread_px, off)
         plots.save(plots.agreement(off, self._names(), max_deg), self._getExtraPath(AGREEMENT))
         with self._lock:
-            self._make_sets(ids, rows, found)
+            self._make_sets(ids, found)
         kept = int(found.agrees.sum())
         median = float(np.median(found.spread_deg[found.agrees])) if kept else 0.0
         lines = [
@@ -146,20 +140,9 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
         particles.close()
         return table.table()
 
-    def _write_spreads(self, ids: np.ndarray, found: Consensus, off: np.ndarray) -> None:
-        """A line for each particle: id, whether it is kept, the spread, and the distance of each run in degrees."""
-        head = ["id", "kept", "spread_deg", "spread_A", *(f"deg_{i}" for i in range(1, len(off) + 1))]
-        with atomic_path(self._getExtraPath(SPREADS)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write("".join(f"# deg_{i}: {name}\n" for i, name in enumerate(self._names(), 1)))
-            file.write("\t".join(head) + "\n")
-            for i, number in enumerate(ids):
-                values = [found.spread_deg[i], found.spread_px[i], *off[:, i]]
-                numbers = "\t".join(f"{value:.3f}" for value in values)
-                file.write(f"{number}\t{int(found.agrees[i])}\t{numbers}\n")
-
-    def _make_sets(self, ids: np.ndarray, rows: np.ndarray, found: Consensus) -> None:
+    def _make_sets(self, ids: np.ndarray, found: Consensus) -> None:
         """Write the particles that agree, with their mean poses, and the others as they are in the first set."""
-        place = {int(number): i for i, number in enumerate(ids) if rows[i, 0] >= 0}
+        place = {int(number): i for i, number in enumerate(ids)}
         source = self.inputAlignments[0].get()
         pixel_A = float(source.getSamplingRate())
         mean = to_scipion(found.poses, -found.positions / pixel_A)
@@ -228,53 +211,11 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
         ]
 
 
-def matched(tables: List[Table]) -> np.ndarray:
-    """(n, tables) rows of the same particle in all tables, -1 where one does not have it; those in at least two.
-
-    Particles are the same if their images are; if the alignments are of different images, such as binned ones, if their
-    ids are, which Scipion keeps from one set to the next.
-    """
-    by_image, by_id = _matched(image_keys(tables)), _matched([table.row for table in tables])
-    return by_image if len(by_image) >= len(by_id) else by_id
-
-
-def _matched(keys: List[np.ndarray]) -> np.ndarray:
-    everything = np.unique(np.concatenate(keys))
-    rows = np.full((len(everything), len(keys)), -1)
-    for number, own in enumerate(keys):
-        rows[np.searchsorted(everything, own), number] = np.arange(len(own))
-    return rows[(rows >= 0).sum(axis=1) >= 2]
-
-
-def _stacked(tables: List[Table], rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(R, n, 3, 3) poses, (R, n, 2) shifts in Angstrom and (R, n) classes; those of absent particles mean nothing."""
-    poses, shifts, volume = [], [], []
-    for number, table in enumerate(tables):
-        own = np.maximum(rows[:, number], 0)
-        known = table.known
-        assert known.angles is not None and known.shifts_A is not None and known.volume is not None
-        poses.append(matrices(*known.angles[own].T))
-        shifts.append(known.shifts_A[own].astype(float))
-        volume.append(known.volume[own])
-    return np.stack(poses), np.stack(shifts), np.stack(volume)
-
-
-def _with_volume(found: Consensus, volume: np.ndarray, present: np.ndarray) -> Consensus:
-    """The consensus with the class that the first of its runs has given."""
-    first = np.where(found.runs.any(axis=0), found.runs.argmax(axis=0), present.argmax(axis=0))
-    own = volume[first, np.arange(volume.shape[1])]
-    return Consensus(found.poses, found.positions, own, found.agrees, found.runs, found.spread_deg, found.spread_px)
-
-
-def _ids_of_first(tables: List[Table], rows: np.ndarray) -> np.ndarray:
-    """(n,) ids in the first table that has the particle."""
-    first: Optional[np.ndarray] = None
-    for number in range(len(tables) - 1, -1, -1):
-        own = rows[:, number]
-        ids = tables[number].row[np.maximum(own, 0)]
-        first = ids if first is None else np.where(own >= 0, ids, first)
-    assert first is not None
-    return first
+def same_particles(tables: List[Table]) -> Tuple[np.ndarray, np.ndarray]:
+    """As `runs.particle_consensus.matched`, by their images; if the alignments are of other images of the particles,
+    such as binned ones, by their ids, which Scipion keeps from one set to the next."""
+    by_image, by_id = matched(tables), matched(tables, [table.row for table in tables])
+    return by_image if len(by_image[0]) >= len(by_id[0]) else by_id
 
 
 def _name(pointer: pwobj.Pointer) -> str:

@@ -11,7 +11,7 @@ import flexalign_plugin
 PACKAGE = Path(flexalign_plugin.__file__).parent
 # From the top to the bottom; a room may import those below it, whether at once or only when it needs them.
 ORDER = (
-    *("viewers", "wizards", "protocols"),
+    *("viewers", "wizards", "wizards_of_particles", "wizard_dialogs", "protocols"),
     *("__main__", "cli", "commands", "plugin"),
     *("xmipp_workflow", "runs", "execution", "report_pages", "kernels"),
     *("aligner", "output", "result", "quality", "correction", "motion"),

@@ -30,14 +30,15 @@ def scipion_tests(home, *words, **variables):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_scipion_lists_our_test_and_nothing_broken(tmp_path):
+def test_scipion_lists_our_tests_and_nothing_broken(tmp_path):
     status, text = scipion_tests(tmp_path, "--grep", "flexalign")
-    assert "flexalign_plugin.tests.scipion_tests" in text and "TestFlexAlign" in text, text
+    assert "flexalign_plugin.tests.scipion_tests" in text and "TestFlexAlign" in text and "TestSwiftAlign" in text, text
     assert "Error loading the test" not in "".join(line for line in text.splitlines() if "flexalign" in line)
 
 
 @pytest.mark.slow
-def test_scipion_runs_it(tmp_path):
-    status, text = scipion_tests(tmp_path, "--run", "flexalign_plugin.tests.scipion_tests.TestFlexAlign")
+@pytest.mark.parametrize("name", ["TestFlexAlign", "TestSwiftAlign"])
+def test_scipion_runs_it(tmp_path, name):
+    status, text = scipion_tests(tmp_path, "--run", f"flexalign_plugin.tests.scipion_tests.{name}")
     print(text)
     assert "PASSED" in text and "FAILED" not in text, text

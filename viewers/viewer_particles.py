@@ -20,12 +20,11 @@ from flexalign_plugin.particles.results import matrices_of
 from flexalign_plugin.protocols.particle_sets import found_in
 from flexalign_plugin.protocols.protocol_swift_align import OUT_CLASSES, OUT_PARTICLES, ProtSwiftAlign
 from flexalign_plugin.protocols.protocol_swift_consensus import (
-    AGREEMENT,
     OUT_REJECTED,
-    SPREADS,
     ProtSwiftConsensus,
 )
 from flexalign_plugin.result_files import FAILED_PARTICLES, REPORT
+from flexalign_plugin.runs.particle_consensus import AGREEMENT, SPREADS
 from flexalign_plugin.runs.particle_report import DIRECTIONS, EXAMPLES_PICTURE
 
 from .tables import ConsensusTable, ParticleTable

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..particles.settings import ParticleSettings
+from ..result_files import REPORT
 from .align import QUIET_HELP, add_setting
 from .values import SOME_FAILED, SUCCESS, folder, positive, shorten_help, stop_by_signals
 
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
         "align",
         help="find orientation, shift and volume of every particle",
         description="Find the orientation and shift of every particle, and which of the volumes it shows, by comparing "
-        "its image with projections of the volumes. Writes particles.star with new columns, pictures, and failed.tsv "
+        "its image with projections of the volumes. Writes particles.star with new columns, a report, and failed.tsv "
         "if particles can't be aligned. Killed and started again, it goes on where it was.",
         usage="%(prog)s STAR --volume MAP [--volume MAP2 ...] --output DIR [OPTION ...]",
         epilog="Exit status: 0 every particle is aligned, 1 some are not (see failed.tsv in the output folder), "
@@ -38,7 +39,7 @@ def add(commands: Any) -> None:
     option(
         "--volume-pixel-size", type=positive, metavar="A", help="pixel size of the volumes (default: that in the file)"
     )
-    option("--no-pictures", action="store_true", help="don't write pictures of the result")
+    option("--no-report", action="store_true", help="write neither report.html nor pictures of the result")
     option("--quiet", action="store_true", help=QUIET_HELP.replace("failures", "warnings"))
     for name, setting in ParticleSettings.__dataclass_fields__.items():
         add_setting(parser, name, setting)
@@ -59,12 +60,15 @@ def _align(args: argparse.Namespace) -> int:
     console = ParticleConsole(args.quiet)
     volumes = [read_volume(path, args.volume_pixel_size or 0.0) for path in args.volume]
     try:
-        result = align_star(args.star, volumes, settings, args.output, console.progress, console.say)
+        table, result = align_star(args.star, volumes, settings, args.output, console.progress, console.say)
     finally:
         console.close()
-    if not args.no_pictures:
+    if not args.no_report:
         from ..runs.particle_pictures import write_pictures
+        from ..runs.particle_report import report_particles
 
-        console.pictures(write_pictures(args.output, result, settings.symmetry))
+        console.files(write_pictures(args.output, result, settings.symmetry))
+        report_particles(args.output, args.star, table, result, volumes, settings)
+        console.files([os.path.join(args.output, REPORT)])
     console.end(result, len(volumes), args.output)
     return SOME_FAILED if result.failures else SUCCESS

@@ -102,7 +102,7 @@ def histograms(
     figure.subplots_adjust(left=0.065, right=0.985, top=0.86, bottom=0.17, wspace=0.28)
     _histogram(left, score, "score (nats above no particle)", ".0f")
     _histogram(middle, angle_sd_deg, "predicted error of the angle (degrees)", ".1f")
-    _histogram(right, shift_sd_px * pixel_A, "predicted error of the shift (Å)", ".1f")
+    _histogram(right, shift_sd_px * pixel_A, "predicted error of the shift (Å)", ".2f")
     left.set_ylabel("particles")
     return figure
 
@@ -113,8 +113,8 @@ def posterior_against_score(score: np.ndarray, posterior: np.ndarray, figure: Op
     grid = figure.add_gridspec(1, 2, width_ratios=(4, 1), wspace=0.04, left=0.12, right=0.97, top=0.88, bottom=0.12)
     axes = figure.add_subplot(grid[0])
     side = figure.add_subplot(grid[1], sharey=axes)
-    low, high = _range(score)
-    drawn = np.clip(score, low, high)
+    low, high = _range(score.astype(float))
+    drawn = np.clip(score.astype(float), low, high)
     axes.grid(True, color="0.92")
     axes.set_axisbelow(True)
     if len(score) > _SINGLE_DOTS:
@@ -288,8 +288,8 @@ def _range(values: np.ndarray) -> Tuple[float, float]:
 
 
 def _histogram(axes: Axes, values: np.ndarray, label: str, number: str) -> None:
-    low, high = _range(values)
-    known = values[np.isfinite(values)]
+    known = values[np.isfinite(values)].astype(float)  # in single precision the largest could lie outside the bins
+    low, high = _range(known)
     bins = int(np.clip(np.sqrt(len(known)), 10, 60))
     axes.hist(np.clip(known, low, high), bins=np.linspace(low, high, bins + 1).tolist(), color=_PLAIN, alpha=0.85)
     axes.set_xlabel(label)

@@ -12,7 +12,7 @@ metric W = sqrt(mean of C^2 / sigma2) of the data: a' = U^T W a and q' = U^T q /
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
 import numpy as np
@@ -64,32 +64,31 @@ class Gallery:
         mean_c2_over_sigma2: np.ndarray,
         group: Optional[np.ndarray] = None,
         seed: Optional[int] = None,
+        max_psi_deg: float = 180.0,
         n_axes: int = AXES,
+        threads: int = 1,
     ) -> Gallery:
         """The gallery of volumes.
 
         Parameters
         ----------
-        mean_c2_over_sigma2 : (m,) mean over the particles of C^2 / sigma2. group, seed : as for `pose_grid`.
+        mean_c2_over_sigma2 : (m,) mean over the particles of C^2 / sigma2.
+        group, seed, max_psi_deg : as for `pose_grid`.
         """
-        grid = pose_grid(step_rad, group, seed)
+        grid = pose_grid(step_rad, group, seed, max_psi_deg)
         # A coefficient without any information (a zero of all CTFs) must not divide by zero below.
         weight = np.sqrt(np.maximum(mean_c2_over_sigma2, 1e-6 * mean_c2_over_sigma2.max()))
         weight = np.repeat(weight, 2).astype(np.float32)
         weighted: List[np.ndarray] = []
         power: List[np.ndarray] = []
         for spectrum in spectra:
-            slices = spectrum.slices(grid, band.kx, band.ky)
+            slices = spectrum.slices(grid, band.kx, band.ky, threads)
             power.append(band.shell_sums(np.abs(slices) ** 2))
             weighted.append(real_pairs(slices) * weight)
         axes = _main_axes(weighted, min(n_axes, 2 * len(band)))
         vectors = [np.hstack([x @ axes, -0.5 * p]).astype(np.float32) for x, p in zip(weighted, power)]
         volume = np.repeat(np.arange(len(spectra), dtype=np.int16), len(grid))
         return cls(band, step_rad, np.concatenate([grid] * len(spectra)), volume, np.concatenate(vectors), axes, weight)
-
-    def subset(self, kept: np.ndarray) -> Gallery:
-        """The gallery of the poses that are True in `kept` (M,)."""
-        return replace(self, poses=self.poses[kept], volume=self.volume[kept], vectors=self.vectors[kept])
 
     def queries(self, products: np.ndarray, c2_over_sigma2: np.ndarray) -> np.ndarray:
         """Queries [q', b].

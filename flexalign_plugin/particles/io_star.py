@@ -29,10 +29,14 @@ ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 ORIGINS_A, ORIGINS_PX = ("rlnOriginXAngst", "rlnOriginYAngst"), ("rlnOriginX", "rlnOriginY")
 # {column: (field of the results, format)}. Those that RELION does not know are named as the attributes of Scipion's
 # particles; RELION ignores and keeps them.
-WRITTEN = {
+POSE_COLUMNS = {
     **dict(zip(ANGLES, (("rot", "%.6f"), ("tilt", "%.6f"), ("psi", "%.6f")))),
     **dict(zip(ORIGINS_A, (("x_A", "%.6f"), ("y_A", "%.6f")))),
-    CLASS: ("volume", "%d"),
+}
+CLASS_COLUMN = {CLASS: ("volume", "%d")}
+RESULT_COLUMNS = {
+    **POSE_COLUMNS,
+    **CLASS_COLUMN,
     "swiftScore": ("score", "%.4f"),
     "swiftAngleSd": ("angle_sd", "%.4f"),
     "swiftShiftSd": ("shift_sd", "%.4f"),
@@ -87,12 +91,15 @@ def read_star(path: str) -> Tuple[Table, Source]:
     return table, Source(path, state, reader.particles, reader.columns, not reader.optics, table.groups, table.group)
 
 
-def write_star(path: str, source: Source, found: np.ndarray) -> int:
+def write_star(
+    path: str, source: Source, found: np.ndarray, columns: Mapping[str, Tuple[str, str]] = RESULT_COLUMNS
+) -> int:
     """Write the rows of `source` that were aligned, with their poses; returns their number.
 
     Parameters
     ----------
-    found : (n,) `results.DTYPE`, in any order; `row` counts the rows of the source from 1.
+    found : (n,) structured, as `results.DTYPE`, in any order; `row` counts the rows of the source from 1, and rows that
+        are not `aligned` are left out. columns : {column to write: (field of `found`, format)}.
 
     Raises
     ------
@@ -103,7 +110,7 @@ def write_star(path: str, source: Source, found: np.ndarray) -> int:
     if file_state(source.path) != source.state:
         raise ParticleError(f"{source.path}: was changed while its particles were aligned: align them again.")
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        for text in _rewritten(source, found):
+        for text in _rewritten(source, found, columns):
             file.write(text)
     return len(found)
 
@@ -358,13 +365,13 @@ def _whole(column: Optional[np.ndarray], dtype: type) -> Optional[np.ndarray]:
     return np.where((column >= 0) & (column <= np.iinfo(dtype).max), column, 0).astype(dtype)
 
 
-def _rewritten(source: Source, found: np.ndarray) -> Iterator[str]:
+def _rewritten(source: Source, found: np.ndarray, columns: Mapping[str, Tuple[str, str]]) -> Iterator[str]:
     """The text of the source with new columns, without the rows that are not in `found`, which is sorted by row."""
     kept = [name for name in source.columns if not (source.old and name in OLD_ONLY)]
     added = [name for name in ((GROUP,) if source.old else ()) if name not in kept]
-    names = [*kept, *added, *(name for name in WRITTEN if name not in kept)]
+    names = [*kept, *added, *(name for name in columns if name not in kept)]
     places = [source.columns.index(name) for name in kept]
-    new = {names.index(name): name for name in WRITTEN}
+    new = {names.index(name): about for name, about in columns.items()}
     group_place = names.index(GROUP) if source.old else -1
     row, following = 0, 0
     for line in _parsed(source.path):
@@ -381,8 +388,7 @@ def _rewritten(source: Source, found: np.ndarray) -> Iterator[str]:
                 own = found[following]
                 values = written_words(line.text)
                 values = [values[place] for place in places] + [""] * (len(names) - len(kept))
-                for place, name in new.items():
-                    field, form = WRITTEN[name]
+                for place, (field, form) in new.items():
                     values[place] = form % own[field]
                 if source.old:
                     values[group_place] = str(source.group[row - 1] + 1)

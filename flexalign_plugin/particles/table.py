@@ -6,6 +6,7 @@ About 100 bytes a particle; nothing else of a run grows with their number.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence
 
@@ -111,6 +112,6 @@ def image_keys(tables: Sequence[Table]) -> List[np.ndarray]:
     numbers: Dict[str, int] = {}
     keys = []
     for table in tables:
-        own = np.array([numbers.setdefault(path, len(numbers)) for path in table.files], np.int64)
+        own = np.array([numbers.setdefault(os.path.abspath(path), len(numbers)) for path in table.files], np.int64)
         keys.append((own[table.file] << 32) | table.index.astype(np.int64))
     return keys

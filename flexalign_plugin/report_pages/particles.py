@@ -102,10 +102,15 @@ def _tiles(run: ParticleRun, good: np.ndarray) -> str:
         tiles.append((f"{len(run.failures):,}", "failed", "alarm"))
     if len(good):
         shift_A = float(np.median(good["shift_sd"])) * run.pixel_A
+        sure = 100 * float((good["posterior"] >= SURE).mean())
         tiles += [
             (f"{np.median(good['angle_sd']):.1f}°", "predicted error of the angle (median)", ""),
             (f"{shift_A:.2f} Å", "predicted error of the shift (median)", ""),
-            (f"{100 * (good['posterior'] >= SURE).mean():.0f} %", f"have an orientation of probability {SURE}", ""),
+            (
+                f"{sure:.0f} %",
+                f"have an orientation of probability {SURE} or more",
+                "",
+            ),
         ]
     shown = "".join(
         f'<div class="tile {kind}"><b>{value}</b><span>{label}</span></div>' for value, label, kind in tiles

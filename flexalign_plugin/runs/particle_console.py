@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, List, Optional, Set, TextIO
 
 import numpy as np
+
+from ..result_files import PARTICLES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -53,7 +56,8 @@ class ParticleConsole:
             self._said.add(sentence)
             self._write(f"{kind}: {sentence}", sys.stderr if kind == "warning" else None)
 
-    def pictures(self, paths: List[str]) -> None:
+    def files(self, paths: List[str]) -> None:
+        """Print the names of files that were written."""
         if not self._quiet:
             for path in paths:
                 self._write(path)
@@ -76,6 +80,7 @@ class ParticleConsole:
             f"{float(np.median(found['angle_sd'])):.2f} degrees and {float(np.median(found['shift_sd'])):.2f} px "
             f"(median); {sure:.0f} % have a pose of probability {SURE:g} or more."
         )
+        self._write(os.path.join(folder, PARTICLES))
         if n_volumes > 1:
             for number in range(1, n_volumes + 1):
                 own = found["volume"] == number

@@ -27,6 +27,7 @@ from .particle_memory import threads_that_fit
 from .particle_parts import Measured, Parts, RunState
 
 CHUNKS = 32  # of `BLOCK` particles between two checkpoints
+WIDEST = 0.95  # diameter in image widths, if it is measured in the volume: some noise is then left beside the particle
 FEW = 20  # particles of an optics group: with fewer, noise and scale are measured on few images
 LARGEST_DEFOCUS_A = 1e6
 PARTS = "parts"  # folder of the checkpoint
@@ -112,10 +113,12 @@ class ParticleAligner:
         tell: Progress = progress or (lambda done, total: None)
         tell(self._done(found), len(table))
         for measured in self._measured:
-            own = usable & np.isin(table.group, measured.groups)
-            ready = measured.alignment.of(self._particles(table, measured, images))
-            for batch in self._batches(table, own, found["aligned"]):
-                new = results.results_of(ready.align(batch), table.row[batch], measured.pixel_A)
+            rows = np.flatnonzero(usable & np.isin(table.group, measured.groups))
+            rows = rows[np.lexsort((table.index[rows], table.file[rows]))]
+            ready = self._ready(table, measured, images, rows)
+            for places in self._batches(table, rows, found["aligned"]):
+                batch = rows[places]
+                new = results.results_of(ready.align(places), table.row[batch], measured.pixel_A)
                 problems = images.taken_problems()
                 good = ~np.isin(batch, list(problems))
                 self._parts.add(new[good])
@@ -171,9 +174,6 @@ class ParticleAligner:
             checks.append((np.isfinite(known.angles).all(axis=1), "it has no orientation to start from."))
             if known.shifts_A is not None:
                 checks.append((np.isfinite(known.shifts_A).all(axis=1), "it has no shift to start from."))
-            if known.volume is not None and len(self._volumes) > 1:
-                inside = (known.volume >= 1) & (known.volume <= len(self._volumes))
-                checks.append((inside, f"its class is not one of the {len(self._volumes)} volumes."))
         problems: Dict[int, str] = {}
         for good, reason in checks:
             problems.update((int(i), reason) for i in np.flatnonzero(usable & ~good))
@@ -206,7 +206,7 @@ class ParticleAligner:
         problems_of_kinds = [
             sentence
             for (box, pixel_A), groups in kinds.items()
-            for sentence in self._settings.problems_with_images(box, pixel_A, table.groups[groups[0]].name)
+            for sentence in self._given.problems_with_images(box, pixel_A, table.groups[groups[0]].name)
         ]
         if problems_of_kinds:
             raise SettingsError(" ".join(problems_of_kinds))
@@ -222,7 +222,9 @@ class ParticleAligner:
         measured_on = np.full(len(table), -1, np.int16)
         for number, own in enumerate(rows):
             measured_on[images.first_usable(own, box)[0]] = number
-        s = self._settings
+        s, width_A = self._settings, box * pixel_A
+        if s.mask_diameter > WIDEST * width_A and not self._given.mask_diameter:
+            s = replace(s, mask_diameter=WIDEST * width_A)
         values: List[np.ndarray] = []
         for volume in self._volumes:
             resized, notes = fitted(volume, box, pixel_A)
@@ -242,7 +244,7 @@ class ParticleAligner:
             coarse_A=s.coarse_resolution,
             threads=fewer,
             max_psi_deg=s.max_psi,
-            local_only=s.local_only,
+            start=self._start(table, pixel_A, np.arange(len(table))),
         )
         particles = Particles(
             box,
@@ -257,7 +259,7 @@ class ParticleAligner:
         except ValueError as error:
             raise SettingsError(
                 f"{table.groups[groups[0]].name}: with a diameter of {s.mask_diameter:.0f} A {error} in a box of "
-                f"{box * pixel_A:.0f} A: give a smaller mask diameter, or extract the particles with a larger box."
+                f"{width_A:.0f} A: give a smaller mask diameter, or extract the particles with a larger box."
             ) from error
         images.taken_problems()
         for group, scale in zip(groups, alignment.scales):
@@ -269,30 +271,38 @@ class ParticleAligner:
                 )
         self._measured.append(_Measured(alignment, list(groups), box, pixel_A))
 
-    def _particles(self, table: Table, measured: _Measured, images: _Images) -> Particles:
-        place = np.full(len(table.groups) + 1, -1, np.int16)  # the last for particles without a group
+    def _ready(self, table: Table, measured: _Measured, images: _Images, rows: np.ndarray) -> Alignment:
+        """The alignment of the particles `rows` of the table, which it numbers from 0."""
+        place = np.full(len(table.groups), -1, np.int16)
         place[measured.groups] = np.arange(len(measured.groups))
-        return Particles(
+        particles = Particles(
             measured.box,
             measured.pixel_A,
             [table.groups[group].optics for group in measured.groups],
-            place[table.group],
-            table.defocus,
-            partial(images.read, box=measured.box),
-            partial(_start, table, measured.pixel_A, len(self._volumes)) if self._settings.local_only else None,
+            place[table.group[rows]],
+            table.defocus[rows],
+            lambda places: images.read(rows[places], measured.box),
         )
+        return measured.alignment.of(particles, self._start(table, measured.pixel_A, rows))
 
-    def _batches(self, table: Table, own: np.ndarray, aligned: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows of the particles `own` in batches, sorted by file.
+    def _start(self, table: Table, pixel_A: float, rows: np.ndarray) -> Optional[Start]:
+        """Where the particles `rows` start, if the search is only local."""
+        known = table.known
+        if not self._settings.local_only or known.angles is None:
+            return None
+        shifts = np.zeros((len(rows), 2)) if known.shifts_A is None else known.shifts_A[rows].astype(float)
+        return Start(matrices(*known.angles[rows].T), -shifts / pixel_A)
 
-        They are taken in whole chunks, always the same ones: so that results do not depend on where a run was stopped.
+    def _batches(self, table: Table, rows: np.ndarray, aligned: np.ndarray) -> Iterator[np.ndarray]:
+        """Places in `rows` of the particles to align, in batches.
+
+        They are taken in whole chunks, always the same ones, which `Alignment` takes at once.
         """
         done = aligned.copy()
         done[np.isin(table.row, list(self._failures.reasons))] = True
-        rows = np.flatnonzero(own)
-        rows = rows[np.lexsort((table.index[rows], table.file[rows]))]
-        chunks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-        chunks = [chunk for chunk in chunks if not done[chunk].all()]
+        places = np.arange(len(rows))
+        chunks = [places[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
+        chunks = [chunk for chunk in chunks if not done[rows[chunk]].all()]
         for i in range(0, len(chunks), CHUNKS):
             yield np.concatenate(chunks[i : i + CHUNKS])
 
@@ -305,14 +315,6 @@ class _Measured:
     groups: List[int]
     box: int
     pixel_A: float
-
-
-def _start(table: Table, pixel_A: float, n_volumes: int, rows: np.ndarray) -> Start:
-    known = table.known
-    assert known.angles is not None
-    shifts = np.zeros((len(rows), 2)) if known.shifts_A is None else known.shifts_A[rows]
-    volume = np.zeros(len(rows), int) if known.volume is None or n_volumes == 1 else known.volume[rows] - 1
-    return Start(matrices(*known.angles[rows].T), -shifts.astype(float) / pixel_A, volume)
 
 
 class _Images:
@@ -398,8 +400,9 @@ def align_star(
     output_dir: str,
     progress: Optional[Progress] = None,
     say: Optional[Say] = None,
-) -> ParticleResult:
-    """Align the particles of a STAR file and write those that are aligned to `particles.star` in `output_dir`.
+) -> Tuple[Table, ParticleResult]:
+    """Align the particles of a STAR file and write those that are aligned to `particles.star` in `output_dir`; returns
+    all that were read, and what was found.
 
     Raises
     ------
@@ -411,4 +414,4 @@ def align_star(
         raise SettingsError(f"{star}: would be replaced by the result: choose another output folder.")
     result = ParticleAligner(volumes, settings, output_dir, say).align(table, progress)
     write_star(path, source, result.found)
-    return result
+    return table, result

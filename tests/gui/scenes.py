@@ -17,6 +17,7 @@ from unittest import mock
 import matplotlib.pyplot as plt
 from pyworkflow.project import Manager
 
+from .. import particle_data
 from ..protocols.conftest import PIXEL_A, SHAPE
 from ..scipion_project import import_movies, new_alignment, new_project, run
 from .window import Form, Scipion, below
@@ -318,6 +319,54 @@ def tables(folder: str) -> None:
             table.wait()
 
 
+def particles(folder: str) -> None:
+    """Form, wizards and viewer of SwiftAlign, and the form of the consensus."""
+    from flexalign_plugin.protocols import ProtSwiftConsensus
+
+    project = new_project(f"gui_{sys.argv[1]}")
+    made = particle_data.make(os.path.join(folder, "particles"), 60)
+    inputs = particle_data.particles_of(project, made, range(60)), particle_data.volumes_of(project, made.volumes)
+    protocol = particle_data.new_swift_align(project, *inputs, maskDiameter=0)
+    run(project, protocol)
+    assert protocol.isFinished(), protocol.getErrorMessage()
+    scipion = Scipion(project)
+    form = scipion.open_form(protocol)
+    form.pictures("particles_form_normal")
+    assert not form.ugly(), form.ugly()
+    expert = {"initialResolution", "maxPsi", "memory"}
+    check_shown(form, {"inputParticles", "inputVolumes", "inputMask", "symmetryGroup", "maskDiameter"}, expert)
+    form.set_level("Advanced")
+    form.pictures("particles_form_advanced")
+    check_shown(form, expert, set())
+    assert form.with_wizard() == {"maskDiameter", "maximumResolution"}
+    said = scipion.answer(form.wizard("maximumResolution"), "Yes")
+    assert "no half maps" in said and values(form)["maximumResolution"] == 12.0
+    said = scipion.answer(form.wizard("maskDiameter"), "Yes")
+    assert "A in diameter" in said and values(form)["maskDiameter"] > 100
+    (figure,) = open_figures(scipion)
+    scipion.picture(figure.canvas.manager.window, "particles_diameter")
+    plt.close(figure)
+    form.close()
+
+    results = scipion.open_results(protocol)
+    results.pictures("particles_viewer")
+    assert not results.ugly(), results.ugly()
+    for name, n_axes in (("showOverview", 6), ("showExamples", 1)):
+        results.eye(name)()
+        (figure,) = open_figures(scipion)
+        assert len(figure.axes) >= n_axes, name
+        scipion.picture(figure.canvas.manager.window, f"particles_{name}")
+        plt.close(figure)
+    for name, words in (("showClasses", "nothing yet"), ("showFailed", "No particle failed")):
+        said = scipion.answer(results.eye(name), "OK")
+        assert words in said, said
+    results.close()
+
+    form = scipion.open_form(project.newProtocol(ProtSwiftConsensus))
+    form.pictures("particles_consensus")
+    assert not form.ugly(), form.ugly()
+
+
 def wait_for_nobody(folder: str) -> None:
     """A dialog that nobody answers, and a running program: the test must end in spite of both."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -336,6 +385,7 @@ SCENES = {
         wizards,
         viewer,
         tables,
+        particles,
         wait_for_nobody,
     )
 }

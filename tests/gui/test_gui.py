@@ -42,6 +42,10 @@ def test_the_viewer_opens_its_windows(screen, folder):
     screen.play("viewer", folder, LIMIT_S)
 
 
+def test_form_wizards_and_viewer_of_particles(screen, tmp_path):
+    screen.play("particles", str(tmp_path), LIMIT_S)
+
+
 @pytest.mark.skipif(shutil.which("xdotool") is None, reason="tables are not looked for: apt install xdotool")
 def test_the_viewer_opens_tables(screen, folder):
     said = screen.play("tables", folder, LIMIT_S)

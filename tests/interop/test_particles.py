@@ -11,8 +11,8 @@ import pytest
 from flexalign_plugin.particles.io_star import read_star
 from flexalign_plugin.particles.poses import distances, euler_angles, matrices
 
+from .. import particle_data as data
 from .. import scipion_project
-from ..protocols import particle_data as data
 
 N = 30
 

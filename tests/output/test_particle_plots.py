@@ -61,7 +61,7 @@ def test_symmetric_copies_are_counted():
 def test_histograms_name_the_medians():
     score, angle, shift = np.arange(101.0), np.full(101, 2.5), np.linspace(0, 1, 101)
     titles = texts(plots.histograms(score, angle, shift, pixel_A=4.0))
-    assert {"median 50", "median 2.5", "median 2.0"} <= set(titles)
+    assert {"median 50", "median 2.5", "median 2.00"} <= set(titles)
 
 
 @pytest.mark.parametrize("n", [1, 40, 20000])

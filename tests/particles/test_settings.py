@@ -8,7 +8,7 @@ import math
 import pytest
 
 from flexalign_plugin.errors import SettingsError
-from flexalign_plugin.particles.settings import FIELDS_OF_FORM, ParticleSettings
+from flexalign_plugin.particles.settings import ParticleSettings
 
 NUMBERS = [f.name for f in dataclasses.fields(ParticleSettings) if f.type in ("int", "float")]
 
@@ -73,8 +73,3 @@ def test_settings_come_back_from_their_saved_form():
         ParticleSettings.from_dict({"max_resolutoin": 8.0})
     with pytest.raises(SettingsError, match="local_only is 'yes': give yes or no"):
         ParticleSettings.from_dict({"local_only": "yes"})
-
-
-def test_names_of_the_form_are_those_of_the_settings():
-    for form, name in FIELDS_OF_FORM.items():
-        assert form == name.split("_")[0] + "".join(part.capitalize() for part in name.split("_")[1:])

@@ -14,8 +14,8 @@ from pyworkflow.protocol.protocol import getProtocolFromDb
 
 from flexalign_plugin.particles import poses
 
+from .. import particle_data as data
 from ..scipion_project import run
-from . import particle_data as data
 from .killing import start, wait
 
 N = 60
@@ -104,13 +104,14 @@ def test_a_growing_set_is_followed(project, simulated, monkeypatch):
 POINTS = {
     "first particles saved, none in the output": ("flexalign_plugin.runs.particle_parts:Parts", "add", 1, "after"),
     "in the middle of the output set": ("pwem.objects:SetOfParticles", "append", 20, "after"),
+    "output written, not registered": ("pwem.objects:SetOfParticles", "write", 1, "after"),
     "output registered, its origin not": ("flexalign_plugin.protocols:ProtSwiftAlign", "_relate", 1, "before"),
     "while it waits for more particles": ("flexalign_plugin.protocols:ProtSwiftAlign", "_wait", 2, "before"),
     "at the end": ("flexalign_plugin.protocols:ProtSwiftAlign", "createOutputStep", 1, "after"),
 }
 
 
-FAST = ("in the middle of the output set", "while it waits for more particles")
+FAST = ("output written, not registered", "while it waits for more particles")
 
 
 @pytest.fixture
@@ -140,11 +141,11 @@ def test_continue_completes_what_was_killed(stopped, simulated, point):
     if point[1] == "createOutputStep":
         data.append(stream, simulated, range(40, N), is_closed=True)
     process = start(where, number, True, (lambda: getattr(importlib.import_module(module), name), *rest))
-    assert wait(process) == signal.SIGKILL
+    assert wait(process, 180) == signal.SIGKILL
     saved = sorted(os.listdir(f"{folder}/extra/parts"))
     if point[1] != "createOutputStep":
         data.append(stream, simulated, range(40, N), is_closed=True)
-    assert wait(start(where, number, restart=False)) == 0
+    assert wait(start(where, number, restart=False), 180) == 0
     output = emobj.SetOfParticles(filename=f"{folder}/particles.sqlite")
     output.loadAllProperties()
     assert output.getSize() == N and not output.isStreamOpen()
@@ -160,13 +161,13 @@ def test_continue_completes_what_was_killed(stopped, simulated, point):
 def test_continue_with_a_changed_form_starts_again(stopped, simulated):
     where, number, folder, stream = stopped
     data.append(stream, simulated, range(40, N), is_closed=True)
-    assert wait(start(where, number, restart=True)) == 0
+    assert wait(start(where, number, restart=True), 180) == 0
     before = data.poses_of(emobj.SetOfParticles(filename=f"{folder}/particles.sqlite"))[1]
     protocol = getProtocolFromDb(where, "project.sqlite", number)
     protocol.maximumResolution.set(25.0)
     protocol._store(protocol.maximumResolution)
     protocol.getMapper().commit()
-    assert wait(start(where, number, restart=False)) == 0
+    assert wait(start(where, number, restart=False), 180) == 0
     ids, after, _ = data.poses_of(emobj.SetOfParticles(filename=f"{folder}/particles.sqlite"))
     np.testing.assert_array_equal(ids, np.arange(1, N + 1))
     assert poses.distances(before, after).mean() > 0.3

@@ -7,9 +7,10 @@ import pytest
 
 from flexalign_plugin.particles import poses
 from flexalign_plugin.particles.settings import FIELDS_OF_FORM, WITHOUT_EFFECT
+from flexalign_plugin.protocols import help_text
 
+from .. import particle_data as data
 from ..scipion_project import run
-from . import particle_data as data
 
 N = 40
 FLIPPED = {
@@ -73,6 +74,17 @@ def test_all_fields_are_flipped_here():
     assert set(FIELDS_OF_FORM) | {"numberOfThreads"} == set(FLIPPED)
     others = {"inputParticles", "inputVolumes", "inputMask", "hostName", "runName", "runMode"}
     assert {name for name, _ in ProtSwiftAlign().getDefinition().iterParams()} == set(FLIPPED) | others
+
+
+def test_every_field_is_explained_in_the_docs():
+    from flexalign_plugin.protocols import ProtSwiftConsensus
+
+    page = (help_text.DOCS / "parameters.md").read_text(encoding="utf-8")
+    page = page[page.index("## Particles: SwiftAlign") :]
+    consensus = {"symmetryGroup", "maxAngle", "maxShiftDifference", "compareClasses"}
+    assert consensus <= {name for name, _ in ProtSwiftConsensus().getDefinition().iterParams()}
+    missing = [name for name in {"inputMask", *FLIPPED, *consensus} if f"| *{name}* |" not in page]
+    assert not missing
 
 
 @pytest.mark.parametrize("name", FLIPPED)

@@ -7,8 +7,8 @@ import pytest
 
 from flexalign_plugin.particles import poses
 
+from .. import particle_data as data
 from ..scipion_project import run
-from . import particle_data as data
 
 N = 50
 WRONG = 5  # in each alignment other particles

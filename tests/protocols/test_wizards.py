@@ -27,11 +27,12 @@ class Form:
 
 @pytest.fixture
 def wizards(monkeypatch):
+    from flexalign_plugin import wizard_dialogs
     from flexalign_plugin import wizards as module
 
     module.said = []
-    for name in ("showInfo", "showError", "offer"):
-        monkeypatch.setattr(module, name, lambda title, text, root: module.said.append(text) or True)
+    for where, name in ((module, "showInfo"), (wizard_dialogs, "showError"), (module, "offer")):
+        monkeypatch.setattr(where, name, lambda title, text, root: module.said.append(text) or True)
     return module
 
 

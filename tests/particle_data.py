@@ -88,15 +88,20 @@ def describe(particles: emobj.SetOfParticles) -> None:
     )
 
 
+def fill(particles: emobj.SetOfParticles, data: Data, rows: Sequence[int]) -> None:
+    """Put these rows into a set; the id of row i is i + 1."""
+    describe(particles)
+    for i in rows:
+        item = particle(data, i)
+        item.setObjId(i + 1)
+        particles.append(item)
+
+
 def particles_of(project: Any, data: Data, rows: Sequence[int], state: int = pwobj.Set.STREAM_CLOSED) -> Any:
     """A protocol whose `outputParticles` are these rows; the id of row i is i + 1."""
 
     def read(particles: emobj.SetOfParticles) -> None:
-        describe(particles)
-        for i in rows:
-            item = particle(data, i)
-            item.setObjId(i + 1)
-            particles.append(item)
+        fill(particles, data, rows)
         particles.setStreamState(state)
 
     return read_into_protocol(project, read)
