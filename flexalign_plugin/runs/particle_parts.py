@@ -26,6 +26,7 @@ class Measured:
 
     groups: List[int]
     n: int
+    scales: List[float]
 
 
 @dataclass(frozen=True)
