@@ -22,15 +22,14 @@ from ..particles.poses import matrices
 from ..particles.settings import FIT, ParticleSettings
 from ..particles.table import Table
 from ..particles.volumes import Volume, diameter_A, fitted
-from ..result_files import FAILED_PARTICLES, PARTICLES
+from ..result_files import FAILED_PARTICLES, MOTION, PARTICLES
 from .particle_memory import threads_that_fit
-from .particle_parts import Measured, Parts, RunState
+from .particle_parts import PARTS, Measured, Parts, RunState
 
 CHUNKS = 32  # of `BLOCK` particles between two checkpoints
 WIDEST = 0.95  # diameter in image widths, if it is measured in the volume: some noise is then left beside the particle
 FEW = 20  # particles of an optics group: with fewer, noise and scale are measured on few images
 LARGEST_DEFOCUS_A = 1e6
-PARTS = "parts"  # folder of the checkpoint
 Say = Callable[[str, str], None]  # called with "note" or "warning" and a sentence
 Progress = Callable[[int, int], None]  # called with the number of particles that are done, and of all
 
@@ -422,10 +421,14 @@ def align_star(
     ------
     As `ParticleAligner`, and SettingsError if the output would replace an input.
     """
-    table, source = read_star(star)
     path = os.path.join(output_dir, PARTICLES)
     if is_same_movie(path, star):
         raise SettingsError(f"{star}: would be replaced by the result: choose another output folder.")
+    if os.path.isdir(output_dir) and any(name.endswith(MOTION) for name in os.listdir(output_dir)):
+        raise SettingsError(
+            f"{output_dir}: holds results of movies, whose failed.tsv would be replaced: choose another."
+        )
+    table, source = read_star(star)
     result = ParticleAligner(volumes, settings, output_dir, say).align(table, progress)
     write_star(path, source, result.found)
     return table, result
