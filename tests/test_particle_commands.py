@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -37,6 +38,11 @@ def folder(tmp_path_factory):
     assert cli.main(f"{ALIGN} --output out --quiet".split()) == 0
     os.chdir(before)
     (path / "text").write_text("hello\n")
+    for name in ("movies", "foreign"):
+        (path / name).mkdir()
+    (path / "movies" / "a_motion.json").write_text("{}")
+    with mrcfile.new(str(path / "foreign" / "particles.mrcs")) as file:
+        file.set_data(np.ones((2, 8, 8), "f4"))
     shutil.copy(str(path / "sim" / "truth.star"), str(path / "flat.star"))
     return path
 
@@ -149,6 +155,14 @@ STATUSES = [
         "0 of 100 particles have alignments that agree.",
     ),
     ("particles consensus out/particles.star sim/truth.star --max-angle 0 --output OUT", 2, "is not between 0.001"),
+    (
+        "particles consensus sim/truth.star flat.star --output out",
+        2,
+        "out: holds an alignment, whose particles would be",
+    ),
+    (ALIGN + " --output movies", 2, "movies: holds results of movies, whose failed.tsv would be replaced"),
+    (SIMULATE + " --volume sim/map.mrc --output sim", 2, "sim/map.mrc: would be replaced by the map that is written"),
+    (SIMULATE + " --output foreign", 1, "particles.mrcs: is an image that FlexAlign has not written, and is kept"),
     (SIMULATE + " --output text", 1, "text: can't be written because"),
     (SIMULATE + " --output OUT --box 33", 2, "--box 33: give an even number from 16"),
     (SIMULATE + " --output OUT --max-shift 81", 2, "the images are only 160 A wide: give at most half"),

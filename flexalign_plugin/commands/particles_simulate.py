@@ -85,6 +85,7 @@ def _simulate(args: argparse.Namespace) -> int:
     if args.box and (args.box % 2 or not LEAST_BOX <= args.box <= MOST_BOX):
         raise SettingsError(f"--box {args.box}: give an even number from {LEAST_BOX} to {MOST_BOX}.")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from ..output.replacing import is_same_movie
     from ..particles.ctf import Optics
     from ..particles.simulate import chains
     from ..particles.volumes import fitted, read_volume
@@ -92,7 +93,11 @@ def _simulate(args: argparse.Namespace) -> int:
     from ..runs.particle_simulation import STACK, STAR, Simulation, map_name, write_simulation
 
     console = ParticleConsole(args.quiet)
-    read = [read_volume(path) for path in getattr(args, "volume", ())]
+    given = getattr(args, "volume", [])
+    for path in given:
+        if any(is_same_movie(path, os.path.join(args.output, map_name(i + 1))) for i in range(len(given))):
+            raise SettingsError(f"{path}: would be replaced by the map that is written: choose another output folder.")
+    read = [read_volume(path) for path in given]
     box, pixel_A = args.box, getattr(args, "pixel_size", 0.0)
     if read:
         box, pixel_A = box or len(read[0].values), pixel_A or read[0].pixel_A

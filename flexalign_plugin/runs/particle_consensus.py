@@ -18,6 +18,7 @@ from ..particles.io_star import CLASS_COLUMN, POSE_COLUMNS, read_star, write_sta
 from ..particles.poses import distances, euler_angles, matrices
 from ..particles.table import Table, image_keys
 from ..result_files import PARTICLES
+from .particle_parts import PARTS
 
 REJECTED, SPREADS, AGREEMENT = "rejected.star", "spreads.tsv", "agreement.png"
 BLOCK = 50_000  # particles compared at once
@@ -78,6 +79,10 @@ def agree_stars(
     for star in stars:
         if any(is_same_movie(star, path) for path in outputs):
             raise SettingsError(f"{star}: would be replaced by the result: choose another output folder.")
+    if os.path.isdir(os.path.join(output_dir, PARTS)):
+        raise SettingsError(
+            f"{output_dir}: holds an alignment, whose particles would be replaced: choose another folder."
+        )
     read = [read_star(star) for star in stars]
     tables, source = [table for table, _ in read], read[0][1]
     for table in tables:

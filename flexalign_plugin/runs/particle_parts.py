@@ -16,6 +16,7 @@ from ..inputs import dataclass_of, open_regular, read_json
 from ..particles.results import DTYPE
 from ..particles.table import Table
 
+PARTS = "parts"  # name of the folder
 RUN, PART = "run.json", "part_{:06d}.npy"
 _PART = re.compile(r"part_(\d{6,})\.npy")
 
@@ -26,6 +27,7 @@ class Measured:
 
     groups: List[int]
     n: int
+    scales: List[float]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ from typing import Callable, List, Optional, Sequence, Tuple
 import mrcfile
 import numpy as np
 
+from ..errors import OutputError
 from ..files import atomic_path, prepare_folder
+from ..output.replacing import PROGRAM_MARK, is_foreign_image
 from ..particles import simulate
 from ..particles.ctf import Optics
 from ..particles.poses import euler_angles
 from ..star_format import star_loop
 
 STACK, STAR, MAP = "particles.mrcs", "truth.star", "map.mrc"
+LABEL = f"{PROGRAM_MARK.decode()}: simulated particles"
 CHUNK = 1000  # particles in memory at once
 COLUMNS = (
     *("rlnImageName", "rlnMicrographName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
@@ -56,9 +59,15 @@ def write_simulation(
 
     Raises
     ------
-    OutputError : the folder or a file can't be written.
+    OutputError : the folder or a file can't be written, or would replace an image of another program.
     """
     prepare_folder(folder)
+    for name in (STACK, *(map_name(number) for number in range(1, len(volumes) + 1))):
+        path = os.path.join(folder, name)
+        if os.path.exists(path) and is_foreign_image(path):
+            raise OutputError(
+                f"{path}: is an image that FlexAlign has not written, and is kept: choose another folder."
+            )
     pixel_A, box = what.optics.pixel_A, volumes[0].shape[0]
     for number, volume in enumerate(volumes, 1):
         write_map(os.path.join(folder, map_name(number)), volume, pixel_A)
@@ -84,6 +93,7 @@ def write_simulation(
                 stack.data[start : start + n] = part.images
                 rows += _rows(part, start, folder, pixel_A)
                 tell(start + n, what.n)
+            stack.add_label(LABEL)
             stack.update_header_stats()
     o = what.optics
     optics = ("1", "simulated", f"{o.voltage_kV:g}", f"{o.cs_mm:g}", f"{o.amplitude_contrast:g}", f"{pixel_A:.6f}")
@@ -99,6 +109,7 @@ def write_map(path: str, volume: np.ndarray, pixel_A: float) -> None:
         file.set_data(volume.astype(np.float32))
         file.set_volume()
         file.voxel_size = pixel_A
+        file.add_label(LABEL)
 
 
 def map_name(number: int) -> str:

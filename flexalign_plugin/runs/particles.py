@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -22,15 +22,14 @@ from ..particles.poses import matrices
 from ..particles.settings import FIT, ParticleSettings
 from ..particles.table import Table
 from ..particles.volumes import Volume, diameter_A, fitted
-from ..result_files import FAILED_PARTICLES, PARTICLES
+from ..result_files import FAILED_PARTICLES, MOTION, PARTICLES
 from .particle_memory import threads_that_fit
-from .particle_parts import Measured, Parts, RunState
+from .particle_parts import PARTS, Measured, Parts, RunState
 
 CHUNKS = 32  # of `BLOCK` particles between two checkpoints
 WIDEST = 0.95  # diameter in image widths, if it is measured in the volume: some noise is then left beside the particle
 FEW = 20  # particles of an optics group: with fewer, noise and scale are measured on few images
 LARGEST_DEFOCUS_A = 1e6
-PARTS = "parts"  # folder of the checkpoint
 Say = Callable[[str, str], None]  # called with "note" or "warning" and a sentence
 Progress = Callable[[int, int], None]  # called with the number of particles that are done, and of all
 
@@ -110,15 +109,18 @@ class ParticleAligner:
         images = _Images(table)
         usable = self._usable(table)
         self._measure(table, usable, images, state)
+        pixel_A = np.array([group.optics.pixel_A for group in table.groups])[table.group]
         tell: Progress = progress or (lambda done, total: None)
         tell(self._done(found), len(table))
         for measured in self._measured:
             rows = np.flatnonzero(usable & np.isin(table.group, measured.groups))
             rows = rows[np.lexsort((table.index[rows], table.file[rows]))]
-            ready = self._ready(table, measured, images, rows)
-            for places in self._batches(table, rows, found["aligned"]):
+            batches = self._batches(table, rows, found["aligned"])
+            ready = self._ready(table, usable, measured, images, rows) if batches else None
+            for places in batches:
+                assert ready is not None
                 batch = rows[places]
-                new = results.results_of(ready.align(places), table.row[batch], measured.pixel_A)
+                new = results.results_of(ready.align(places), table.row[batch], pixel_A[batch[0]])
                 problems = images.taken_problems()
                 good = ~np.isin(batch, list(problems))
                 self._parts.add(new[good])
@@ -131,11 +133,10 @@ class ParticleAligner:
                 f"{table.name}: none of its {len(table)} particles can be aligned; the first: {self._failures.first()}"
             )
         scales = {
-            table.groups[group].name: measured.alignment.scales[i]
+            table.groups[group].name: scale
             for measured in self._measured
-            for i, group in enumerate(measured.groups)
+            for group, scale in zip(measured.groups, measured.scales)
         }
-        pixel_A = np.array([group.optics.pixel_A for group in table.groups], np.float32)[table.group]
         diameter = self._settings.mask_diameter
         return ParticleResult(found, self._failures.reasons, self._failures.path, diameter, scales, pixel_A)
 
@@ -182,9 +183,11 @@ class ParticleAligner:
         return usable
 
     def _measure(self, table: Table, usable: np.ndarray, images: _Images, state: RunState) -> None:
-        """Make the galleries, and measure noise and scale of the optics groups that have not been measured yet."""
+        """Make the galleries, and measure noise and scale of the optics groups that have not been measured yet. What
+        an earlier run has measured is measured again, on the same particles, once it is needed."""
         for earlier in state.measured[len(self._measured) :]:
-            self._add_measured(table, usable & (np.arange(len(table)) < earlier.n), images, earlier.groups)
+            self._measured.append(_Measured(earlier.groups, earlier.n, earlier.scales))
+            self._warn_of_contrast(table, earlier.groups, earlier.scales)
         known = {int(group) for measured in self._measured for group in measured.groups}
         kinds: Dict[Tuple[int, float], List[int]] = {}
         for number, group in enumerate(table.groups):
@@ -211,11 +214,22 @@ class ParticleAligner:
         if problems_of_kinds:
             raise SettingsError(" ".join(problems_of_kinds))
         for groups in kinds.values():
-            self._add_measured(table, usable, images, groups)
-            state.measured.append(Measured(groups, len(table)))
+            alignment = self._alignment(table, usable, images, groups)
+            self._measured.append(_Measured(groups, len(table), alignment.scales, alignment))
+            self._warn_of_contrast(table, groups, alignment.scales)
+            state.measured.append(Measured(groups, len(table), alignment.scales))
             self._parts.save(state)
 
-    def _add_measured(self, table: Table, usable: np.ndarray, images: _Images, groups: Sequence[int]) -> None:
+    def _warn_of_contrast(self, table: Table, groups: Sequence[int], scales: Sequence[float]) -> None:
+        for group, scale in zip(groups, scales):
+            if scale < 0:
+                self._say(
+                    "warning",
+                    f"{table.groups[group].name}: the contrast of its images is inverted against the volume's; this is "
+                    "taken into account, but check that the particles are what you think.",
+                )
+
+    def _alignment(self, table: Table, usable: np.ndarray, images: _Images, groups: Sequence[int]) -> Alignment:
         """Measure `groups`, of one box and pixel size, on the first of the `usable` particles."""
         rows = [np.flatnonzero(usable & (table.group == group)) for group in groups]
         box, pixel_A = images.box(rows[0]), table.groups[groups[0]].optics.pixel_A
@@ -262,28 +276,27 @@ class ParticleAligner:
                 f"{width_A:.0f} A: give a smaller mask diameter, or extract the particles with a larger box."
             ) from error
         images.taken_problems()
-        for group, scale in zip(groups, alignment.scales):
-            if scale < 0:
-                self._say(
-                    "warning",
-                    f"{table.groups[group].name}: the contrast of its images is inverted against the volume's; this is "
-                    "taken into account, but check that the particles are what you think.",
-                )
-        self._measured.append(_Measured(alignment, list(groups), box, pixel_A))
+        return alignment
 
-    def _ready(self, table: Table, measured: _Measured, images: _Images, rows: np.ndarray) -> Alignment:
+    def _ready(
+        self, table: Table, usable: np.ndarray, measured: _Measured, images: _Images, rows: np.ndarray
+    ) -> Alignment:
         """The alignment of the particles `rows` of the table, which it numbers from 0."""
+        if measured.alignment is None:
+            before = usable & (np.arange(len(table)) < measured.n)
+            measured.alignment = self._alignment(table, before, images, measured.groups)
+        box, pixel_A = images.box(rows), table.groups[measured.groups[0]].optics.pixel_A
         place = np.full(len(table.groups), -1, np.int16)
         place[measured.groups] = np.arange(len(measured.groups))
         particles = Particles(
-            measured.box,
-            measured.pixel_A,
+            box,
+            pixel_A,
             [table.groups[group].optics for group in measured.groups],
             place[table.group[rows]],
             table.defocus[rows],
-            lambda places: images.read(rows[places], measured.box),
+            lambda places: images.read(rows[places], box),
         )
-        return measured.alignment.of(particles, self._start(table, measured.pixel_A, rows))
+        return measured.alignment.of(particles, self._start(table, pixel_A, rows))
 
     def _start(self, table: Table, pixel_A: float, rows: np.ndarray) -> Optional[Start]:
         """Where the particles `rows` start, if the search is only local."""
@@ -291,9 +304,10 @@ class ParticleAligner:
         if not self._settings.local_only or known.angles is None:
             return None
         shifts = np.zeros((len(rows), 2)) if known.shifts_A is None else known.shifts_A[rows].astype(float)
-        return Start(matrices(*known.angles[rows].T), -shifts / pixel_A)
+        # Particles without a pose are not aligned, but may be in the table.
+        return Start(matrices(*np.nan_to_num(known.angles[rows]).T), -shifts / pixel_A)
 
-    def _batches(self, table: Table, rows: np.ndarray, aligned: np.ndarray) -> Iterator[np.ndarray]:
+    def _batches(self, table: Table, rows: np.ndarray, aligned: np.ndarray) -> List[np.ndarray]:
         """Places in `rows` of the particles to align, in batches.
 
         They are taken in whole chunks, always the same ones, which `Alignment` takes at once.
@@ -303,18 +317,17 @@ class ParticleAligner:
         places = np.arange(len(rows))
         chunks = [places[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
         chunks = [chunk for chunk in chunks if not done[rows[chunk]].all()]
-        for i in range(0, len(chunks), CHUNKS):
-            yield np.concatenate(chunks[i : i + CHUNKS])
+        return [np.concatenate(chunks[i : i + CHUNKS]) for i in range(0, len(chunks), CHUNKS)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Measured:
-    """An alignment, and the optics groups of the table that it is for."""
+    """Optics groups of the table that were measured on its first n particles, and their alignment once it is needed."""
 
-    alignment: Alignment
     groups: List[int]
-    box: int
-    pixel_A: float
+    n: int
+    scales: List[float]
+    alignment: Optional[Alignment] = None
 
 
 class _Images:
@@ -408,10 +421,14 @@ def align_star(
     ------
     As `ParticleAligner`, and SettingsError if the output would replace an input.
     """
-    table, source = read_star(star)
     path = os.path.join(output_dir, PARTICLES)
     if is_same_movie(path, star):
         raise SettingsError(f"{star}: would be replaced by the result: choose another output folder.")
+    if os.path.isdir(output_dir) and any(name.endswith(MOTION) for name in os.listdir(output_dir)):
+        raise SettingsError(
+            f"{output_dir}: holds results of movies, whose failed.tsv would be replaced: choose another."
+        )
+    table, source = read_star(star)
     result = ParticleAligner(volumes, settings, output_dir, say).align(table, progress)
     write_star(path, source, result.found)
     return table, result

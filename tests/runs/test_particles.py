@@ -365,3 +365,40 @@ def test_less_memory_means_fewer_threads():
     much = ParticleSettings(max_resolution=8.0, mask_diameter=150.0, max_shift=60.0, memory=500.0)
     threads = particle_memory.threads_that_fit(few, 256, 1.0, 1, 1, 64)
     assert 1 <= threads < 64 == particle_memory.threads_that_fit(much, 256, 1.0, 1, 1, 64)
+
+
+@pytest.fixture(scope="module")
+def few(data):
+    """Some of the particles, and what is found for them."""
+    table, _ = read_star(str(data / STAR))
+    table = table[np.arange(64)]
+    return table, runs.ParticleAligner(volumes(data), SETTINGS, str(data / "few")).align(table).found
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        dict(max_resolution=20.0),
+        dict(mask_diameter=125.0),
+        dict(max_shift=5.0),
+        dict(symmetry="C2"),
+        dict(max_psi=45.0),
+        dict(coarse_resolution=30.0),
+        dict(local_only=True),
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_every_setting_changes_the_result(data, few, tmp_path, changed):
+    table, before = few
+    settings = ParticleSettings.from_dict({**SETTINGS.to_dict(), **changed})
+    found = runs.ParticleAligner(volumes(data), settings, str(tmp_path)).align(table).found
+    changes_deg = poses.distances(results.matrices_of(found), results.matrices_of(before))
+    assert changes_deg.max() > 0.05  # two runs with the same settings are equal to the last digit
+
+
+def test_memory_does_not_limit_what_is_found(data, tmp_path):
+    """Neither of the two settings without effect on the result."""
+    settings = ParticleSettings.from_dict({**SETTINGS.to_dict(), "memory": 2.0, "threads": 3})
+    found = runs.ParticleAligner(volumes(data), settings, str(tmp_path)).align(read_star(str(data / STAR))[0]).found
+    whole, _ = read_star(str(data / "whole" / "particles.star"))
+    np.testing.assert_allclose(results.angles_of(found), whole.known.angles, atol=6e-7)
