@@ -102,8 +102,7 @@ class Alignment:
         groups = range(len(particles.optics))
         self._half_power = [self._noise(self._first(g)) / 2 for g in groups]
         self._spectra = [Spectrum.of(volume, self._band.radius) for volume in volumes]
-        self._stacked = np.stack([spectrum.values for spectrum in self._spectra])
-        self._axes = np.stack([local.principal_axes(volume) for volume in volumes])
+        self._stacked = np.stack([spectrum.flat for spectrum in self._spectra])
         self.scales = [1.0 for _ in groups]
         c, inverse = self._ctf_and_weight(np.concatenate([self._first(g) for g in groups]))
         mean = (c**2 * inverse).mean(axis=0)[: self._n_coarse]
@@ -126,21 +125,25 @@ class Alignment:
     def _aligned(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
         """Poses of images with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
         found = self._candidates(f, c, inverse)
-        more = ((0, 0), (0, local.MIRRORED))
         k = int(found.count.max())
-        reference, shift = np.pad(found.reference[:, :k], more), np.pad(found.shift[:, :k], more)
-        poses, positions = self.gallery.poses[reference], self._search.shifts_px[shift]
+        reference = found.reference[:, :k]
+        poses, positions = self.gallery.poses[reference], self._search.shifts_px[found.shift[:, :k]]
         volume = self.gallery.volume[reference].astype(np.int64)
-        score = np.pad(found.score[:, :k].astype(float), more, constant_values=-np.inf)
+        score = np.zeros(reference.shape)
         information = np.zeros((*score.shape, local.PARAMETERS, local.PARAMETERS))
+        root = np.sqrt(inverse)
+        gaps = np.full(len(self._counts), local.KEPT_NATS)
+        gaps[0] = local.COARSE_NATS
+        same = np.full(len(self._counts), np.radians(4.0))
+        same[0] = local.COARSE_SAME * self.gallery.step_rad
+        traces = 1 + 2 * np.cos(same)
         local.refine_block(
             self._stacked,
+            len(self._spectra[0].values),
             np.float32(OVERSAMPLING),
-            self._axes,
             volume,
-            f,
-            c,
-            inverse,
+            f * root,
+            c * root,
             self._band.kx,
             self._band.ky,
             self._counts,
@@ -150,6 +153,8 @@ class Alignment:
             score,
             information,
             found.count,
+            gaps,
+            traces,
             self._max_shift_px,
         )
         return best_of(local.Refined(poses, positions, score, information), volume, self._options.symmetry)

@@ -11,16 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..jit import njit
-from .slices import gradient_at
+from .spline import gradient_at
 
 PARAMETERS = 5  # rotation about x, y, z of the image (radians), position x, y (px)
-FIRST_STEPS = 4  # of every candidate
-MORE_STEPS = 12  # of candidates that remain
-MIRRORED = 3  # candidates that the local search adds
-KEPT_NATS = 12.0  # candidates within this of the best go on
+COARSE_STEPS = 2  # of every candidate, at the coarsest resolution
+FIRST_STEPS = 3  # of those that remain, at each finer one
+MORE_STEPS = 12  # of those that remain then
+COARSE_NATS = 10.0
+COARSE_SAME = 0.75
+KEPT_NATS = 12.0  # the same at each finer resolution
+SAME_TRACE = 1 + 2 * np.cos(np.radians(4.0))  # of A1^T A2, for two candidates on one hill
+CHUNK = 64  # coefficients whose products are summed in single precision
 CONVERGED_NATS = 1e-3
 
 _jit = njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+_jit_exact = njit(nogil=True, error_model="numpy", boundscheck=False)  # fast-math does not know infinity
 
 
 @dataclass(frozen=True)
@@ -40,63 +45,79 @@ class Refined:
 
 
 @_jit
-def _evaluate(values, o, f, c, inverse, kx, ky, m, box, a, t, phase_x, phase_y, w, gradient, h):
+def _evaluate(flat, n, o, f, c, kx, ky, m, box, a, t, scratch, gradient, h):
     """Score of a pose, and its derivatives.
 
-    values : spectrum, sampled `o` times as finely as the image's. f : (m,) transform of the image. c : (m,) CTF.
-    inverse : (m,) 1 / sigma2.
-    phase_x, phase_y, w : scratch. gradient (5,), h (5, 5) : results.
+    flat, n : spectrum of n^3 cells, sampled `o` times as finely as the image's. f : (m,) transform of the image.
+    c : (m,) CTF. Both are divided by the sd of the noise.
+    scratch : from `_scratch`. gradient (5,), h (5, 5) : results.
     """
-    centre = values.shape[0] // 2
+    phase_x, phase_y, j = scratch
+    centre = np.float32(n // 2)
     turn = -2 * np.pi / box
-    last = len(phase_x) - 1
-    for k in range(last + 1):
+    for k in range(len(phase_x)):
         phase_x[k] = np.complex64(np.cos(turn * k * t[0]) + 1j * np.sin(turn * k * t[0]))
         phase_y[k] = np.complex64(np.cos(turn * k * t[1]) + 1j * np.sin(turn * k * t[1]))
     a00, a01, a02 = np.float32(a[0, 0]), np.float32(a[0, 1]), np.float32(a[0, 2])
     a10, a11, a12 = np.float32(a[1, 0]), np.float32(a[1, 1]), np.float32(a[1, 2])
     a20, a21, a22 = np.float32(a[2, 0]), np.float32(a[2, 1]), np.float32(a[2, 2])
+    turn_1 = np.float32(turn)
     score = 0.0
     gradient[:] = 0
     h[:] = 0
-    j = np.empty((5, 2), np.float32)
-    for i in range(m):
-        x, y = np.float32(kx[i]), np.float32(ky[i])
-        v, vx, vy, vz = gradient_at(
-            values,
-            o * (a00 * x + a10 * y) + centre,
-            o * (a01 * x + a11 * y) + centre,
-            o * (a02 * x + a12 * y) + centre,
-            w,
-        )
-        phase = phase_x[kx[i]] * (phase_y[ky[i]] if ky[i] >= 0 else np.conj(phase_y[-ky[i]]))
-        factor = phase * c[i]
-        g = v * factor
-        # The gradient in the image's axes; the slice turns by -gradient . (w x k).
-        factor = factor * o
-        gx = factor * (a00 * vx + a01 * vy + a02 * vz)
-        gy = factor * (a10 * vx + a11 * vy + a12 * vz)
-        gz = factor * (a20 * vx + a21 * vy + a22 * vz)
-        d0, d1, d2 = -y * gz, x * gz, y * gx - x * gy
-        shift = np.complex64(1j) * g * np.float32(turn)
-        d3, d4 = shift * x, shift * y
-        j[0, 0], j[0, 1] = d0.real, d0.imag
-        j[1, 0], j[1, 1] = d1.real, d1.imag
-        j[2, 0], j[2, 1] = d2.real, d2.imag
-        j[3, 0], j[3, 1] = d3.real, d3.imag
-        j[4, 0], j[4, 1] = d4.real, d4.imag
-        s = inverse[i]
-        fr, fi = f[i].real, f[i].imag
-        score += s * (fr * g.real + fi * g.imag - np.float32(0.5) * (g.real * g.real + g.imag * g.imag))
-        rr, ri = fr - g.real, fi - g.imag
-        for p in range(5):
-            gradient[p] += s * (j[p, 0] * rr + j[p, 1] * ri)
+    for start in range(0, m, CHUNK):
+        end = min(start + CHUNK, m)
+        for i in range(start, end):
+            x, y = np.float32(kx[i]), np.float32(ky[i])
+            vr, vi, xr, xi, yr, yi, zr, zi = gradient_at(
+                flat,
+                n,
+                o * (a00 * x + a10 * y) + centre,
+                o * (a01 * x + a11 * y) + centre,
+                o * (a02 * x + a12 * y) + centre,
+            )
+            phase = phase_x[kx[i]] * (phase_y[ky[i]] if ky[i] >= 0 else np.conj(phase_y[-ky[i]])) * c[i]
+            pr, pi = phase.real, phase.imag
+            gr, gi = vr * pr - vi * pi, vr * pi + vi * pr
+            # The gradient in the image's axes; the slice turns by -gradient . (w x k).
+            pr, pi = pr * o, pi * o
+            ur, ui = a20 * xr + a21 * yr + a22 * zr, a20 * xi + a21 * yi + a22 * zi
+            zr_, zi_ = ur * pr - ui * pi, ur * pi + ui * pr
+            q0, q1, q2 = y * a00 - x * a10, y * a01 - x * a11, y * a02 - x * a12
+            ur, ui = q0 * xr + q1 * yr + q2 * zr, q0 * xi + q1 * yi + q2 * zi
+            k = 2 * (i - start)
+            j[0, k], j[0, k + 1] = -y * zr_, -y * zi_
+            j[1, k], j[1, k + 1] = x * zr_, x * zi_
+            j[2, k], j[2, k + 1] = ur * pr - ui * pi, ur * pi + ui * pr
+            j[3, k], j[3, k + 1] = -turn_1 * x * gi, turn_1 * x * gr
+            j[4, k], j[4, k + 1] = -turn_1 * y * gi, turn_1 * y * gr
+            fr, fi = f[i].real, f[i].imag
+            score += fr * gr + fi * gi - np.float32(0.5) * (gr * gr + gi * gi)
+            j[5, k], j[5, k + 1] = fr - gr, fi - gi
+        for p in range(PARAMETERS):
             for q in range(p + 1):
-                h[p, q] += s * (j[p, 0] * j[q, 0] + j[p, 1] * j[q, 1])
-    for p in range(5):
+                total = np.float32(0)
+                for k in range(2 * (end - start)):
+                    total += j[p, k] * j[q, k]
+                h[p, q] += total
+            total = np.float32(0)
+            for k in range(2 * (end - start)):
+                total += j[p, k] * j[PARAMETERS, k]
+            gradient[p] += total
+    for p in range(PARAMETERS):
         for q in range(p):
             h[q, p] = h[p, q]
     return score
+
+
+@_jit
+def _scratch(kx, ky):
+    """Memory for `_evaluate`: phases along x and y, and derivatives and residuals of a chunk of coefficients."""
+    last = 0
+    for i in range(len(kx)):
+        last = max(last, abs(kx[i]), abs(ky[i]))
+    phase_x, phase_y = np.empty(last + 1, np.complex64), np.empty(last + 1, np.complex64)
+    return phase_x, phase_y, np.empty((PARAMETERS + 1, 2 * CHUNK), np.float32)
 
 
 @_jit
@@ -143,12 +164,11 @@ def _turned(a, w, out):
 
 
 @_jit
-def _climb(values, o, f, c, inverse, kx, ky, m, box, a, t, h, steps, max_t, scratch):
+def _climb(flat, n, o, f, c, kx, ky, m, box, a, t, h, steps, max_t, scratch):
     """Improve a pose (a, t) in place; returns its score and fills h."""
-    phase_x, phase_y, w = scratch
     gradient, gradient2, h2, step = np.empty(5), np.empty(5), np.empty((5, 5)), np.empty(5)
     a2, t2 = np.empty((3, 3)), np.empty(2)
-    score = _evaluate(values, o, f, c, inverse, kx, ky, m, box, a, t, phase_x, phase_y, w, gradient, h)
+    score = _evaluate(flat, n, o, f, c, kx, ky, m, box, a, t, scratch, gradient, h)
     damping = 1e-3
     for _ in range(steps):
         if not _solve(h, damping, gradient, step):
@@ -158,7 +178,7 @@ def _climb(values, o, f, c, inverse, kx, ky, m, box, a, t, h, steps, max_t, scra
         away = np.sqrt(t2[0] * t2[0] + t2[1] * t2[1])
         if away > max_t:  # stay in the range that the user allows
             t2 *= max_t / away
-        score2 = _evaluate(values, o, f, c, inverse, kx, ky, m, box, a2, t2, phase_x, phase_y, w, gradient2, h2)
+        score2 = _evaluate(flat, n, o, f, c, kx, ky, m, box, a2, t2, scratch, gradient2, h2)
         if score2 > score:
             gain = score2 - score
             score, damping = score2, max(damping / 10, 1e-6)
@@ -172,97 +192,66 @@ def _climb(values, o, f, c, inverse, kx, ky, m, box, a, t, h, steps, max_t, scra
     return score
 
 
-def principal_axes(volume: np.ndarray) -> np.ndarray:
-    """(3, 3) rows: principal axes (x, y, z) of a volume [z, y, x], weighted by its squared density."""
-    weight = volume.astype(np.float64) ** 2
-    axis = np.arange(len(volume)) - len(volume) // 2
-    sums = [weight.sum(axis=(0, 1)), weight.sum(axis=(0, 2)), weight.sum(axis=(1, 2))]  # along x, y, z
-    mean = np.array([(s * axis).sum() for s in sums]) / weight.sum()
-    moments = np.zeros((3, 3))
-    planes = {(0, 1): weight.sum(axis=0), (0, 2): weight.sum(axis=1), (1, 2): weight.sum(axis=2)}
-    for (i, j), plane in planes.items():  # plane[j, i]
-        moments[i, j] = moments[j, i] = axis @ plane @ axis / weight.sum() - mean[i] * mean[j]
-    for i in range(3):
-        moments[i, i] = (sums[i] * axis**2).sum() / weight.sum() - mean[i] ** 2
-    return np.ascontiguousarray(np.linalg.eigh(moments)[1].T)
+@_jit_exact
+def _prune(volume, a, score, gap, same_trace):
+    """Drop candidates that are more than `gap` below the best, or on the hill of a better one."""
+    best = score.max()
+    for k in range(len(score)):
+        if score[k] < best - gap:
+            score[k] = -np.inf
+    for k in range(len(score)):
+        for other in range(len(score)):
+            if score[k] == -np.inf:
+                break
+            if volume[other] == volume[k] and (score[other] > score[k] or (score[other] == score[k] and other < k)):
+                trace = 0.0
+                for p in range(3):
+                    for q in range(3):
+                        trace += a[k, p, q] * a[other, p, q]
+                if trace > same_trace:
+                    score[k] = -np.inf
 
 
-@_jit
-def _add_mirrored(axes, volume, a, t, score, n):
-    """Add the mirror images of the best candidate, through the volume's three principal planes; returns their number.
-
-    A flat volume nearly is its own mirror image, and a projection does not change if it is mirrored along the beam. So
-    with D = diag(1, 1, -1) the pose D A (1 - 2 u u^T) looks nearly the same as A, for a plane with the normal u.
-    """
-    best = 0
-    for k in range(1, n):
-        if score[k] > score[best]:
-            best = k
-    for p in range(MIRRORED):
-        u, k = axes[volume[best], p], n + p
-        for i in range(3):
-            along = a[best, i, 0] * u[0] + a[best, i, 1] * u[1] + a[best, i, 2] * u[2]
-            sign = -1.0 if i == 2 else 1.0
-            for j in range(3):
-                a[k, i, j] = sign * (a[best, i, j] - 2 * along * u[j])
-        t[k] = t[best]
-        volume[k] = volume[best]
-    return MIRRORED
-
-
-@_jit
-def refine_block(spectra, o, axes, volume, f, c, inverse, kx, ky, counts, box, a, t, score, h, n, max_t):
+@_jit_exact
+def refine_block(spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score, h, found, gaps, same_traces, max_t):
     """Improve the candidates of a block of particles, in place.
 
     Parameters
     ----------
-    spectra : (V, s, s, s) complex64. o : `OVERSAMPLING` of `slices`.
-    axes : (V, 3, 3) principal axes of the volumes, as rows.
-    volume : (n, K) which of them a candidate shows.
-    f, c, inverse : (n, m) transforms, CTF, 1 / sigma2, sorted by resolution. counts : (bands,) number of coefficients
-        of the resolutions that are entered one after the other; the last is m.
-    a, t, score, h : (n, K, 3, 3), (n, K, 2), (n, K), (n, K, 5, 5) of the candidates. n : (n,) number of candidates,
-        at most K - MIRRORED.
+    spectra : (V, 2 n^3) float32, the volumes' spectra as flat arrays. o : `OVERSAMPLING` of `slices`.
+    volume : (b, K) which of them a candidate shows.
+    f, c : (b, m) transforms and CTFs over the sd of the noise, sorted by resolution. counts : (bands,) number of
+        coefficients of the resolutions that are entered one after the other; the last is m.
+    a, t, score, h : (b, K, 3, 3), (b, K, 2), (b, K), (b, K, 5, 5) of the candidates. found : (b,) number of candidates.
+    gaps : (bands,) nats below the best that a candidate may be after each band.
     max_t : largest distance of a particle from the centre, in pixels.
     """
-    last = 0
-    for i in range(len(kx)):
-        last = max(last, abs(kx[i]), abs(ky[i]))
-    scratch = (np.empty(last + 1, np.complex64), np.empty(last + 1, np.complex64), np.empty((6, 4), np.float32))
+    scratch = _scratch(kx, ky)
     for i in range(len(f)):
-        used = n[i]
-        for b in range(len(counts)):
-            for phase in range(3):
-                # First every candidate; then the mirror images of the best; then those near the best, to the end.
-                first = 0
-                if phase == 1:
-                    if b > 0:
-                        continue
-                    first = used
-                    used += _add_mirrored(axes, volume[i], a[i], t[i], score[i], used)
-                best = -np.inf
-                for k in range(used):
-                    best = max(best, score[i, k])
-                for k in range(first, used):
-                    if (b == 0 and phase < 2) or score[i, k] > best - KEPT_NATS:
-                        score[i, k] = _climb(
-                            spectra[volume[i, k]],
-                            o,
-                            f[i],
-                            c[i],
-                            inverse[i],
-                            kx,
-                            ky,
-                            counts[b],
-                            box,
-                            a[i, k],
-                            t[i, k],
-                            h[i, k],
-                            FIRST_STEPS if phase < 2 else MORE_STEPS,
-                            max_t,
-                            scratch,
-                        )
-                    elif phase == 0:
-                        score[i, k] = -np.inf  # scores of another resolution can't be compared
-        for k in range(used, score.shape[1]):
-            score[i, k] = -np.inf
+        score[i, : found[i]] = 0.0
+        score[i, found[i] :] = -np.inf
+        for b in range(len(counts) + 1):
+            band, steps = min(b, len(counts) - 1), MORE_STEPS
+            if b < len(counts):
+                steps = COARSE_STEPS if b == 0 else FIRST_STEPS
+            for k in range(found[i]):
+                if score[i, k] > -np.inf:
+                    score[i, k] = _climb(
+                        spectra[volume[i, k]],
+                        n,
+                        o,
+                        f[i],
+                        c[i],
+                        kx,
+                        ky,
+                        counts[band],
+                        box,
+                        a[i, k],
+                        t[i, k],
+                        h[i, k],
+                        steps,
+                        max_t,
+                        scratch,
+                    )
+            if b < len(counts):
+                _prune(volume[i], a[i], score[i], gaps[band], same_traces[band])

@@ -84,14 +84,13 @@ def test_derivatives_are_the_differences(beads):
     image = exact(pose, band.kx, band.ky) * c * shift_phases(band, -t[None])[0]
     image = (image + 30 * rng.normal(size=len(band))).astype(np.complex64)
     inverse = rng.uniform(0.5, 1, len(band)).astype(np.float32) / 900
-    values = Spectrum.of(volume, band.radius).values
-    scratch = np.empty(20, np.complex64), np.empty(20, np.complex64), np.empty((6, 4), np.float32)
+    spectrum, root = Spectrum.of(volume, band.radius), np.sqrt(inverse)
+    scratch = local._scratch(band.kx, band.ky)
 
     def evaluated(w, shift, gradient, h):
-        at = Rotation.from_rotvec(w).as_matrix() @ pose
-        o = np.float32(OVERSAMPLING)
-        arrays = values, o, image, c, inverse, band.kx, band.ky, len(band), BOX, at, t + shift, *scratch
-        return local._evaluate(*arrays, gradient, h)
+        at, o = Rotation.from_rotvec(w).as_matrix() @ pose, np.float32(OVERSAMPLING)
+        grid = spectrum.flat, len(spectrum.values), o, image * root, c * root, band.kx, band.ky, len(band), BOX
+        return local._evaluate(*grid, at, t + shift, scratch, gradient, h)
 
     start = np.array([0.02, -0.03, 0.01])
     gradient, h, unused = np.empty(5), np.empty((5, 5)), np.empty((5, 5))
