@@ -68,6 +68,7 @@ setup(
         "imagecodecs>=2023.1.23,<=2026.1.14",
         "numba>=0.57",  # the CPU kernels, compiled when first used
         "tqdm",  # progress bar of the command line
+        "threadpoolctl>=3",  # BLAS uses one thread where particles are aligned in several
     ],
     extras_require={
         # The GPU backend. pycuda is compiled on the machine, with the CUDA toolkit, whose cuFFT is used. Where the
@@ -75,6 +76,8 @@ setup(
         "cuda": ["pycuda>=2022.1"],
         "cuda12": ["pycuda>=2022.1", "nvidia-cufft-cu12"],
         "cuda13": ["pycuda>=2022.1", "nvidia-cufft"],
+        # Particles: an index for very large galleries.
+        "search": ["faiss-cpu"],
         # The protocol for tilt series.
         "tomo": ["scipion-em-tomo>=3.12"],
         # Other plugins, whose readers and converters tests/interop runs on our outputs (.ci/interop installs them).

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from . import local
 from .band import Band
@@ -20,13 +21,15 @@ from .ctf import Defocus, Optics, ctf
 from .gallery import STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
 from .noise import noise_power
 from .posterior import Best, best_of
-from .search import Candidates, Search
-from .slices import OVERSAMPLING, Spectrum
+from .search import Search
+from .slices import Spectrum
+from .threads import one_blas_thread
 
 FIRST = 200  # particles of an optics group that noise, sign and scale are measured on
 BLOCK = 32  # particles that a thread takes at once
 STAGE = 1.7  # factor between the resolutions that the local search enters one after the other
 SCALES = 0.25, 2.0  # limits of the correction of the scale
+SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
 SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
 
 
@@ -53,6 +56,14 @@ class Particles:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A previous alignment of n particles: poses (n, 3, 3) and positions (n, 2) in pixels, as in `Best`."""
+
+    poses: np.ndarray
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
 class Options:
     """How particles are aligned.
 
@@ -62,6 +73,11 @@ class Options:
     max_shift_A : largest distance of a particle from the centre of its image.
     symmetry : (g, 3, 3) rotations of the volumes, from `symmetry.rotations`; None: no symmetry.
     coarse_A : resolution of the coarse search; 0: from the diameter. threads : results do not depend on it.
+    start : the local search starts here, and there is no other. None: the whole sphere is searched.
+    max_psi_deg : largest in-plane angle of the coarse search, in both senses; the local search may go a few degrees
+        further.
+    seed : turns the grid of the coarse search by a random rotation, so that repetitions differ; None: no turn.
+    approximate : the coarse search uses a FAISS index (`index`) instead of all references.
     """
 
     max_resolution_A: float
@@ -70,6 +86,10 @@ class Options:
     symmetry: Optional[np.ndarray] = None
     coarse_A: float = 0.0
     threads: int = 1
+    start: Optional[Start] = None
+    max_psi_deg: float = 180.0
+    seed: Optional[int] = None
+    approximate: bool = False
 
 
 class Alignment:
@@ -77,8 +97,8 @@ class Alignment:
 
     Attributes
     ----------
-    gallery : the references. scales : factor from the volumes to the images of each optics group, negative if the
-    contrast of one of them is inverted.
+    scales : factor from the volumes to the images of each optics group, negative if the contrast of one of them is
+    inverted.
     """
 
     def __init__(self, particles: Particles, volumes: Sequence[np.ndarray], options: Options) -> None:
@@ -93,78 +113,101 @@ class Alignment:
         """
         self._particles, self._options = particles, options
         box, pixel = particles.box, particles.pixel_A
-        coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A)
+        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A)
         self._band = Band.of(box, box * pixel / options.max_resolution_A)
-        coarse = Band.of(box, box * pixel / coarse_A)
-        self._n_coarse = len(coarse)
-        self._counts = self._stages(coarse_A)
+        self._counts = self._stages()
         self._max_shift_px = options.max_shift_A / pixel
         groups = range(len(particles.optics))
-        self._half_power = [self._noise(self._first(g)) / 2 for g in groups]
-        self._spectra = [Spectrum.of(volume, self._band.radius) for volume in volumes]
-        self._stacked = np.stack([spectrum.flat for spectrum in self._spectra])
-        self.scales = [1.0 for _ in groups]
-        c, inverse = self._ctf_and_weight(np.concatenate([self._first(g) for g in groups]))
-        mean = (c**2 * inverse).mean(axis=0)[: self._n_coarse]
-        step = STEP * coarse_A / options.diameter_A
-        self.gallery = Gallery.of(self._spectra, coarse, step, mean, options.symmetry)
-        self._search = Search(self.gallery, shift_grid(self._max_shift_px, coarse_A / (2 * pixel)))
-        self.scales = [self._scale(g) for g in groups]
+        with one_blas_thread():
+            self._half_power = [self._noise(self._first(g)) / 2 for g in groups]
+            self._spectra = self._same_power([Spectrum.of(volume, self._band.radius) for volume in volumes])
+            self._stacked = np.stack([spectrum.flat for spectrum in self._spectra])
+            self.scales = [1.0 for _ in groups]
+            self._search = None if options.start else self._coarse_search()
+            self.scales = [self._scale(g) for g in groups]
+
+    @property
+    def gallery(self) -> Optional[Gallery]:
+        """The references; None if the search is only local."""
+        return self._search.gallery if self._search else None
 
     def align(self, rows: np.ndarray) -> Best:
-        """The poses of the particles `rows` (k,)."""
-        parts = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-        with ThreadPoolExecutor(self._options.threads) as pool:
-            found = list(pool.map(self._align_block, parts))
-        return Best(*(np.concatenate([getattr(best, f.name) for best in found]) for f in fields(Best)))
+        """The poses of the particles `rows` (k,). They do not depend on which rows are given at once."""
+        order = np.argsort(rows, kind="stable")
+        blocks = np.split(rows[order], np.flatnonzero(np.diff(rows[order] // BLOCK)) + 1)
+        with one_blas_thread(), ThreadPoolExecutor(self._options.threads) as pool:
+            found = list(pool.map(self._align_block, blocks))
+        back = np.argsort(order, kind="stable")
+        return Best(*(np.concatenate([getattr(best, f.name) for best in found])[back] for f in fields(Best)))
 
     def _align_block(self, rows: np.ndarray) -> Best:
         transforms = self._band.coefficients(self._particles.read(rows))
-        return self._aligned(transforms, *self._ctf_and_weight(rows))
+        return self._aligned(rows, transforms, *self._ctf_and_weight(rows))
 
-    def _aligned(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
-        """Poses of images with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
-        found = self._candidates(f, c, inverse)
-        k = int(found.count.max())
-        reference = found.reference[:, :k]
-        poses, positions = self.gallery.poses[reference], self._search.shifts_px[found.shift[:, :k]]
-        volume = self.gallery.volume[reference].astype(np.int64)
-        score = np.zeros(reference.shape)
-        information = np.zeros((*score.shape, local.PARAMETERS, local.PARAMETERS))
+    def _aligned(self, rows: np.ndarray, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
+        """Poses of particles with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
+        found = self._starts(rows) if self._search is None else self._candidates(rows, f, c, inverse)
         root = np.sqrt(inverse)
-        gaps = np.full(len(self._counts), local.KEPT_NATS)
-        gaps[0] = local.COARSE_NATS
-        same = np.full(len(self._counts), np.radians(4.0))
-        same[0] = local.COARSE_SAME * self.gallery.step_rad
-        traces = 1 + 2 * np.cos(same)
-        local.refine_block(
-            self._stacked,
-            len(self._spectra[0].values),
-            np.float32(OVERSAMPLING),
-            volume,
-            f * root,
-            c * root,
-            self._band.kx,
-            self._band.ky,
-            self._counts,
-            self._band.box,
-            poses,
-            positions,
-            score,
-            information,
-            found.count,
-            gaps,
-            traces,
-            self._max_shift_px,
+        refined = local.refine(
+            self._stacked, self._band, self._counts, f * root, c * root, found, self._max_shift_px, self._same_rad()
         )
-        return best_of(local.Refined(poses, positions, score, information), volume, self._options.symmetry)
+        return best_of(refined, found.volume, self._options.symmetry)
 
-    def _candidates(self, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Candidates:
-        f, c, inverse = (array[:, : self._n_coarse] for array in (f, c, inverse))
-        return self._search.candidates(f * (c * inverse), c**2 * inverse)
+    def _starts(self, rows: np.ndarray) -> local.Starts:
+        """The previous pose of each particle, in every volume."""
+        start, k = self._options.start, len(self._spectra)
+        assert start is not None
+        poses = np.repeat(np.asarray(start.poses, float)[rows][:, None], k, axis=1)
+        positions = np.repeat(np.asarray(start.positions, float)[rows][:, None], k, axis=1)
+        volume = np.tile(np.arange(k, dtype=np.int64), (len(rows), 1))
+        return local.Starts(poses, positions, volume, np.full(len(rows), k, np.int32))
 
-    def _stages(self, coarse_A: float) -> np.ndarray:
+    def _candidates(self, rows: np.ndarray, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> local.Starts:
+        assert self._search is not None
+        gallery = self._search.gallery
+        f, c, inverse = (array[:, : len(gallery.band)] for array in (f, c, inverse))
+        found = self._search.candidates(f * (c * inverse), c**2 * inverse, rows)
+        k = int(found.count.max())
+        reference, shift = found.reference[:, :k], found.shift[:, :k]
+        volume = gallery.volume[reference].astype(np.int64)
+        return local.Starts(gallery.poses[reference], self._search.shifts_px[shift], volume, found.count)
+
+    def _coarse_search(self) -> Search:
+        options, pixel = self._options, self._particles.pixel_A
+        coarse = Band.of(self._band.box, self._band.box * pixel / self._coarse_A)
+        c, inverse = self._ctf_and_weight(np.concatenate([self._first(g) for g in range(len(self.scales))]))
+        mean = (c**2 * inverse).mean(axis=0)[: len(coarse)]
+        gallery = Gallery.of(
+            self._spectra,
+            coarse,
+            STEP * self._coarse_A / options.diameter_A,
+            mean,
+            options.symmetry,
+            options.seed,
+            options.max_psi_deg,
+            threads=options.threads,
+        )
+        shifts = shift_grid(self._max_shift_px, self._coarse_A / (2 * pixel))
+        if options.approximate:
+            from .index import Index  # FAISS is optional
+
+            return Index(gallery, shifts)
+        return Search(gallery, shifts)
+
+    def _same_rad(self) -> float:
+        """Distance within which two candidates are on one hill of the coarsest resolution."""
+        return local.COARSE_SAME * self._coarse_A / self._options.diameter_A
+
+    def _same_power(self, spectra: List[Spectrum]) -> List[Spectrum]:
+        """Spectra scaled to the power of the first below 40 A: volumes often come with different scales."""
+        box_A = self._particles.box * self._particles.pixel_A
+        radius = min(max(box_A / SAME_POWER_A, 2.0), self._band.radius)
+        powers = [spectrum.power(radius) for spectrum in spectra]
+        return [spectra[0]] + [s.scaled(np.sqrt(powers[0] / p)) for s, p in zip(spectra[1:], powers[1:])]
+
+    def _stages(self) -> np.ndarray:
         """Numbers of coefficients of the resolutions that the local search enters one after the other."""
+        coarse_A = self._coarse_A
         finest_A, size_A = self._options.max_resolution_A, self._particles.box * self._particles.pixel_A
         resolutions = [finest_A]
         while resolutions[-1] * STAGE < coarse_A:
@@ -196,20 +239,20 @@ class Alignment:
     def _scale(self, group: int) -> float:
         """Factor from the volumes to the images of an optics group.
 
-        A first size comes from the power above the noise, the sign from the coarse search with both. The size is then
-        measured on half of the coefficients, at poses that were found with the other half: at poses found with the
-        same coefficients, noise would count as signal.
+        A first size comes from the power above the noise, the sign from searches with both. The size is then measured
+        on half of the coefficients, at poses that were found with the other half: at poses found with the same
+        coefficients, noise would count as signal.
         """
         rows = self._first(group)
         f = self._band.coefficients(self._particles.read(rows))
         c, inverse = self._ctf_and_weight(rows)
         signal = (np.abs(f) ** 2 * inverse - 2).sum()
         size = float(np.sqrt(max(signal / (c**2 * inverse * self._mean_power()).sum(), 1e-12)))
-        gains = [self._candidates(f, sign * size * c, inverse).score[:, 0].sum() for sign in (1, -1)]
-        scale = size if gains[0] >= gains[1] else -size
-        c *= np.float32(scale)
         used = (np.arange(len(self._band)) % 2).astype(np.float32)
-        best = self._aligned(f, c, inverse * used)
+        signs = [self._aligned(rows, f, sign * size * c, inverse * used) for sign in (1, -1)]
+        positive = signs[0].score.sum() >= signs[1].score.sum()
+        scale, best = (size, signs[0]) if positive else (-size, signs[1])
+        c *= np.float32(scale)
         projections = self._projections(best) * c
         weight = inverse * (1 - used)
         ratio = (np.real(f * projections.conj()) * weight).sum() / (np.abs(projections) ** 2 * weight).sum()
@@ -217,7 +260,7 @@ class Alignment:
 
     def _mean_power(self) -> np.ndarray:
         """(m,) mean |projection|^2 of the volumes over all views."""
-        sample = self.gallery.poses[:: max(len(self.gallery.poses) // SAMPLED_VIEWS, 1)]
+        sample = Rotation.random(SAMPLED_VIEWS, random_state=0).as_matrix()
         powers: List[np.ndarray] = []
         for spectrum in self._spectra:
             powers.append((np.abs(spectrum.slices(sample, self._band.kx, self._band.ky)) ** 2).mean(axis=0))

@@ -64,22 +64,25 @@ class Gallery:
         mean_c2_over_sigma2: np.ndarray,
         group: Optional[np.ndarray] = None,
         seed: Optional[int] = None,
+        max_psi_deg: float = 180.0,
         n_axes: int = AXES,
+        threads: int = 1,
     ) -> Gallery:
         """The gallery of volumes.
 
         Parameters
         ----------
-        mean_c2_over_sigma2 : (m,) mean over the particles of C^2 / sigma2. group, seed : as for `pose_grid`.
+        mean_c2_over_sigma2 : (m,) mean over the particles of C^2 / sigma2.
+        group, seed, max_psi_deg : as for `pose_grid`.
         """
-        grid = pose_grid(step_rad, group, seed)
+        grid = pose_grid(step_rad, group, seed, max_psi_deg)
         # A coefficient without any information (a zero of all CTFs) must not divide by zero below.
         weight = np.sqrt(np.maximum(mean_c2_over_sigma2, 1e-6 * mean_c2_over_sigma2.max()))
         weight = np.repeat(weight, 2).astype(np.float32)
         weighted: List[np.ndarray] = []
         power: List[np.ndarray] = []
         for spectrum in spectra:
-            slices = spectrum.slices(grid, band.kx, band.ky)
+            slices = spectrum.slices(grid, band.kx, band.ky, threads)
             power.append(band.shell_sums(np.abs(slices) ** 2))
             weighted.append(real_pairs(slices) * weight)
         axes = _main_axes(weighted, min(n_axes, 2 * len(band)))

@@ -11,21 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..jit import njit
+from .band import Band
+from .slices import OVERSAMPLING
 from .spline import gradient_at
 
 PARAMETERS = 5  # rotation about x, y, z of the image (radians), position x, y (px)
 COARSE_STEPS = 2  # of every candidate, at the coarsest resolution
 FIRST_STEPS = 3  # of those that remain, at each finer one
 MORE_STEPS = 12  # of those that remain then
-COARSE_NATS = 10.0
-COARSE_SAME = 0.75
+COARSE_NATS = 10.0  # candidates within this of the best go on to finer resolutions
+COARSE_SAME = 0.85  # of resolution / diameter (radians): candidates this near then are on one hill
 KEPT_NATS = 12.0  # the same at each finer resolution
-SAME_TRACE = 1 + 2 * np.cos(np.radians(4.0))  # of A1^T A2, for two candidates on one hill
+SAME_RAD = np.radians(4.0)  # candidates this near are on one hill, at finer resolutions
 CHUNK = 64  # coefficients whose products are summed in single precision
 CONVERGED_NATS = 1e-3
 
 _jit = njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
 _jit_exact = njit(nogil=True, error_model="numpy", boundscheck=False)  # fast-math does not know infinity
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where the local search of n particles starts.
+
+    Attributes
+    ----------
+    poses : (n, K, 3, 3). positions : (n, K, 2) t in pixels. volume : (n, K) int64, which one the candidate shows.
+    count : (n,) int32 candidates of each particle.
+    """
+
+    poses: np.ndarray
+    positions: np.ndarray
+    volume: np.ndarray
+    count: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,55 @@ class Refined:
     positions: np.ndarray
     score: np.ndarray
     information: np.ndarray
+
+
+def refine(
+    spectra: np.ndarray,
+    band: Band,
+    counts: np.ndarray,
+    f: np.ndarray,
+    c: np.ndarray,
+    starts: Starts,
+    max_shift_px: float,
+    same_rad: float,
+) -> Refined:
+    """Improve the candidates of n particles.
+
+    Parameters
+    ----------
+    spectra : (V, 2 s^3) float32, the volumes' `Spectrum.flat`.
+    counts : (bands,) int64 number of coefficients of the resolutions that are entered one after the other; the last
+        is m.
+    f, c : (n, m) transforms and CTFs, both over the sd of the noise.
+    max_shift_px : largest distance of a particle from the centre.
+    same_rad : candidates this near to each other after the first steps are on one hill.
+    """
+    poses, positions = starts.poses.copy(), starts.positions.copy()
+    score = np.zeros(starts.volume.shape)
+    information = np.zeros((*score.shape, PARAMETERS, PARAMETERS))
+    gaps, same = np.full(len(counts), KEPT_NATS), np.full(len(counts), SAME_RAD)
+    gaps[0], same[0] = COARSE_NATS, same_rad
+    _refine_block(
+        spectra,
+        round((spectra.shape[1] / 2) ** (1 / 3)),
+        np.float32(OVERSAMPLING),
+        starts.volume,
+        f,
+        c,
+        band.kx,
+        band.ky,
+        counts,
+        band.box,
+        poses,
+        positions,
+        score,
+        information,
+        starts.count,
+        gaps,
+        1 + 2 * np.cos(same),
+        max_shift_px,
+    )
+    return Refined(poses, positions, score, information)
 
 
 @_jit
@@ -213,18 +280,11 @@ def _prune(volume, a, score, gap, same_trace):
 
 
 @_jit_exact
-def refine_block(spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score, h, found, gaps, same_traces, max_t):
-    """Improve the candidates of a block of particles, in place.
+def _refine_block(spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score, h, found, gaps, same_traces, max_t):
+    """`refine` in place: a, t, score and h are those of the candidates, of which each particle has `found`.
 
-    Parameters
-    ----------
-    spectra : (V, 2 n^3) float32, the volumes' spectra as flat arrays. o : `OVERSAMPLING` of `slices`.
-    volume : (b, K) which of them a candidate shows.
-    f, c : (b, m) transforms and CTFs over the sd of the noise, sorted by resolution. counts : (bands,) number of
-        coefficients of the resolutions that are entered one after the other; the last is m.
-    a, t, score, h : (b, K, 3, 3), (b, K, 2), (b, K), (b, K, 5, 5) of the candidates. found : (b,) number of candidates.
-    gaps : (bands,) nats below the best that a candidate may be after each band.
-    max_t : largest distance of a particle from the centre, in pixels.
+    After each of the resolutions, candidates are dropped that are more than `gaps` nats below the best, or on the hill
+    of a better one: the traces of A1^T A2 are above `same_traces`.
     """
     scratch = _scratch(kx, ky)
     for i in range(len(f)):

@@ -65,14 +65,10 @@ def distances(a: np.ndarray, b: np.ndarray, group: Optional[np.ndarray] = None) 
     -------
     (n,) degrees.
     """
-    a, b = (np.asarray(m, float).reshape(-1, 3, 3) for m in (a, b))
-    mates = np.eye(3)[None] if group is None else group
-    nearest = np.full(max(len(a), len(b)), np.inf)
-    for g in mates:
-        v_w = quaternions((a @ g) @ np.swapaxes(b, 1, 2))
-        angle = 2 * np.arctan2(np.linalg.norm(v_w[:, :3], axis=1), np.abs(v_w[:, 3]))
-        np.minimum(nearest, angle, out=nearest)
-    return np.degrees(nearest)
+    a, b = np.broadcast_arrays(*(np.asarray(m, float).reshape(-1, 3, 3) for m in (a, b)))
+    nearest = a if group is None else nearest_mates(a, b, group)
+    v_w = quaternions(nearest @ np.swapaxes(b, 1, 2))
+    return np.degrees(2 * np.arctan2(np.linalg.norm(v_w[:, :3], axis=1), np.abs(v_w[:, 3])))
 
 
 def nearest_mates(a: np.ndarray, to: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -56,6 +56,18 @@ class Spectrum:
         values[:, :, :c] = positive[::-1, ::-1, :0:-1].conj()
         return cls(values, n, min(radius, (c - MARGIN) / OVERSAMPLING))
 
+    def scaled(self, factor: float) -> Spectrum:
+        """The spectrum of the volume times a factor."""
+        return Spectrum(self.values * np.float32(factor), self.box, self.radius)
+
+    def power(self, radius: float) -> float:
+        """Mean |spectrum|^2 of the cells with 1 <= |k| <= radius, in Fourier pixels."""
+        k = (np.arange(len(self.values)) - len(self.values) // 2) / OVERSAMPLING
+        near = np.abs(k) <= radius
+        part, axis = self.values[np.ix_(near, near, near)], k[near] ** 2
+        k2 = axis[:, None, None] + axis[None, :, None] + axis[None, None, :]
+        return float((np.abs(part[(k2 >= 1) & (k2 <= radius**2)]).astype(float) ** 2).mean())
+
     @property
     def flat(self) -> np.ndarray:
         """The values as a flat float32 array, real and imaginary parts in turn."""

@@ -29,13 +29,24 @@ def in_asymmetric_unit(vectors: np.ndarray, group: np.ndarray) -> np.ndarray:
     return own >= mates.max(axis=0) - 1e-12
 
 
-def pose_grid(step_rad: float, group: Optional[np.ndarray] = None, seed: Optional[int] = None) -> np.ndarray:
+def in_plane_angles(step_rad: float, max_psi_deg: float = 180.0) -> np.ndarray:
+    """Angles in degrees, at most `step_rad` apart: of the whole circle, or from -max_psi to max_psi."""
+    if max_psi_deg >= 180:
+        n = math.ceil(2 * math.pi / step_rad - 1e-9)
+        return np.arange(n) * 360 / n
+    return np.linspace(-max_psi_deg, max_psi_deg, 2 * math.ceil(math.radians(max_psi_deg) / step_rad - 1e-9) + 1)
+
+
+def pose_grid(
+    step_rad: float, group: Optional[np.ndarray] = None, seed: Optional[int] = None, max_psi_deg: float = 180.0
+) -> np.ndarray:
     """Poses spread evenly over all orientations, reduced to the asymmetric unit of a symmetry.
 
     Parameters
     ----------
     step_rad : distance of neighbouring directions and of neighbouring in-plane angles.
     group : (g, 3, 3) symmetry of the volume. seed : turns the whole grid by one random rotation; None: no turn.
+    max_psi_deg : largest in-plane angle, in both senses.
 
     Returns
     -------
@@ -46,11 +57,11 @@ def pose_grid(step_rad: float, group: Optional[np.ndarray] = None, seed: Optiona
         views = views @ Rotation.random(random_state=seed).as_matrix().T
     if group is not None:
         views = views[in_asymmetric_unit(views, group)]
-    n_psi = math.ceil(2 * math.pi / step_rad - 1e-9)
+    psi = in_plane_angles(step_rad, max_psi_deg)
     tilt = np.degrees(np.arccos(np.clip(views[:, 2], -1, 1)))
     rot = np.degrees(np.arctan2(views[:, 1], views[:, 0]))
-    psi = np.arange(n_psi) * 360 / n_psi
-    offset = np.random.default_rng(seed).uniform(0, 360 / n_psi) if seed is not None else 0.0
-    angles = np.empty((len(views), n_psi, 3))
-    angles[..., 0], angles[..., 1], angles[..., 2] = rot[:, None], tilt[:, None], (psi + offset)[None, :]
+    if seed is not None and max_psi_deg >= 180:
+        psi = psi + np.random.default_rng(seed).uniform(0, psi[1])
+    angles = np.empty((len(views), len(psi), 3))
+    angles[..., 0], angles[..., 1], angles[..., 2] = rot[:, None], tilt[:, None], psi[None, :]
     return Rotation.from_euler("zyz", -angles.reshape(-1, 3), degrees=True).as_matrix()

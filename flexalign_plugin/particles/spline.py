@@ -7,7 +7,7 @@ depends on it.
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple, cast
 
 import numpy as np
 from llvmlite import ir
@@ -26,27 +26,14 @@ _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 _Values = List[ir.Value]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
-def gradient_at(flat, n, px, py, pz):
-    """Interpolated value and its derivatives.
-
-    Parameters
-    ----------
-    flat : the volume (n, n, n) complex64 [z, y, x] as a flat array of floats. px, py, pz : float32 position in cells
-        from the first; the cells -1 to +2 around it must exist.
-
-    Returns
-    -------
-    Real and imaginary part, in turn, of the value and of its derivatives along x, y and z, per cell.
-    """
-    x, y, z = int(px), int(py), int(pz)
-    first = 2 * (((z - 1) * n + y - 1) * n + x - 1)
-    return _cell(flat, first, n, np.float32(px - x), np.float32(py - y), np.float32(pz - z))
-
-
-@intrinsic
-def _cell(
-    context: Context, flat: types.Array, first: types.Type, n: types.Type, fx: types.Type, fy: types.Type, fz: types.Type
+def _sum_of_cells(
+    context: Context,
+    flat: types.Array,
+    first: types.Type,
+    n: types.Type,
+    fx: types.Type,
+    fy: types.Type,
+    fz: types.Type,
 ) -> Tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, _Values], ir.Value]]:
     """The values around a position, from the index `first` of the first one and the fractions of a cell beyond it."""
     signature = types.UniTuple(types.float32, 8)(
@@ -76,6 +63,28 @@ def _cell(
         return target.make_tuple(b, signature.return_type, sums)
 
     return signature, generate
+
+
+_Cell = Callable[[np.ndarray, int, int, np.floating, np.floating, np.floating], Tuple[float, ...]]
+_cell = cast(_Cell, intrinsic(_sum_of_cells))
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def gradient_at(flat, n, px, py, pz):
+    """Interpolated value and its derivatives.
+
+    Parameters
+    ----------
+    flat : the volume (n, n, n) complex64 [z, y, x] as a flat array of floats. px, py, pz : float32 position in cells
+        from the first; the cells -1 to +2 around it must exist.
+
+    Returns
+    -------
+    Real and imaginary part, in turn, of the value and of its derivatives along x, y and z, per cell.
+    """
+    x, y, z = int(px), int(py), int(pz)
+    first = 2 * (((z - 1) * n + y - 1) * n + x - 1)
+    return _cell(flat, first, n, np.float32(px - x), np.float32(py - y), np.float32(pz - z))
 
 
 def _product(b: ir.IRBuilder, *factors: ir.Value) -> ir.Value:

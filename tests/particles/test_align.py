@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_info
 
 from flexalign_plugin.particles import align, poses, simulate, symmetry
 from flexalign_plugin.particles.band import Band
@@ -77,7 +81,8 @@ def test_candidates_are_apart_and_hold_the_truth(volume):
     data = simulated(volume, 40, -6, seed=2)
     found = align.Alignment(particles_of(data), [volume], options())
     f = found._band.coefficients(data.images)
-    candidates = found._candidates(f, *found._ctf_and_weight(np.arange(40)))
+    c, inverse = (array[:, : found._counts[0]] for array in found._ctf_and_weight(np.arange(40)))
+    candidates = found._search.candidates(f[:, : found._counts[0]] * c * inverse, c**2 * inverse, np.arange(40))
     step_deg = np.degrees(found.gallery.step_rad)
     near = 0
     for i in range(40):
@@ -107,11 +112,67 @@ def test_poses_are_found_as_well_as_predicted(volume):
 def test_results_do_not_depend_on_threads_or_batches(volume):
     data = simulated(volume, 70, -8, seed=4)
     one = align.Alignment(particles_of(data), [volume], options()).align(np.arange(70))
-    two = align.Alignment(particles_of(data), [volume], options(threads=2)).align(np.arange(70))
-    np.testing.assert_array_equal(one.poses, two.poses)
-    np.testing.assert_array_equal(one.posterior, two.posterior)
-    part = align.Alignment(particles_of(data), [volume], options()).align(np.arange(13, 41))
-    np.testing.assert_allclose(part.poses, one.poses[13:41], atol=1e-4)
+    two = align.Alignment(particles_of(data), [volume], options(threads=3))
+    shuffled = np.random.default_rng(0).permutation(70)
+    for rows in (np.arange(70), np.arange(13, 41), np.array([69]), shuffled):
+        part = two.align(rows)
+        for field in fields(part):
+            np.testing.assert_array_equal(getattr(part, field.name), getattr(one, field.name)[rows])
+
+
+def test_matrix_products_use_one_thread(volume, monkeypatch):
+    """Threads of BLAS beside ours would be cores times cores."""
+    data, seen = simulated(volume, 40, -8, seed=4), []
+    found = align.Alignment(particles_of(data), [volume], options(threads=2))
+    scores = Search.scores
+
+    def counted(*arguments):
+        seen.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return scores(*arguments)
+
+    monkeypatch.setattr(Search, "scores", counted)
+    found.align(np.arange(40))
+    assert set(seen) == {1}
+
+
+def test_a_previous_alignment_is_refined_where_it_is(volume):
+    """From 8 degrees and 1 px away, as far as the whole search gets; from the wrong side, not."""
+    data = simulated(volume, 60, -8, seed=8)
+    rng = np.random.default_rng(9)
+    axes = rng.normal(size=(60, 3))
+    axes *= np.radians(8) / np.linalg.norm(axes, axis=1, keepdims=True)
+    near = poses.turned(data.poses, axes)
+    near[:5] = near[:5] @ Rotation.from_euler("x", 90, degrees=True).as_matrix()
+    start = align.Start(near, data.positions + rng.normal(scale=0.7, size=(60, 2)))
+    local = align.Alignment(particles_of(data), [volume], options(start=start))
+    assert local.gallery is None and local.scales[0] == pytest.approx(1.0, abs=0.15)
+    best = local.align(np.arange(60))
+    whole = align.Alignment(particles_of(data), [volume], options()).align(np.arange(60))
+    same = poses.distances(best.poses, whole.poses) < 0.5
+    assert same[5:].mean() > 0.9 and not same[:5].any()
+
+
+def test_the_in_plane_angle_can_be_limited(volume):
+    data = simulated(volume, 80, -6, seed=10)
+    _, tilt, psi = poses.euler_angles(data.poses)
+    psi[np.abs(tilt - 90) > 60] = 70.0  # near the poles only the sum with the other angle counts
+    limited = align.Alignment(particles_of(data), [volume], options(max_psi_deg=60.0))
+    whole = align.Alignment(particles_of(data), [volume], options())
+    assert 0.3 < len(limited.gallery.poses) / len(whole.gallery.poses) < 0.45
+    assert np.abs(poses.euler_angles(limited.gallery.poses)[2]).max() < 60.1
+    best = limited.align(np.arange(80))
+    errors = poses.distances(best.poses, data.poses)
+    assert (errors[np.abs(psi) < 55] < 13.4).mean() > 0.93
+    assert (errors[np.abs(psi) > 90] > 13.4).mean() > 0.8  # the local search reaches a few
+
+
+def test_repetitions_turn_the_grid_and_agree(volume):
+    data = simulated(volume, 40, -6, seed=12)
+    runs = [align.Alignment(particles_of(data), [volume], options(seed=seed)) for seed in (1, 2)]
+    assert poses.distances(runs[0].gallery.poses[:1], runs[1].gallery.poses[:1])[0] > 1.0
+    found = [run.align(np.arange(40)).poses for run in runs]
+    apart = poses.distances(*found)
+    assert (apart < 0.5).mean() > 0.9  # the same maximum, from different grids
 
 
 def test_contrast_and_scale_of_the_volume_are_fitted(volume):
@@ -128,7 +189,8 @@ def test_two_volumes_and_optics_groups(volume):
     data = simulated(np.stack([volume, other]), 80, -8, seed=6)
     groups = np.arange(80) % 2
     particles = particles_of(data, optics=[OPTICS, OPTICS], group=groups)
-    best = align.Alignment(particles, [volume, other], options()).align(np.arange(80))
+    # The second volume comes with another scale, as from another program.
+    best = align.Alignment(particles, [volume, 3.0 * other], options()).align(np.arange(80))
     assert (best.volume == data.volume).mean() > 0.93
     assert best.class_posterior[best.volume == data.volume].mean() > 0.9
 
