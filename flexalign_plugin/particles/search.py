@@ -9,8 +9,8 @@ import numpy as np
 from ..jit import njit
 from .gallery import Gallery, shift_phases
 
-FEWEST, MOST = 4, 24  # candidates of a particle
-GAP_NATS, GAP_SHARE = 10.0, 0.25  # a candidate may be this much, and this share of the best score, below the best one
+FEWEST, MOST = 4, 48  # candidates of a particle
+GAP_NATS, GAP_SHARE = 10.0, 0.4  # a candidate may be this much, and this share of the best score, below the best one
 APART = 1.05  # steps of the grid between two candidates
 BINS = 512  # that the scores are sorted into
 BLOCK = 8  # particles scored at once: the products of this many have a size that BLAS is fast for

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import numpy as np
+from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from .band import Band
@@ -59,11 +60,16 @@ def chains(box: int, pixel_A: float, diameter_A: float, n: int, seed: int, flatn
             at = moved
             points[i] = domains[number] + at
     points[:, 2] *= flatness
-    points /= pixel_A
+    return beads(points, box, pixel_A)
+
+
+def beads(points_A: np.ndarray, box: int, pixel_A: float) -> np.ndarray:
+    """A volume (box, box, box) float32 of Gaussian beads at points (n, 3), x, y, z in Angstrom from its centre."""
+    points = points_A / pixel_A
     volume = np.zeros((box,) * 3)
     axis = np.arange(box) - box // 2
     width = max(2.5 / pixel_A, 0.8)
-    for start in range(0, n, 256):
+    for start in range(0, len(points), 256):
         part = points[start : start + 256]
         x, y, z = (np.exp(-((axis[None, :] - part[:, i, None]) ** 2) / (2 * width**2)) for i in range(3))
         volume += np.einsum("nz,ny,nx->zyx", z, y, x, optimize=True)
@@ -80,19 +86,23 @@ def simulate(
     defocus_A: Tuple[float, float] = (5000.0, 25000.0),
     astigmatism_A: float = 500.0,
     max_shift_px: Optional[float] = None,
+    poses: Optional[np.ndarray] = None,
+    noise_amplitude: Optional[np.ndarray] = None,
 ) -> Simulated:
-    """Images of random poses, with white noise that is added after the CTF.
+    """Images of random poses, with noise that is added after the CTF.
 
     Parameters
     ----------
     volumes : (v, N, N, N) float32; each particle shows one of them at random. snr : variance of the images without
         noise over the variance of the noise, over all pixels. shift_sd_px : of each coordinate of the position.
         max_shift_px : largest distance of a particle from the centre; None: no limit.
+    poses : (n, 3, 3); None: evenly distributed. noise_amplitude : relative amplitude of the noise at 0, 1, 2, ...
+        Fourier pixels; None: white.
     """
     rng = np.random.default_rng(seed)
     box = volumes.shape[-1]
     band = Band.of(box, box / 2 - 1)
-    poses = Rotation.random(n, random_state=seed).as_matrix()
+    poses = Rotation.random(n, random_state=seed).as_matrix() if poses is None else poses
     positions = rng.normal(scale=shift_sd_px, size=(n, 2))
     if max_shift_px is not None:
         positions *= np.minimum(1, max_shift_px / np.linalg.norm(positions, axis=1, keepdims=True))
@@ -112,5 +122,19 @@ def simulate(
         transforms *= shift_phases(band, -positions[rows])
         images[rows] = band.images(transforms)
     noise_sd = float(np.sqrt(images.var() / snr))
-    images += rng.normal(scale=noise_sd, size=images.shape).astype(np.float32)
+    for start in range(0, n, 1000):
+        part = images[start : start + 1000]
+        part += noise_sd * _noise(rng, part.shape, noise_amplitude)
     return Simulated(images, poses, positions, defocus, noise_sd, which)
+
+
+def _noise(rng: np.random.Generator, shape: Tuple[int, int, int], amplitude: Optional[np.ndarray]) -> np.ndarray:
+    """Noise (n, box, box) float32 with variance 1."""
+    white = rng.normal(size=shape).astype(np.float32)
+    if amplitude is None:
+        return white
+    box = shape[-1]
+    radius = np.hypot(np.fft.fftfreq(box, 1 / box)[:, None], np.arange(box // 2 + 1)[None])
+    factor = np.interp(radius, np.arange(len(amplitude)), amplitude).astype(np.float32)
+    noise = fft.irfft2(fft.rfft2(white) * factor, shape[1:])
+    return (noise / noise.std()).astype(np.float32)

@@ -64,4 +64,6 @@ def pose_grid(
         psi = psi + np.random.default_rng(seed).uniform(0, psi[1])
     angles = np.empty((len(views), len(psi), 3))
     angles[..., 0], angles[..., 1], angles[..., 2] = rot[:, None], tilt[:, None], psi[None, :]
-    return Rotation.from_euler("zyz", -angles.reshape(-1, 3), degrees=True).as_matrix()
+    quaternions = Rotation.from_euler("zyz", -angles.reshape(-1, 3), degrees=True).as_quat()
+    # numpy's sines differ in their last bit with the address of the array: rounded, the grid is always the same.
+    return Rotation.from_quat(np.round(quaternions, 7)).as_matrix()
