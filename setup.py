@@ -91,8 +91,17 @@ setup(
             "scipion-app>=3.8",  # scipion-em-xmipp imports it
         ],
         # What `make test` runs. starfile reads our STAR files as users' scripts do; it has left Python 3.8 behind.
-        # hypothesis makes the damaged files of tests/fuzz; pip takes an older one for Python 3.8.
-        "dev": ["pytest", "ruff", "mypy", "build", "hypothesis>=6.100", "starfile; python_version >= '3.9'"],
+        # hypothesis makes the damaged files of tests/fuzz; pip takes an older one for Python 3.8. faiss-cpu is that of
+        # `search`.
+        "dev": [
+            "pytest",
+            "ruff",
+            "mypy",
+            "build",
+            "hypothesis>=6.100",
+            "starfile; python_version >= '3.9'",
+            "faiss-cpu",
+        ],
     },
     entry_points={
         "pyworkflow.plugin": [f"{PACKAGE} = {PACKAGE}"],

@@ -54,7 +54,7 @@ def best_of(refined: Refined, volume: np.ndarray, group: Optional[np.ndarray] = 
     order = np.argsort(-log_p, axis=1, kind="stable")
     best = order[:, 0]
     rows = np.arange(n)
-    for k in range(1, refined.score.shape[1]):
+    for k in range(1, int(np.isfinite(log_p).sum(axis=1).max())):  # the others come last
         later = order[:, k]
         for earlier in range(k):
             other = order[:, earlier]

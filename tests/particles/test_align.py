@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_info
 
-from flexalign_plugin.particles import align, poses, simulate, symmetry
+from flexalign_plugin.particles import align, poses, simulate, sphere, symmetry
 from flexalign_plugin.particles.band import Band
 from flexalign_plugin.particles.ctf import Optics, ctf
 from flexalign_plugin.particles.gallery import Gallery, shift_grid, shift_phases
@@ -195,13 +195,18 @@ def test_two_volumes_and_optics_groups(volume):
     assert best.class_posterior[best.volume == data.volume].mean() > 0.9
 
 
-def test_symmetric_particles(volume):
-    group = symmetry.rotations("C4")
-    symmetric = np.mean([np.rot90(volume[:, 1:, 1:], k, (1, 2)) for k in range(4)], axis=0)
-    symmetric = np.pad(symmetric, ((0, 0), (1, 0), (1, 0))).astype(np.float32)
+@pytest.mark.parametrize("name", ["C4", "D2", "T", "O", "I3"])
+def test_symmetric_particles(name):
+    """The gallery is one asymmetric unit, and poses are right but for the symmetry."""
+    group, rng = symmetry.rotations(name), np.random.default_rng(13)
+    unit = rng.normal(size=(max(1200 // len(group), 40), 3))
+    unit *= 60 * rng.uniform(0.3, 1, (len(unit), 1)) ** (1 / 3) / np.linalg.norm(unit, axis=1, keepdims=True)
+    symmetric = simulate.beads(np.concatenate([unit @ g.T for g in group]), BOX, PIXEL_A)
     data = simulated(symmetric, 60, -6, seed=7)
     found = align.Alignment(particles_of(data), [symmetric], options(symmetry=group))
-    whole = align.Alignment(particles_of(data), [symmetric], options())
-    assert len(found.gallery.poses) <= 1.1 / 4 * len(whole.gallery.poses)
-    errors = poses.distances(found.align(np.arange(60)).poses, data.poses, group)
+    whole = len(sphere.pose_grid(found.gallery.step_rad))
+    assert len(found.gallery.poses) <= 1.1 / len(group) * whole
+    best = found.align(np.arange(60))
+    errors = poses.distances(best.poses, data.poses, group)
     assert (errors < 13.4).mean() > 0.93 and np.median(errors) < 3.5
+    assert np.median(best.posterior) > 0.95  # mates are one pose, and share nothing
