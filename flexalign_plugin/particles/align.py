@@ -73,7 +73,8 @@ class Options:
     max_shift_A : largest distance of a particle from the centre of its image.
     symmetry : (g, 3, 3) rotations of the volumes, from `symmetry.rotations`; None: no symmetry.
     coarse_A : resolution of the coarse search; 0: from the diameter. threads : results do not depend on it.
-    start : the local search starts here, and there is no other. None: the whole sphere is searched.
+    start : the local search starts here, and there is no other; the posterior then compares volumes only. None: the
+        whole sphere is searched.
     max_psi_deg : largest in-plane angle of the coarse search, in both senses; the local search may go a few degrees
         further.
     seed : turns the grid of the coarse search by a random rotation, so that repetitions differ; None: no turn.
@@ -120,8 +121,9 @@ class Alignment:
         groups = range(len(particles.optics))
         with one_blas_thread():
             self._half_power = [self._noise(self._first(g)) / 2 for g in groups]
-            self._spectra = self._same_power([Spectrum.of(volume, self._band.radius) for volume in volumes])
-            self._stacked = np.stack([spectrum.flat for spectrum in self._spectra])
+            spectra = self._same_power([Spectrum.of(volume, self._band.radius) for volume in volumes])
+            self._stacked = np.stack([spectrum.flat for spectrum in spectra])
+            self._spectra = [spectrum.within(flat) for spectrum, flat in zip(spectra, self._stacked)]
             self.scales = [1.0 for _ in groups]
             self._search = None if options.start else self._coarse_search()
             self.scales = [self._scale(g) for g in groups]
@@ -220,6 +222,8 @@ class Alignment:
         return np.flatnonzero(self._particles.group == group)[:FIRST]
 
     def _noise(self, rows: np.ndarray) -> np.ndarray:
+        if not len(rows):  # a file may name optics groups without particles
+            return np.ones(len(self._band))
         diameter_px = self._options.diameter_A / self._particles.pixel_A
         return noise_power(self._particles.read(rows), diameter_px, self._band)
 
@@ -244,6 +248,8 @@ class Alignment:
         coefficients, noise would count as signal.
         """
         rows = self._first(group)
+        if not len(rows):
+            return 1.0
         f = self._band.coefficients(self._particles.read(rows))
         c, inverse = self._ctf_and_weight(rows)
         signal = (np.abs(f) ** 2 * inverse - 2).sum()

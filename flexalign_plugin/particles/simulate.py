@@ -128,7 +128,7 @@ def simulate(
     return Simulated(images, poses, positions, defocus, noise_sd, which)
 
 
-def _noise(rng: np.random.Generator, shape: Tuple[int, int, int], amplitude: Optional[np.ndarray]) -> np.ndarray:
+def _noise(rng: np.random.Generator, shape: Tuple[int, ...], amplitude: Optional[np.ndarray]) -> np.ndarray:
     """Noise (n, box, box) float32 with variance 1."""
     white = rng.normal(size=shape).astype(np.float32)
     if amplitude is None:

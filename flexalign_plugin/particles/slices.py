@@ -60,6 +60,10 @@ class Spectrum:
         """The spectrum of the volume times a factor."""
         return Spectrum(self.values * np.float32(factor), self.box, self.radius)
 
+    def within(self, flat: np.ndarray) -> Spectrum:
+        """The same spectrum, whose values are in an array `flat` of the same kind."""
+        return Spectrum(flat.view(np.complex64).reshape(self.values.shape), self.box, self.radius)
+
     def power(self, radius: float) -> float:
         """Mean |spectrum|^2 of the cells with 1 <= |k| <= radius, in Fourier pixels."""
         k = (np.arange(len(self.values)) - len(self.values) // 2) / OVERSAMPLING

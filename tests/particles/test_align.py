@@ -188,7 +188,8 @@ def test_two_volumes_and_optics_groups(volume):
     other[:, :, : BOX // 2 - 6] = 0
     data = simulated(np.stack([volume, other]), 80, -8, seed=6)
     groups = np.arange(80) % 2
-    particles = particles_of(data, optics=[OPTICS, OPTICS], group=groups)
+    # The third group has no particles, as after a selection.
+    particles = particles_of(data, optics=[OPTICS, OPTICS, OPTICS], group=groups)
     # The second volume comes with another scale, as from another program.
     best = align.Alignment(particles, [volume, 3.0 * other], options()).align(np.arange(80))
     assert (best.volume == data.volume).mean() > 0.93
