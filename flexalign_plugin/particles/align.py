@@ -28,6 +28,8 @@ from .threads import one_blas_thread
 FIRST = 200  # particles of an optics group that noise, sign and scale are measured on
 BLOCK = 32  # particles that a thread takes at once
 STAGE = 1.7  # factor between the resolutions that the local search enters one after the other
+HELD_OUT = 6  # one coefficient of this many is held out of the search to measure the scale on
+SURE = 0.9  # posterior of the particles that the scale is measured on
 SCALES = 0.25, 2.0  # limits of the correction of the scale
 START_PART = 4.0  # of the diameter: resolution that a search from a previous alignment begins with, for a wide reach
 SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
@@ -269,8 +271,8 @@ class Alignment:
         """Factor from the volumes to the images of an optics group.
 
         A first size comes from the power above the noise, the sign from searches with both. The size is then measured
-        on half of the coefficients, at poses that were found with the other half: at poses found with the same
-        coefficients, noise would count as signal.
+        on a few of the coefficients, at poses that were found with the others: at poses found with the same
+        coefficients, noise would count as signal. Wrong poses would make it too small, so that sure ones are used.
         """
         rows = self._measured[group]
         if not len(rows):
@@ -279,13 +281,14 @@ class Alignment:
         c, inverse = self._ctf_and_weight(rows)
         signal = (np.abs(f) ** 2 * inverse - 2).sum()
         size = float(np.sqrt(max(signal / (c**2 * inverse * self._mean_power()).sum(), 1e-12)))
-        used = (np.arange(len(self._band)) % 2).astype(np.float32)
+        used = (np.arange(len(self._band)) % HELD_OUT > 0).astype(np.float32)
         signs = [self._aligned(rows, f, sign * size * c, inverse * used) for sign in (1, -1)]
         positive = signs[0].score.sum() >= signs[1].score.sum()
         scale, best = (size, signs[0]) if positive else (-size, signs[1])
         c *= np.float32(scale)
         projections = self._projections(best) * c
-        weight = inverse * (1 - used)
+        sure = best.posterior >= min(SURE, float(np.median(best.posterior)))
+        weight = inverse * (1 - used) * sure[:, None]
         ratio = (np.real(f * projections.conj()) * weight).sum() / (np.abs(projections) ** 2 * weight).sum()
         return scale * float(np.clip(ratio, *SCALES))
 
