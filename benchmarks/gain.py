@@ -1,6 +1,6 @@
 """A gain that is estimated from movies, compared with the true gain of their detector: the table of docs/gain.md.
 
-    python benchmarks/gain.py --movies 48    1 minute of CPU time
+    python benchmarks/gain.py --movies 24    1 minute of CPU time
 
 Phantoms with drift and local motion, each with a specimen of its own, on one detector: 5 % smooth unevenness, 3 %
 between pixels, dead and hot pixels. The residual pattern is measured in the mean of other movies of the same detector:
@@ -55,7 +55,7 @@ def detail(image: np.ndarray, good: np.ndarray) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--movies", type=int, default=48)
+    parser.add_argument("--movies", type=int, default=24)
     args = parser.parse_args()
     truth = with_detector(particle_phantom((2, *SHAPE[1:]), local_px=0.0), DETECTOR).gain
     assert truth is not None
