@@ -8,8 +8,9 @@ movie: frames with counting noise, pairs of frames with scattered shifts, a like
 motion. The refinement therefore takes about as many steps as for a real movie. CPU time inside the device is not
 counted; on a GPU its driver takes some time for each call, which is not known here.
 
-Counted for each movie after the first: CPU time of the process, kernel launches, uploads (raw frames and all others),
-downloads, for which the host waits, and questions about free memory. Spectra are computed, plots and files are not made.
+Counted for each movie after the first: CPU time of the process, kernel launches, uploads (one for each raw frame, and
+all others), downloads, for which the host waits, and questions about free memory. Power spectra are computed; plots and
+files are not made.
 """
 
 from __future__ import annotations

@@ -193,11 +193,13 @@ class Refined:
     shifts : (n, 2) shifts of the frames, band pixels.
     amplitudes : (2, MT, MS) of the field's modes, band pixels.
     posterior : spline and prior that the amplitudes belong to.
+    slope : (p, n, 2) gradient of the log-likelihood, at most one negligible step before the maximum.
     """
 
     shifts: np.ndarray
     amplitudes: np.ndarray
     posterior: Posterior
+    slope: np.ndarray
 
 
 def refine_shifts(likelihood: Likelihood, shifts: np.ndarray) -> np.ndarray:
@@ -251,7 +253,7 @@ def refine_field(
         if posterior is settled:
             break
         settled = posterior
-    return Refined(shifts, amplitudes, posterior)
+    return Refined(shifts, amplitudes, posterior, slope)
 
 
 class _FieldPosterior:
