@@ -53,6 +53,11 @@ class KnownArray(DeviceArray):
     __slots__ = ("host",)
     host: Optional[np.ndarray]
 
+    def as_type(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        other = KnownArray(self.pointer, shape, dtype, self._owner)
+        other.host = None if self.host is None else self.host.reshape(-1).view(dtype).reshape(shape)
+        return other
+
 
 class IdleDevice(AccountingDevice):
     """A device that computes nothing, counts the calls and measures the CPU time that its own answers take."""
