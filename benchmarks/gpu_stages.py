@@ -147,6 +147,12 @@ class MeteredBackend:
         stage.demand.operations += metered.pairs * pair_operations(rows, columns, metered.width)
         return metered
 
+    def aligned_power(self, spectra: Any, size: Any, weight: np.ndarray) -> Any:
+        used = np.abs(weight) > NEGLIGIBLE_WEIGHT * np.abs(weight).max()
+        kept = np.count_nonzero(used.any(axis=0)) * np.count_nonzero(used.any(axis=1))
+        bytes_of_spectra = 8 * kept * int(np.prod(spectra.shape[:2]))
+        return MeteredPower(self._backend.aligned_power(spectra, size, weight), self._meter, bytes_of_spectra)
+
     def warp_sum(self, source: Any, model: Any, frames: Sequence[int], weights: np.ndarray, fill: np.ndarray) -> Any:
         pixels = _pixels(source)
         moved = len(frames) * pixels * source.movie.dtype.itemsize + 4 * pixels * len(np.atleast_2d(weights))
@@ -202,6 +208,20 @@ def pair_operations(rows: int, columns: int, width: int) -> int:
     """
     offsets = width // 2 + 1
     return 6 * rows * columns + 8 * rows * columns * offsets + 4 * columns * offsets * width
+
+
+class MeteredPower:
+    """Runs the operations of another backend's aligned power under a `Meter`."""
+
+    def __init__(self, power: Any, meter: Meter, bytes_of_spectra: int):
+        self._power, self._meter, self._bytes = power, meter, bytes_of_spectra
+
+    def slopes(self, shifts: np.ndarray) -> Any:
+        return self._meter.run("slopes of the likelihood", 2 * self._bytes, lambda: self._power.slopes(shifts))
+
+    def curvature(self, shifts: np.ndarray, factors: np.ndarray) -> Any:
+        arguments = (shifts, factors)
+        return self._meter.run("its curvature", self._bytes, lambda: self._power.curvature(*arguments))
 
 
 def _pixels(source: Any) -> int:

@@ -252,7 +252,7 @@ class CorrelationWindows(ABC):
     def objective(self, shifts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Sum over pairs of weight * correlation(shift_j - shift_i), which is largest for aligned images.
 
-        It is the weighted power of the aligned sum without the power of each single image (`motion.refine`).
+        It is the weighted power of the aligned sum without the power of each single image (`motion.search`).
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ from .cpu_aligned_power import CpuAlignedPower
 from .cpu_tiles import tile_power
 
 ROWS_PER_BLOCK = 128  # 2 MB of float32 for 4k frames, which fits into a core's cache
-PRODUCT_BYTES = 8 << 20  # of products of spectra that are formed at once
+PRODUCT_BYTES = 1 << 20  # of products of spectra that are formed at once: they stay in the cache of a core
 MESH_SPACING_PX = 32
 _EMPTY = np.zeros((0, 0), np.float32)
 
@@ -183,15 +183,9 @@ class CpuBackend(Backend):
         selected = select_band(size, weight)
         rows, cols, ky, kx = selected.rows, selected.cols, selected.ky, selected.kx
         half_width = int(np.ceil(radius / step))
-        offsets = step * np.arange(-half_width, half_width + 1)
-        # Matrices of the real part of the inverse transform.
-        to_rows = np.exp(2j * np.pi * np.outer(offsets, ky)).astype(np.complex64)
-        angle = 2 * np.pi * np.outer(kx, offsets)
-        factor = selected.column_factor[:, None]
-        to_columns = np.stack([factor * np.cos(angle), -factor * np.sin(angle)], 1).reshape(2 * len(cols), len(offsets))
-        to_columns = to_columns.astype(np.float32)
+        inverse = cpu_correlation.CentralTransform(ky, kx, selected.column_factor, half_width, step)
         pairs = np.ascontiguousarray(pairs, np.int64)
-        (batch, n), width = images.shape[:2], len(offsets)
+        (batch, n), width = images.shape[:2], 2 * half_width + 1
         values = np.empty((batch, len(pairs), width, width), np.float32)
         applied = np.zeros((batch, n, 2)) if shifts is None else shifts
         if not len(rows):
@@ -208,11 +202,7 @@ class CpuBackend(Backend):
 
         def transform(b: int, p0: int, members: np.ndarray, groups: np.ndarray, sizes: np.ndarray) -> None:
             chosen = pairs[p0 : p0 + chunk]
-            products = np.empty((len(rows), len(chosen), len(cols)), np.complex64)
-            cpu_correlation.pair_products(groups, members, sizes, chosen, group, products)
-            half = to_rows @ products.reshape(len(rows), -1)
-            full = half.view(np.float32).reshape(width * len(chosen), -1) @ to_columns
-            values[b, p0 : p0 + chunk] = full.reshape(width, len(chosen), width).transpose(1, 0, 2)
+            inverse.windows(groups, members, sizes, chosen, group, values[b, p0 : p0 + chunk])
 
         def one_of_many(b: int) -> None:
             prepared = prepare(b)

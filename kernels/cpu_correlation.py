@@ -10,14 +10,81 @@ from ..jit import njit
 _jit = njit(nogil=True, error_model="numpy")
 
 
+class CentralTransform:
+    """Central windows of cross-correlations: the inverse transform of products of spectra by two small matrices.
+
+    As cosines are even and sines odd, each needs only the sum or the difference of the rows of opposite frequencies and
+    only positions >= 0. This is a quarter of the work of a product with complex matrices.
+
+    Parameters
+    ----------
+    ky, kx : frequencies of the rows and columns, cycles per pixel. column_factor : of each column.
+    half_width, step : the positions are -half_width .. half_width times step, in pixels.
+    """
+
+    def __init__(self, ky: np.ndarray, kx: np.ndarray, column_factor: np.ndarray, half_width: int, step: float):
+        self._positions = half_width + 1
+        offsets = step * np.arange(self._positions)
+        distinct, place = np.unique(np.abs(ky), return_inverse=True)
+        # Rows of the frequencies k and -k, or -1.
+        self._rows = np.full((2, len(distinct)), -1)
+        self._rows[(ky < 0).astype(int), place] = np.arange(len(ky))
+        along_y, along_x = 2 * np.pi * np.outer(offsets, distinct), 2 * np.pi * np.outer(kx, offsets)
+        self._even, self._odd = np.cos(along_y).astype(np.float32), np.sin(along_y[1:]).astype(np.float32)
+        self._cosine = (column_factor[:, None] * np.cos(along_x)).astype(np.float32)
+        self._sine = (column_factor[:, None] * np.sin(along_x)).astype(np.float32)
+
+    def windows(
+        self, groups: np.ndarray, members: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, group: int, out: np.ndarray
+    ) -> None:
+        """Fill `out` (m, width, width) float32 for pairs (m, 2); the other arguments as for `_pair_products`."""
+        m, n_rows, n_cols = len(pairs), self._rows.shape[1], len(self._cosine)
+        products = np.empty((2, 2, n_rows, m, n_cols), np.float32)
+        _pair_products(groups, members, sizes, pairs, group, self._rows, products)
+        products = products.reshape(2, 2, n_rows, m * n_cols)
+        even, odd = ((matrix @ part).reshape(2, -1, n_cols) for matrix, part in zip((self._even, self._odd), products))
+        shape = (-1, m, self._positions)
+        _mirror(
+            (even[0] @ self._cosine).reshape(shape),
+            (even[1] @ self._sine).reshape(shape),
+            (odd[1] @ self._cosine).reshape(shape),
+            (odd[0] @ self._sine).reshape(shape),
+            out,
+        )
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def pair_products(groups, members, sizes, pairs, group, out):
-    """out[r, p, c] = group_i * conj(group_j) of pair p without what single frames contribute to both groups.
+def _mirror(even_cosine, even_sine, odd_cosine, odd_sine, out):  # type: ignore[no-untyped-def]
+    """Put the parts (positions, m, positions) that are even and odd along y and x together; odd ones begin at 1."""
+    positions, m, _ = even_cosine.shape
+    h = positions - 1
+    for p in range(m):
+        window = out[p]
+        for y in range(positions):
+            for x in range(positions):
+                cosine, sine = even_cosine[y, p, x], even_sine[y, p, x]
+                if y == 0:
+                    window[h, h + x] = cosine - sine
+                    window[h, h - x] = cosine + sine
+                else:
+                    other_cosine, other_sine = odd_cosine[y - 1, p, x], odd_sine[y - 1, p, x]
+                    window[h + y, h + x] = cosine - other_cosine - sine - other_sine
+                    window[h + y, h - x] = cosine - other_cosine + sine + other_sine
+                    window[h - y, h + x] = cosine + other_cosine - sine + other_sine
+                    window[h - y, h - x] = cosine + other_cosine + sine - other_sine
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def _pair_products(groups, members, sizes, pairs, group, folded, out):
+    """Products of spectra, group_i * conj(group_j), without what single frames contribute to both groups.
 
     groups, members : (n, rows, cols) complex64, sums over each group and single frames; rows and columns of a spectrum.
     sizes : (n,) frames in each group. group : frames in a full group; 1 means groups are the frames.
+    folded : (2, frequencies) rows of the frequencies k and -k, or -1.
+    out : (2, 2, frequencies, pairs, cols) float32: sum and difference of the products of the two rows; real and
+        imaginary part.
     """
-    n, rows, cols = groups.shape
+    n, _, cols = groups.shape
     before = (group - 1) // 2
     after = group // 2
     for p in range(len(pairs)):
@@ -26,16 +93,41 @@ def pair_products(groups, members, sizes, pairs, group, out):
         scale = np.float32(1.0 / (sizes[i] * sizes[j]))
         shared0 = max(i - before, j - before, 0)
         shared1 = min(i + after, j + after, n - 1)
-        for r in range(rows):
-            o = out[r, p]
-            gi = groups[i, r]
-            gj = groups[j, r]
-            for c in range(cols):
-                o[c] = gi[c] * np.conj(gj[c]) * scale
-            for s in range(shared0, shared1 + 1):
-                m = members[s, r]
+        for k in range(folded.shape[1]):
+            one, other = folded[0, k], folded[1, k]
+            sum_real, sum_imaginary = out[0, 0, k, p], out[0, 1, k, p]
+            difference_real, difference_imaginary = out[1, 0, k, p], out[1, 1, k, p]
+            if one < 0 or other < 0:
+                gi, gj = groups[i, max(one, other)], groups[j, max(one, other)]
                 for c in range(cols):
-                    o[c] -= (m[c].real * m[c].real + m[c].imag * m[c].imag) * scale
+                    sum_real[c] = (gi[c].real * gj[c].real + gi[c].imag * gj[c].imag) * scale
+                    sum_imaginary[c] = (gi[c].imag * gj[c].real - gi[c].real * gj[c].imag) * scale
+                for s in range(shared0, shared1 + 1):
+                    m = members[s, max(one, other)]
+                    for c in range(cols):
+                        sum_real[c] -= (m[c].real * m[c].real + m[c].imag * m[c].imag) * scale
+                sign = np.float32(1.0 if other < 0 else -1.0)
+                for c in range(cols):
+                    difference_real[c] = sign * sum_real[c]
+                    difference_imaginary[c] = sign * sum_imaginary[c]
+                continue
+            gi, gj, hi, hj = groups[i, one], groups[j, one], groups[i, other], groups[j, other]
+            for c in range(cols):
+                real = (gi[c].real * gj[c].real + gi[c].imag * gj[c].imag) * scale
+                imaginary = (gi[c].imag * gj[c].real - gi[c].real * gj[c].imag) * scale
+                other_real = (hi[c].real * hj[c].real + hi[c].imag * hj[c].imag) * scale
+                other_imaginary = (hi[c].imag * hj[c].real - hi[c].real * hj[c].imag) * scale
+                sum_real[c] = real + other_real
+                sum_imaginary[c] = imaginary + other_imaginary
+                difference_real[c] = real - other_real
+                difference_imaginary[c] = imaginary - other_imaginary
+            for s in range(shared0, shared1 + 1):
+                m, o = members[s, one], members[s, other]
+                for c in range(cols):
+                    power = (m[c].real * m[c].real + m[c].imag * m[c].imag) * scale
+                    other_power = (o[c].real * o[c].real + o[c].imag * o[c].imag) * scale
+                    sum_real[c] -= power + other_power
+                    difference_real[c] -= power - other_power
 
 
 # Coefficients of the quartic through values at -2, -1, 0, 1, 2 (Lagrange): row k gives the factor of u^k.

@@ -87,6 +87,7 @@ class CudaBackend(Backend):
                 return operation()
             except DeviceOutOfMemory as error:
                 needed, free = error.needed_bytes, error.free_bytes
+            self._frames.forget_free_bytes()
             # Here, outside the except block, the arrays of the failed attempt are released.
             if self._frames.release():
                 continue
@@ -108,7 +109,7 @@ class CudaBackend(Backend):
         bytes_each, work_bytes : memory that each item and the whole batch need while they are processed.
         most : items in a batch. multiple : of which the sizes of all batches but the last are multiples.
         """
-        room = min(BATCH_SHARE * max(self.device.free_bytes() - work_bytes, 0), BATCH_BYTES)
+        room = min(BATCH_SHARE * max(self._frames.free_bytes() - work_bytes, 0), BATCH_BYTES)
         size = min(int(room) // max(bytes_each, 1) >> self._halvings, most) // multiple * multiple
         size = min(max(size, multiple), count)
         self._divisible = self._divisible or size > multiple
@@ -186,14 +187,13 @@ class CudaBackend(Backend):
     def _phases(self, shifts: np.ndarray, ky: np.ndarray, kx: np.ndarray) -> Tuple[DeviceArray, DeviceArray]:
         """Factors exp(-2 pi i k s) of shifts (..., 2): (m, len(ky)) and (m, len(kx)); k in cycles per band pixel."""
         flat = np.ascontiguousarray(shifts.reshape(-1, 2), np.float32)
-        on_device = self.device.upload(flat)
+        on_device, *frequencies = self.device.upload_together(flat, *(k.astype(np.float32) for k in (ky, kx)))
         tables = []
-        for axis, k in enumerate((ky, kx)):
-            table = self.device.empty((len(flat), len(k)), np.complex64)
+        for axis, k in enumerate(frequencies):
+            table = self.device.empty((len(flat), k.size), np.complex64)
             self.device.launch(
-                "phases", "phase_table", (len(flat), -(-len(k) // THREADS)), (THREADS,),
-                self.device.view(on_device, axis, (2 * len(flat) - axis,)), np.int32(2),
-                self.device.upload(np.ascontiguousarray(k, np.float32)), np.int32(len(k)), table,
+                "phases", "phase_table", (len(flat), -(-k.size // THREADS)), (THREADS,),
+                self.device.view(on_device, axis, (2 * len(flat) - axis,)), np.int32(2), k, np.int32(k.size), table,
             )  # fmt: skip
             tables.append(table)
         return tables[0], tables[1]
@@ -216,11 +216,12 @@ class CudaBackend(Backend):
                 np.int32(by), np.int32(bx), np.float32(1.0 / (by * bx)), moved,
             )  # fmt: skip
             self.device.irfft2(moved, self._part(images, a, b))
+        all_corners = self.device.upload(np.ascontiguousarray(corners, np.int32))
         out = self.device.empty((p, n, py, pxh), np.complex64)
         flat = self.device.view(out, 0, (p * n, py, pxh))
         for a, b in self._batches(p, n * 4 * py * px, self.device.fft_work_bytes("r2c", py, px, n)):
             tiles = self.device.empty(((b - a) * n, py, px), np.float32)
-            batch_corners = self.device.upload(np.ascontiguousarray(corners[a:b], np.int32))
+            batch_corners = self._part(all_corners, a, b)
             sizes = (np.int32(v) for v in (n, by, bx))
             self.device.launch(
                 "patches", "cut", ((b - a) * n, py), (THREADS,), images, *sizes, batch_corners, np.int32(px), tiles
@@ -288,13 +289,15 @@ class CudaBackend(Backend):
             return CudaWindows(self.device, self._fit, zeros, pairs, shifts, step)
         out = self.device.empty((batch, len(pairs), width, width), np.float32)
         source = self.device.view(self._on_device(spectra), 0, (batch, n, sy, sx // 2 + 1))
-        root_weight = self.device.upload(selected.root_weight)
-        on_device = [self.device.upload(a.astype(np.int32)) for a in (rows, cols, pairs)]
         # Factors of the real part of the inverse transform.
         offsets = step * np.arange(half + 1)
-        waves_y = self.device.upload(np.exp(2j * np.pi * np.outer(ky, offsets)).astype(np.complex64))
-        waves_x = self.device.upload(
-            (selected.column_factor[:, None] * np.exp(2j * np.pi * np.outer(kx, offsets))).astype(np.complex64)
+        along_y = np.exp(2j * np.pi * np.outer(ky, offsets)).astype(np.complex64)
+        along_x = selected.column_factor[:, None] * np.exp(2j * np.pi * np.outer(kx, offsets))
+        root_weight, waves_y, waves_x, *on_device = self.device.upload_together(
+            selected.root_weight,
+            along_y,
+            along_x.astype(np.complex64),
+            *(a.astype(np.int32) for a in (rows, cols, pairs)),
         )
         each = 8 * n * len(rows) * len(cols) * (1 if group == 1 else 2)
         for a, b in self._batches(batch, each):
@@ -381,14 +384,16 @@ class CudaBackend(Backend):
             batch = list(itertools.islice(raw, b - a))
             self._frames.correct(batch, corrections, images)
             del batch
-            shared = [self.device.upload(v) for v in (control[a:b], np.asarray(fill[a:b], np.float32))]
-            for s in range(0, len(weights), WARP_SUMS):
-                part = np.ascontiguousarray(weights[s : s + WARP_SUMS, a:b])
+            parts = [weights[s : s + WARP_SUMS, a:b] for s in range(0, len(weights), WARP_SUMS)]
+            shared_control, shared_fill, *of_parts = self.device.upload_together(
+                control[a:b], np.asarray(fill[a:b], np.float32), *parts
+            )
+            for s, part in zip(range(0, len(weights), WARP_SUMS), of_parts):
                 self.device.launch(
                     "warp", "warp_sum", (-(-nx // LANES), -(-ny // WARP_ROWS)), (LANES, WARP_ROWS),
-                    images, np.int32(b - a), *sizes[:2], shared[0], *sizes[2:], *along_y, *along_x,
-                    self.device.upload(part), shared[1], np.int32(len(part)), np.uint32(sums.stride),
-                    self._part(sums.memory, s, s + len(part)), shared=8 * WARP_ROWS * control.shape[3],
+                    images, np.int32(b - a), *sizes[:2], shared_control, *sizes[2:], *along_y, *along_x,
+                    part, shared_fill, np.int32(part.shape[0]), np.uint32(sums.stride),
+                    self._part(sums.memory, s, s + part.shape[0]), shared=8 * WARP_ROWS * control.shape[3],
                 )  # fmt: skip
         return sums
 
@@ -411,14 +416,14 @@ class CudaBackend(Backend):
         half = (tile, tile // 2 + 1)
         corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
         on_device = self.device.upload(np.ascontiguousarray(image, np.float32))
-        taper = self.device.upload(np.ascontiguousarray(window, np.float32))
+        taper, all_corners = self.device.upload_together(window.astype(np.float32), corners)
         total = self.device.zeros(half, np.float32)
         each, work = 4 * tile * tile + 8 * half[0] * half[1], self.device.fft_work_bytes("r2c", tile, tile, TILES)
         for a, b in self._batches(len(corners), each, work, multiple=TILES):
             room = -(-(b - a) // TILES) * TILES  # what is beyond b - a is transformed and left out
             tiles = self.device.empty((room, tile, tile), np.float32)
             spectra = self.device.empty((room, *half), np.complex64)
-            batch_corners, nx = self.device.upload(corners[a:b]), np.int32(image.shape[1])
+            batch_corners, nx = self._part(all_corners, a, b), np.int32(image.shape[1])
             self.device.launch(
                 "tiles", "taper", (b - a,), (PIXEL_THREADS,), on_device, nx, batch_corners, np.int32(tile), taper, tiles
             )
@@ -445,12 +450,12 @@ class CudaBackend(Backend):
         ky, kx = points.shape[2:]
         padded = np.zeros((len(frames), 2, max(ky, 4), max(kx, 4)), np.float32)
         padded[:, :, :ky, :kx] = points
-        tables = [
-            [self.device.upload(v) for v in _basis_table(k, length)] for k, length in zip((ky, kx), model.frame_shape)
-        ]
-        return padded, tables[0], tables[1]
+        host = [v for k, length in zip((ky, kx), model.frame_shape) for v in _basis_table(k, length)]
+        tables = self.device.upload_together(*host)
+        return padded, tables[:2], tables[2:]
 
 
+@functools.lru_cache(maxsize=16)
 def _basis_table(n_points: int, length: int) -> Tuple[np.ndarray, np.ndarray]:
     """Four values of the basis at each pixel, (length, 4) float32, and the first control point, (length,) int32."""
     values = basis(n_points, length - 1, np.arange(length))

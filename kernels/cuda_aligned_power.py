@@ -35,13 +35,8 @@ class CudaAlignedPower(AlignedPower):
         self._row_blocks = -(-len(rows) // SLOPE_ROWS)
         if not len(rows):
             return
-        # One copy for all tables: rows as integers, the rest as floats.
-        tables = [v.astype(np.float32).ravel() for v in (used, ky, kx)]
-        on_device = device.upload(np.concatenate([rows.astype(np.int32).view(np.float32), *tables]))
-        at = np.cumsum([0, len(rows), *map(len, tables)])
-        self._rows, self._weight, self._ky, self._kx = (
-            device.view(on_device, int(a), (int(b - a),)) for a, b in zip(at, at[1:])
-        )
+        tables = (rows.astype(np.int32), used, ky.astype(np.float32), kx.astype(np.float32))
+        self._rows, self._weight, self._ky, self._kx = device.upload_together(*tables)
 
     def slopes(self, shifts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         if not self._row_blocks:
@@ -78,9 +73,7 @@ class CudaAlignedPower(AlignedPower):
     def _products(self, shifts: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """(n, n, 4) sums over the images, as `products` of aligned.cu defines them."""
         device, (batch, n, sy, sxh), (n_rows, n_cols) = self._device, self._spectra.shape, self._sizes
-        packed = np.concatenate([shifts.ravel(), factors]).astype(np.float32)
-        on_device = device.upload(packed)
-        of_images = device.view(on_device, 2 * batch * n, (batch,))
+        moved, of_images = device.upload_together(*(np.asarray(v, np.float32) for v in (shifts, factors)))
         total = device.empty((n, n, 4), np.float32)
         tiles = -(-n // PRODUCT_FRAMES)
         for a, b in self._batches(batch, 16 * n * n * self._row_blocks):
@@ -88,7 +81,7 @@ class CudaAlignedPower(AlignedPower):
             device.launch(
                 "aligned", "products", (tiles**2, self._row_blocks, b - a), (PRODUCT_FRAMES, PRODUCT_FRAMES),
                 self._spectra, *(np.int32(v) for v in (a, n, sy, sxh)), self._rows,
-                *(np.int32(v) for v in (n_rows, self._first, n_cols)), self._weight, self._ky, self._kx, on_device,
+                *(np.int32(v) for v in (n_rows, self._first, n_cols)), self._weight, self._ky, self._kx, moved,
                 partial,
             )  # fmt: skip
             device.launch(

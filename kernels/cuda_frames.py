@@ -19,6 +19,8 @@ PIXEL_NAMES = {"u1": "u8", "i1": "i8", "u2": "u16", "i2": "i16", "f2": "f16", "f
 # of the movie for its cropped spectrum, patches and windows.
 SPARE_FRAMES, SPARE_OF_EACH_FRAME = 12, 0.25
 AHEAD_BYTES = 2 << 30  # of host memory for frames that are read in advance
+# If more than this is free beside the cached frames, it is enough for all batches of a movie: nobody asks again.
+PLENTY_BYTES = 16 << 30
 
 
 class DefectTable(NamedTuple):
@@ -54,6 +56,7 @@ class FrameStore:
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="flexalign-read")
         self._movie: Any = None  # weak reference: a finished movie must not be kept in memory
         self._caching = True
+        self._known_free: Optional[int] = None
         self._frames: Dict[int, DeviceArray] = {}
         self._kept: Dict[int, Tuple[Any, Any]] = {}  # host array's id: weak reference to it, device copy
 
@@ -75,6 +78,7 @@ class FrameStore:
         if self._movie is None or self._movie() is not movie:
             self.release()
             self._movie, self._caching = weakref.ref(movie), True
+            self.forget_free_bytes()
         wanted = list(wanted)
         missing = [t for t in wanted if t not in self._frames]
         at_once = min(self._readers, max(AHEAD_BYTES // (4 * movie.shape[1] * movie.shape[2]), 1))
@@ -92,6 +96,8 @@ class FrameStore:
                     submitted += 1
                 if self._caching and self._has_room(movie.shape):
                     self._frames[t] = raw
+                    if self._known_free is not None:
+                        self._known_free -= raw.nbytes
             yield raw
 
     def _submit(self, movie: Any, t: int) -> Future[np.ndarray]:
@@ -101,7 +107,19 @@ class FrameStore:
 
     def _has_room(self, shape: Tuple[int, int, int]) -> bool:
         n, ny, nx = shape
-        return self._device.free_bytes() > (SPARE_FRAMES + SPARE_OF_EACH_FRAME * n) * 4 * ny * nx
+        return self.free_bytes() > (SPARE_FRAMES + SPARE_OF_EACH_FRAME * n) * 4 * ny * nx
+
+    def free_bytes(self) -> int:
+        """Free memory of the device, or, if there was plenty, what was free when the movie began less its frames."""
+        if self._known_free is not None and self._known_free > PLENTY_BYTES:
+            return self._known_free
+        free = self._device.free_bytes()
+        self._known_free = free if free > PLENTY_BYTES else None
+        return free
+
+    def forget_free_bytes(self) -> None:
+        """Ask the device the next time."""
+        self._known_free = None
 
     def corrections(self, source: FrameSource) -> Corrections:
         """The source's corrections on the device; they stay there as long as the host's arrays exist."""

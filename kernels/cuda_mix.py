@@ -46,10 +46,13 @@ def mix_images(device: Device, sums: Sums, mixes: Sequence[Mix]) -> List[np.ndar
     """
     _, ny, nx = sums.shape
     half = (1, ny, nx // 2 + 1)
-    along = [device.upload(_cosines(f)) for f in (np.fft.fftfreq(ny), np.arange(half[2]) / nx)]
     used = [np.flatnonzero(mix.factors.any(axis=0)) for mix in mixes]
     totals = [device.empty(half, np.complex64) for _ in mixes]
-    powers = [device.upload(np.ascontiguousarray(mix.power, np.float32)) for mix in mixes]
+    tables = [_cosines(f) for f in (np.fft.fftfreq(ny), np.arange(half[2]) / nx)]
+    tables += [mix.power.astype(np.float32) for mix in mixes]
+    # Factors of one sum are contiguous.
+    on_device = device.upload_together(*tables, *(np.ascontiguousarray(mix.factors.T, np.float32) for mix in mixes))
+    along, powers, factors = on_device[:2], on_device[2 : 2 + len(mixes)], on_device[2 + len(mixes) :]
     work: Optional[DeviceArray] = None
     for s in np.unique(np.concatenate(used)):
         users = [k for k, sums_of_mix in enumerate(used) if s in sums_of_mix]
@@ -59,11 +62,11 @@ def mix_images(device: Device, sums: Sums, mixes: Sequence[Mix]) -> List[np.ndar
             work = spectrum = device.empty(half, np.complex64) if work is None else work
         device.rfft2(sums.image(int(s)), spectrum)
         for k in users:
-            factors = np.ascontiguousarray(mixes[k].factors[:, s], np.float32)
+            of_sum = device.view(factors[k], int(s) * len(mixes[k].factors), (len(mixes[k].factors),))
             first, last = (np.int32(s == used[k][end]) for end in (0, -1))
             device.launch(
                 "mix", "mix", (-(-half[2] // THREADS), ny), (THREADS,),
-                spectrum, np.int32(half[2]), *along, device.upload(factors), np.int32(len(factors)),
+                spectrum, np.int32(half[2]), *along, of_sum, np.int32(of_sum.size),
                 powers[k], np.int32(len(mixes[k].power)), first, last, np.float32(LEAST_INTERPOLATION_POWER),
                 np.float32(1.0 / (ny * nx)), totals[k],
             )  # fmt: skip

@@ -7,13 +7,14 @@ implementation that computes on the CPU.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..errors import FlexAlignError
 
 BATCH_BYTES = 1 << 30  # of whole frames processed at once; larger batches are not faster
+ALIGNMENT = 256  # bytes, of arrays that share a piece of memory
 
 
 class DeviceError(FlexAlignError):
@@ -75,6 +76,10 @@ class DeviceArray:
         if offset_items < 0 or offset_items + view.size > self.size:
             raise ValueError(f"A view of {view.shape} at item {offset_items} is outside an array of {self.shape}.")
         return view
+
+    def as_type(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        """The same memory as an array of another type with as many bytes."""
+        return DeviceArray(self.pointer, shape, dtype, self._owner)
 
     def free(self) -> None:
         """Release this array's reference to the memory now instead of at garbage collection."""
@@ -144,6 +149,16 @@ class Device(ABC):
         It must not be changed after its upload. Its memory is used again when nothing refers to the array any more.
         """
         return None
+
+    def upload_together(self, *host: np.ndarray) -> List[DeviceArray]:
+        """Copies of small arrays, in one piece of memory and with one copy."""
+        starts = np.cumsum([0] + [-(-a.nbytes // ALIGNMENT) * ALIGNMENT for a in host])
+        packed = np.zeros(int(starts[-1]), np.uint8)
+        for start, a in zip(starts, host):
+            packed[start : start + a.nbytes] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+        whole = self.upload(packed)
+        parts = (self.view(whole, int(start), (a.nbytes,)) for start, a in zip(starts, host))
+        return [part.as_type(a.shape, a.dtype) for part, a in zip(parts, host)]
 
     @abstractmethod
     def download(self, array: DeviceArray) -> np.ndarray:

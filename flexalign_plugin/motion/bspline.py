@@ -7,6 +7,8 @@ points. With fewer than four control points the degree is lower (3 points: quadr
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy.interpolate import BSpline
 
@@ -54,8 +56,9 @@ def places(n_points: int, length: float) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(knot_vector(n_points, length)[1:-1], degree).mean(axis=1)
 
 
+@functools.lru_cache(maxsize=None)
 def gram(n_points: int, derivative: int = 0) -> np.ndarray:
-    """Integrals of the products of all basis functions' derivatives, (n_points, n_points) float64.
+    """Integrals of the products of all basis functions' derivatives, (n_points, n_points) float64, read-only.
 
     The unit of length is the distance between inner knots. `c @ gram(n, 2) @ c` is the integrated squared second
     derivative of the spline with coefficients c. It is zero only for straight lines.
@@ -63,9 +66,13 @@ def gram(n_points: int, derivative: int = 0) -> np.ndarray:
     degree = min(DEGREE, n_points - 1)
     spans = n_points - degree
     if derivative > degree:
-        return np.zeros((n_points, n_points))
+        nothing = np.zeros((n_points, n_points))
+        nothing.flags.writeable = False
+        return nothing
     nodes, weights = np.polynomial.legendre.leggauss(degree + 1)  # exact for products of these polynomials
     at = (np.arange(spans)[:, None] + 0.5 + 0.5 * nodes).ravel()
     spline = BSpline(knot_vector(n_points, spans), np.eye(n_points), degree)
     values = spline(at, nu=derivative)
-    return values.T @ (np.tile(0.5 * weights, spans)[:, None] * values)
+    products: np.ndarray = values.T @ (np.tile(0.5 * weights, spans)[:, None] * values)
+    products.flags.writeable = False
+    return products

@@ -10,6 +10,7 @@ choice of the reference, the second are the shifts of whole frames.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from scipy.interpolate import BSpline
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
+from ..jit import njit
 from .bspline import DEGREE, basis, gram, knot_vector
 
 FINER_SPANS = (1.0, 1.5, 2.0, 3.0)  # numbers of spline pieces that are tried, relative to the published rule
@@ -72,7 +74,8 @@ class FieldModes:
 
     def field(self, amplitudes: np.ndarray) -> np.ndarray:
         """(p, n, 2) shifts for amplitudes (2, MT, MS)."""
-        return (self.space.values @ (self.time.values @ amplitudes).transpose(0, 2, 1)).transpose(1, 2, 0)
+        of_frames = np.ascontiguousarray((self.time.values @ amplitudes).transpose(0, 2, 1))
+        return np.ascontiguousarray((self.space.values @ of_frames).transpose(1, 2, 0))
 
     def amplitudes(self, field: np.ndarray) -> np.ndarray:
         """(2, MT, MS) amplitudes of the projection of a field (p, n, 2) onto the modes."""
@@ -80,7 +83,8 @@ class FieldModes:
 
     def adjoint(self, gradient: np.ndarray) -> np.ndarray:
         """(2, MT, MS) gradient for the amplitudes from the gradient for the shifts (p, n, 2)."""
-        return self.time.values.T @ (gradient.transpose(2, 1, 0) @ self.space.values)
+        # BLAS multiplies contiguous matrices; NumPy's loops for others take several times as long.
+        return self.time.values.T @ (np.ascontiguousarray(gradient.transpose(2, 1, 0)) @ self.space.values)
 
     def coefficients(self, amplitudes: np.ndarray) -> np.ndarray:
         """(2, KT, KY * KX) coefficients of the spline (Strelak 2020, equation 4)."""
@@ -91,6 +95,7 @@ class FieldModes:
         return prior[0] * self.time.roughness[:, None] + prior[1] * self.space.roughness + floor
 
 
+@functools.lru_cache(maxsize=64)
 def time_modes(points: int, n_frames: int, early: bool = False) -> Modes:
     """Modes of the frames.
 
@@ -215,31 +220,47 @@ def most_probable(
 
 def _weigh(modes: FieldModes, field: np.ndarray, slope: np.ndarray, data: np.ndarray) -> Posterior:
     """The prior with the largest evidence for these modes; arguments as for `most_probable`."""
-    h = data[:, None, None]
-    amplitudes = modes.amplitudes(field) + modes.adjoint(slope) / h
+    amplitudes = modes.adjoint(modes.weights[:, None, None] * field + slope / data)
     floor = 1.0 / (LARGEST_FIELD**2 * field[..., 0].size)
     level = float(data.mean())
     # With a strength of 1 the precision of the prior on a median mode equals that of the data.
     units = [level / max(float(np.median(r)), 1e-30) for r in (modes.time.roughness, modes.space.roughness)]
     bounds = [np.log(PRIOR_RANGE)] * 2
 
+    squares = amplitudes**2
+    rough = modes.time.roughness, modes.space.roughness
+
     def negative(log_prior: np.ndarray) -> Tuple[float, np.ndarray]:
         strengths = np.exp(log_prior) * units
-        prior = modes.roughness(strengths, floor)
-        gain = 0.5 * (np.log(prior / (prior + h)) + amplitudes**2 * h**2 / (prior + h))
-        slope = 0.5 * (1 / prior - 1 / (prior + h) - amplitudes**2 * h**2 / (prior + h) ** 2).sum(axis=0)
-        return -gain.sum(), -np.array(
-            [
-                strengths[0] * (slope * modes.time.roughness[:, None]).sum(),
-                strengths[1] * (slope * modes.space.roughness).sum(),
-            ]
-        )
+        value, slope = _log_evidence(strengths, floor, *rough, data, squares)
+        return -value, -slope * strengths
 
     tries = itertools.product(np.linspace(-12, 12, 7), repeat=2)
     start = min(tries, key=lambda at: negative(np.array(at))[0])
     result = minimize(negative, np.array(start), jac=True, method="L-BFGS-B", bounds=bounds)
     prior = np.exp(result.x) * units
     return Posterior(modes, (float(prior[0]), float(prior[1])), floor, -float(result.fun))
+
+
+@njit(nogil=True)
+def _log_evidence(strengths, floor, time, space, data, squares):  # type: ignore[no-untyped-def]
+    """Logarithm of the evidence for a prior, and its gradient for the prior's strengths (2,).
+
+    time, space : (MT,), (MS,) roughness of the modes. data : (2,) precision. squares : (2, MT, MS) squared amplitudes.
+    """
+    value, slope = 0.0, np.zeros(2)
+    for t in range(len(time)):
+        for s in range(len(space)):
+            prior = strengths[0] * time[t] + strengths[1] * space[s] + floor
+            steepness = 0.0
+            for axis in range(2):
+                h = data[axis]
+                power = squares[axis, t, s] * h * h / (prior + h)
+                value += 0.5 * (np.log(prior / (prior + h)) + power)
+                steepness += 0.5 * (1 / prior - 1 / (prior + h) - power / (prior + h))
+            slope[0] += steepness * time[t]
+            slope[1] += steepness * space[s]
+    return value, slope
 
 
 def finer(points: int, factor: float, limit: int) -> int:

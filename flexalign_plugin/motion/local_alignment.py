@@ -243,10 +243,9 @@ def _refine(patches: Patches, points: Tuple[int, int, int], choose_points: bool,
         variance = field_variance(posterior, data, patches.movie.frame_shape, SIGMA_MESH)
         scale = patches.movie.band.scale
         lengths = np.sqrt((variance * scale[:, None, None] ** 2).sum(axis=0))
-        all_slopes = likelihood.slopes(shifts + field)[1]
         black = replace(likelihood, power=patches.aligned_power(checkerboard_split(weighted.weight)[0]))
         half = black.slopes(shifts + field)[1]
-        mean_square = misfit(posterior.modes, half, all_slopes - half, data, counted)
+        mean_square = misfit(posterior.modes, half, refined.slope - half, data, counted)
         misfit_px = float(np.sqrt((mean_square * scale**2).sum()))
         return _Joint(shifts, coefficients, posterior.log_evidence, sigma, lengths, misfit_px)
     alone = refine_shifts(likelihood, np.zeros((n, 2)))

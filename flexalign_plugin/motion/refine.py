@@ -1,9 +1,8 @@
 """Joint refinement of all patches and all frames under the spline (not in the paper; docs/algorithm.md, section 5).
 
 The objective is the power of the aligned sum, `sum_p sum_k W(k) |sum_t F_pt(k) exp(-2 pi i k s_p(t))|^2` over patches p
-and frequencies k, without the power of each single frame, which does not depend on the shifts. Expanded, it is the sum
-over all pairs of frames of their cross-correlation at the difference of their shifts. It is therefore evaluated on
-small correlation windows.
+and frequencies k, without the power of each single frame, which does not depend on the shifts (`backend.AlignedPower`).
+Newton's method climbs it with the curvature measured at the start: each step costs one pass over the spectra.
 
 With `W = S / (N (N + n S))`, where S and N are the spectral powers of signal and noise in one frame, it is the
 log-likelihood of the shifts for a random signal of power S. Its expected curvature has a closed form, from which the
@@ -193,11 +192,13 @@ class Refined:
     shifts : (n, 2) shifts of the frames, band pixels.
     amplitudes : (2, MT, MS) of the field's modes, band pixels.
     posterior : spline and prior that the amplitudes belong to.
+    slope : (p, n, 2) gradient of the log-likelihood, at most one negligible step before the maximum.
     """
 
     shifts: np.ndarray
     amplitudes: np.ndarray
     posterior: Posterior
+    slope: np.ndarray
 
 
 def refine_shifts(likelihood: Likelihood, shifts: np.ndarray) -> np.ndarray:
@@ -251,7 +252,7 @@ def refine_field(
         if posterior is settled:
             break
         settled = posterior
-    return Refined(shifts, amplitudes, posterior)
+    return Refined(shifts, amplitudes, posterior, slope)
 
 
 class _FieldPosterior:
