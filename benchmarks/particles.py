@@ -88,11 +88,13 @@ def particles_of(truth: Simulated, optics: Optics) -> Particles:
     return Particles(box, optics.pixel_A, [optics], np.zeros(n, int), truth.defocus, lambda rows: truth.images[rows])
 
 
-def align(volume: Volume, n: int, snr_dB: float, seed: int, group: Optional[np.ndarray] = None, **more: object) -> Run:
+def align(
+    volume: Volume, n: int, snr_dB: float, images_seed: int, group: Optional[np.ndarray] = None, **more: object
+) -> Run:
     """Simulate n images and align them."""
     density, pixel, diameter = volume
     optics = Optics(pixel, 300.0, 2.7, 0.1)
-    truth = simulate(density[None], n, optics, 10 ** (snr_dB / 10), SHIFT_SD_PX, seed, max_shift_px=MAX_SHIFT_PX)
+    truth = simulate(density[None], n, optics, 10 ** (snr_dB / 10), SHIFT_SD_PX, images_seed, max_shift_px=MAX_SHIFT_PX)
     options = Options(RESOLUTION_A, diameter, MAX_SHIFT_PX * pixel, group)
     return aligned(truth, optics, density, replace(options, **more), group)
 

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from . import local
 from .band import Band
 from .ctf import Defocus, Optics, ctf
-from .gallery import STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
+from .gallery import COARSE_PART, STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
 from .noise import noise_power
 from .posterior import Best, best_of
 from .search import Search
@@ -29,7 +29,10 @@ from .threads import one_blas_thread
 FIRST = 200  # particles of an optics group that noise, sign and scale are measured on
 BLOCK = 32  # particles that a thread takes at once
 STAGE = 1.7  # factor between the resolutions that the local search enters one after the other
+HELD_OUT = 6  # one coefficient of this many is held out of the search to measure the scale on
+SURE = 0.9  # posterior of the particles that the scale is measured on
 SCALES = 0.25, 2.0  # limits of the correction of the scale
+START_PART = 4.0  # of the diameter: resolution that a search from a previous alignment begins with, for a wide reach
 SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
 SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
 
@@ -116,13 +119,15 @@ class Alignment:
         """
         self._particles, self._options = particles, options
         box, pixel = particles.box, particles.pixel_A
-        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A)
+        part = START_PART if options.start else COARSE_PART
+        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A, part)
         self._band = Band.of(box, box * pixel / options.max_resolution_A)
         self._counts = self._stages()
         self._max_shift_px = options.max_shift_A / pixel
         groups = range(len(particles.optics))
+        self._measured = [self._usable(np.flatnonzero(particles.group == g)[:FIRST]) for g in groups]
         with one_blas_thread():
-            self._half_power = [self._noise(self._first(g)) / 2 for g in groups]
+            self._half_power = [self._noise(rows) / 2 for rows in self._measured]
             spectra = self._same_power([Spectrum.of(volume, self._band.radius) for volume in volumes])
             self._stacked = np.stack([spectrum.flat for spectrum in spectra])
             self._spectra = [spectrum.within(flat) for spectrum, flat in zip(spectra, self._stacked)]
@@ -143,7 +148,10 @@ class Alignment:
         return other
 
     def align(self, rows: np.ndarray) -> Best:
-        """The poses of the particles `rows` (k,). They do not depend on which rows are given at once."""
+        """The poses of the particles `rows` (k,). They do not depend on which rows are given at once.
+
+        An image that is not finite has a score of NaN and a posterior of 0.
+        """
         order = np.argsort(rows, kind="stable")
         blocks = np.split(rows[order], np.flatnonzero(np.diff(rows[order] // BLOCK)) + 1)
         with one_blas_thread(), ThreadPoolExecutor(self._options.threads) as pool:
@@ -153,14 +161,26 @@ class Alignment:
 
     def _align_block(self, rows: np.ndarray) -> Best:
         transforms = self._band.coefficients(self._particles.read(rows))
-        return self._aligned(rows, transforms, *self._ctf_and_weight(rows))
+        bad = ~np.isfinite(transforms).all(axis=1)
+        transforms[bad] = 0  # compiled code does not check for NaN
+        best = self._aligned(rows, transforms, *self._ctf_and_weight(rows))
+        best.score[bad], best.posterior[bad], best.class_posterior[bad] = np.nan, 0, 0
+        return best
 
     def _aligned(self, rows: np.ndarray, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
         """Poses of particles with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
         found = self._starts(rows) if self._search is None else self._candidates(rows, f, c, inverse)
         root = np.sqrt(inverse)
         refined = local.refine(
-            self._stacked, self._band, self._counts, f * root, c * root, found, self._max_shift_px, self._same_rad()
+            self._stacked,
+            self._band,
+            self._counts,
+            f * root,
+            c * root,
+            found,
+            self._max_shift_px,
+            self._same_rad(),
+            local.MORE_STEPS if self._search is None else local.COARSE_STEPS,
         )
         return best_of(refined, found.volume, self._options.symmetry)
 
@@ -168,8 +188,11 @@ class Alignment:
         """The previous pose of each particle, in every volume."""
         start, k = self._options.start, len(self._spectra)
         assert start is not None
-        poses = np.repeat(np.asarray(start.poses, float)[rows][:, None], k, axis=1)
-        positions = np.repeat(np.asarray(start.positions, float)[rows][:, None], k, axis=1)
+        exact = Rotation.from_matrix(np.asarray(start.poses, float)[rows]).as_matrix()  # orthogonal to the last digit
+        poses = np.repeat(exact[:, None], k, axis=1)
+        positions = np.asarray(start.positions, float)[rows]
+        away = np.maximum(np.linalg.norm(positions, axis=1, keepdims=True), 1e-9)
+        positions = np.repeat((positions * np.minimum(1, self._max_shift_px / away))[:, None], k, axis=1)
         volume = np.tile(np.arange(k, dtype=np.int64), (len(rows), 1))
         return local.Starts(poses, positions, volume, np.full(len(rows), k, np.int32))
 
@@ -186,7 +209,7 @@ class Alignment:
     def _coarse_search(self) -> Search:
         options, pixel = self._options, self._particles.pixel_A
         coarse = Band.of(self._band.box, self._band.box * pixel / self._coarse_A)
-        c, inverse = self._ctf_and_weight(np.concatenate([self._first(g) for g in range(len(self.scales))]))
+        c, inverse = self._ctf_and_weight(np.concatenate(self._measured))
         mean = (c**2 * inverse).mean(axis=0)[: len(coarse)]
         gallery = Gallery.of(
             self._spectra,
@@ -227,11 +250,15 @@ class Alignment:
             resolutions.append(coarse_A)
         return np.array([self._band.first(size_A / resolution) for resolution in resolutions[::-1]], np.int64)
 
-    def _first(self, group: int) -> np.ndarray:
-        return np.flatnonzero(self._particles.group == group)[:FIRST]
+    def _usable(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows whose images are finite and not constant."""
+        if not len(rows):  # a file may name optics groups without particles
+            return rows
+        spread = np.ptp(self._particles.read(rows), axis=(1, 2))
+        return rows[np.isfinite(spread) & (spread > 0)]
 
     def _noise(self, rows: np.ndarray) -> np.ndarray:
-        if not len(rows):  # a file may name optics groups without particles
+        if not len(rows):
             return np.ones(len(self._band))
         diameter_px = self._options.diameter_A / self._particles.pixel_A
         return noise_power(self._particles.read(rows), diameter_px, self._band)
@@ -253,23 +280,24 @@ class Alignment:
         """Factor from the volumes to the images of an optics group.
 
         A first size comes from the power above the noise, the sign from searches with both. The size is then measured
-        on half of the coefficients, at poses that were found with the other half: at poses found with the same
-        coefficients, noise would count as signal.
+        on a few of the coefficients, at poses that were found with the others: at poses found with the same
+        coefficients, noise would count as signal. Wrong poses would make it too small, so that sure ones are used.
         """
-        rows = self._first(group)
+        rows = self._measured[group]
         if not len(rows):
             return 1.0
         f = self._band.coefficients(self._particles.read(rows))
         c, inverse = self._ctf_and_weight(rows)
         signal = (np.abs(f) ** 2 * inverse - 2).sum()
         size = float(np.sqrt(max(signal / (c**2 * inverse * self._mean_power()).sum(), 1e-12)))
-        used = (np.arange(len(self._band)) % 2).astype(np.float32)
+        used = (np.arange(len(self._band)) % HELD_OUT > 0).astype(np.float32)
         signs = [self._aligned(rows, f, sign * size * c, inverse * used) for sign in (1, -1)]
         positive = signs[0].score.sum() >= signs[1].score.sum()
         scale, best = (size, signs[0]) if positive else (-size, signs[1])
         c *= np.float32(scale)
         projections = self._projections(best) * c
-        weight = inverse * (1 - used)
+        sure = best.posterior >= min(SURE, float(np.median(best.posterior)))
+        weight = inverse * (1 - used) * sure[:, None]
         ratio = (np.real(f * projections.conj()) * weight).sum() / (np.abs(projections) ** 2 * weight).sum()
         return scale * float(np.clip(ratio, *SCALES))
 

@@ -71,6 +71,7 @@ def refine(
     starts: Starts,
     max_shift_px: float,
     same_rad: float,
+    first_steps: int = COARSE_STEPS,
 ) -> Refined:
     """Improve the candidates of n particles.
 
@@ -82,6 +83,7 @@ def refine(
     f, c : (n, m) transforms and CTFs, both over the sd of the noise.
     max_shift_px : largest distance of a particle from the centre.
     same_rad : candidates this near to each other after the first steps are on one hill.
+    first_steps : of every candidate, at the coarsest resolution.
     """
     poses, positions = starts.poses.copy(), starts.positions.copy()
     score = np.zeros(starts.volume.shape)
@@ -106,6 +108,7 @@ def refine(
         starts.count,
         gaps,
         1 + 2 * np.cos(same),
+        first_steps,
         max_shift_px,
     )
     return Refined(poses, positions, score, information)
@@ -280,7 +283,9 @@ def _prune(volume, a, score, gap, same_trace):
 
 
 @_jit_exact
-def _refine_block(spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score, h, found, gaps, same_traces, max_t):
+def _refine_block(
+    spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score, h, found, gaps, same_traces, first_steps, max_t
+):
     """`refine` in place: a, t, score and h are those of the candidates, of which each particle has `found`.
 
     After each of the resolutions, candidates are dropped that are more than `gaps` nats below the best, or on the hill
@@ -293,7 +298,7 @@ def _refine_block(spectra, n, o, volume, f, c, kx, ky, counts, box, a, t, score,
         for b in range(len(counts) + 1):
             band, steps = min(b, len(counts) - 1), MORE_STEPS
             if b < len(counts):
-                steps = COARSE_STEPS if b == 0 else FIRST_STEPS
+                steps = first_steps if b == 0 else FIRST_STEPS
             for k in range(found[i]):
                 if score[i, k] > -np.inf:
                     score[i, k] = _climb(

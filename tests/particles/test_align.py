@@ -175,6 +175,19 @@ def test_repetitions_turn_the_grid_and_agree(volume):
     assert (apart < 0.5).mean() > 0.9  # the same maximum, from different grids
 
 
+def test_a_bad_image_spoils_no_other(volume):
+    """Compiled code reads anywhere in memory if a position is NaN."""
+    data = simulated(volume, 40, -8, seed=4)
+    good = align.Alignment(particles_of(data), [volume], options()).align(np.arange(40))
+    data.images[3], data.images[17, 5, 5], data.images[21] = np.nan, np.inf, 0.0
+    found = align.Alignment(particles_of(data), [volume], options())
+    best, others = found.align(np.arange(40)), np.delete(np.arange(40), [3, 17, 21])
+    assert np.isnan(best.score[[3, 17]]).all() and (best.posterior[[3, 17]] == 0).all()
+    assert np.isfinite(best.poses).all() and np.isfinite(best.score[others]).all()
+    # Noise and scale are measured on the 37 others.
+    assert (poses.distances(best.poses[others], good.poses[others]) < 0.5).mean() > 0.9
+
+
 def test_contrast_and_scale_of_the_volume_are_fitted(volume):
     data = simulated(volume, 60, -8, seed=5)
     found = align.Alignment(particles_of(data), [-2.5 * volume], options())
