@@ -15,10 +15,16 @@ from pyworkflow import BETA, VERSION_3_0
 from flexalign_plugin.errors import SettingsError
 from flexalign_plugin.output import particle_plots as plots
 from flexalign_plugin.particles import symmetry
-from flexalign_plugin.particles.consensus import Consensus, consensus
-from flexalign_plugin.particles.poses import distances
+from flexalign_plugin.particles.consensus import Consensus
 from flexalign_plugin.particles.table import Table
-from flexalign_plugin.runs.particle_consensus import AGREEMENT, SPREADS, matched, stacked, write_spreads
+from flexalign_plugin.runs.particle_consensus import (
+    AGREEMENT,
+    SPREADS,
+    compare,
+    matched,
+    stacked,
+    write_spreads,
+)
 
 from . import form_values
 from .label_and_help import LabelAndHelp
@@ -105,14 +111,9 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
                 "particles."
             )
         group = symmetry.rotations(symmetry_name)
-        poses, positions_A, volume, present = stacked(tables, rows)
-        compared = volume if with_classes else np.ones_like(volume)
-        found = consensus(poses, positions_A, compared, max_deg, max_A, group, present)
+        found, off = compare(tables, rows, max_deg, max_A, group, with_classes)
         if not with_classes:
-            found = dataclasses.replace(found, volume=volume[0])
-        off = np.stack(
-            [np.where(there, distances(run, found.poses, group), np.nan) for run, there in zip(poses, present)]
-        )
+            found = dataclasses.replace(found, volume=stacked(tables[:1], rows[:1])[2][0])
         ids = tables[0].row[first]
         path = self._getExtraPath(SPREADS)
         write_spreads(path, self._names(), ids, found.agrees, found.spread_deg, found.spread_px, off)
