@@ -13,12 +13,19 @@ from pwem.protocols import ProtAnalysis3D
 from pyworkflow import BETA, VERSION_3_0
 
 from flexalign_plugin.errors import SettingsError
+from flexalign_plugin.files import atomic_path
 from flexalign_plugin.output import particle_plots as plots
 from flexalign_plugin.particles import symmetry
-from flexalign_plugin.particles.consensus import Consensus, consensus
-from flexalign_plugin.particles.poses import distances
+from flexalign_plugin.particles.consensus import Consensus
 from flexalign_plugin.particles.table import Table
-from flexalign_plugin.runs.particle_consensus import AGREEMENT, SPREADS, matched, stacked, write_spreads
+from flexalign_plugin.runs.particle_consensus import (
+    AGREEMENT,
+    SPREADS,
+    compare,
+    matched,
+    stacked,
+    write_spreads,
+)
 
 from . import form_values
 from .label_and_help import LabelAndHelp
@@ -105,18 +112,14 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
                 "particles."
             )
         group = symmetry.rotations(symmetry_name)
-        poses, positions_A, volume, present = stacked(tables, rows)
-        compared = volume if with_classes else np.ones_like(volume)
-        found = consensus(poses, positions_A, compared, max_deg, max_A, group, present)
+        found, off = compare(tables, rows, max_deg, max_A, group, with_classes)
         if not with_classes:
-            found = dataclasses.replace(found, volume=volume[0])
-        off = np.stack(
-            [np.where(there, distances(run, found.poses, group), np.nan) for run, there in zip(poses, present)]
-        )
+            found = dataclasses.replace(found, volume=stacked(tables[:1], rows[:1])[2][0])
         ids = tables[0].row[first]
         path = self._getExtraPath(SPREADS)
         write_spreads(path, self._names(), ids, found.agrees, found.spread_deg, found.spread_px, off)
-        plots.save(plots.agreement(off, self._names(), max_deg), self._getExtraPath(AGREEMENT))
+        with atomic_path(self._getExtraPath(AGREEMENT)) as temporary:
+            plots.save(plots.agreement(off, self._names(), max_deg), temporary)
         with self._lock:
             self._make_sets(ids, found)
         kept = int(found.agrees.sum())
@@ -146,6 +149,9 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
         source = self.inputAlignments[0].get()
         pixel_A = float(source.getSamplingRate())
         mean = to_scipion(found.poses, -found.positions / pixel_A)
+        for name in TABLES:
+            if self.hasAttribute(name):  # of an earlier run with other values
+                self.deleteOutput(getattr(self, name))
         sets = {name: self._new_set(name, source) for name in TABLES}
         for particle in source.iterItems():
             i = place.get(particle.getObjId())
@@ -196,6 +202,13 @@ class ProtSwiftConsensus(LabelAndHelp, ProtAnalysis3D):
             if not pointer.get().hasAlignmentProj():
                 errors.append(f"{_name(pointer)}: its particles have no orientations: give aligned particles.")
         return errors
+
+    def _warnings(self) -> List[str]:
+        return [
+            f"{_name(pointer)}: is still growing; only the particles that it has when the run starts are compared."
+            for pointer in self.inputAlignments
+            if pointer.get() is not None and pointer.get().isStreamOpen()
+        ]
 
     def _summary(self) -> List[str]:
         return (self.summaryVar.get("") or "Not finished yet.").splitlines()

@@ -84,10 +84,14 @@ def test_an_installed_wheel_works_away_from_the_checkout(wheel, tmp_path):
     assert "Maximum shift (A)" in done.stdout  # from docs/parameters.md
 
 
-def test_scipion_finds_the_test_in_an_installed_wheel(wheel, tmp_path):
+def test_scipion_finds_the_tests_in_an_installed_wheel(wheel, tmp_path):
     wheel.extractall(tmp_path / "site")
     _, text = scipion_tests(tmp_path, "--grep", "flexalign", "--mode", "all", PYTHONPATH=str(tmp_path / "site"))
-    assert "flexalign_plugin.tests.scipion_tests.TestFlexAlign.test_motion_is_that_of_the_phantom" in text, text
+    for name in (
+        "TestFlexAlign.test_motion_is_that_of_the_phantom",
+        "TestSwiftAlign.test_orientations_are_those_of_the_particles",
+    ):
+        assert f"flexalign_plugin.tests.scipion_tests.{name}" in text, text
     assert "Error loading the test" not in "".join(line for line in text.splitlines() if "flexalign" in line)
 
 

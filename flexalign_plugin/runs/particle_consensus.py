@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..files import atomic_path, prepare_folder
 from ..output import particle_plots
 from ..output.replacing import is_same_movie
 from ..particles import symmetry
-from ..particles.consensus import consensus
+from ..particles.consensus import Consensus, consensus
 from ..particles.io_star import CLASS_COLUMN, POSE_COLUMNS, read_star, write_star
 from ..particles.poses import distances, euler_angles, matrices
 from ..particles.table import Table, image_keys
@@ -94,33 +94,16 @@ def agree_stars(
             f"{stars[0]}: none of its particles is in another of the files: give alignments of the same images."
         )
     prepare_folder(output_dir)
-    found = np.zeros(len(first), _DTYPE)
-    off_deg = np.full((len(tables), len(first)), np.nan, np.float32)
+    both, off_deg = compare(tables, rows, max_angle_deg, max_shift_A, group, compare_classes, progress)
+    poses, positions_A, _, _ = stacked(tables[:1], rows[:1])
     pixel_A = np.array([g.optics.pixel_A for g in tables[0].groups])[tables[0].group[first]]
-    tell = progress or (lambda done, total: None)
-    tell(0, len(first))
-    for start in range(0, len(first), BLOCK):
-        part = slice(start, min(start + BLOCK, len(first)))
-        poses, positions_A, volume, present = stacked(tables, rows[:, part])
-        both = consensus(
-            poses,
-            positions_A,
-            volume if compare_classes else np.ones_like(volume),
-            max_angle_deg,
-            max_shift_A,
-            group if len(group) > 1 else None,
-            present,
-        )
-        off = np.stack([distances(run, both.poses, group) for run in poses])
-        off_deg[:, part] = np.where(present, off, np.nan)
-        own = found[part]
-        own["row"], own["aligned"], own["volume"] = tables[0].row[first[part]], both.agrees, both.volume
-        kept = np.where(both.agrees[:, None, None], both.poses, poses[0])
-        own["rot"], own["tilt"], own["psi"] = euler_angles(kept)
-        own["x_A"], own["y_A"] = -np.where(both.agrees[:, None], both.positions, positions_A[0]).T
-        own["angle_spread"], own["shift_spread"] = both.spread_deg, both.spread_px / pixel_A[part]
-        own["runs"] = both.runs.sum(axis=0)
-        tell(part.stop, len(first))
+    found = np.zeros(len(first), _DTYPE)
+    found["row"], found["aligned"], found["volume"] = tables[0].row[first], both.agrees, both.volume
+    kept = np.where(both.agrees[:, None, None], both.poses, poses[0])
+    found["rot"], found["tilt"], found["psi"] = euler_angles(kept)
+    found["x_A"], found["y_A"] = -np.where(both.agrees[:, None], both.positions, positions_A[0]).T
+    found["angle_spread"], found["shift_spread"] = both.spread_deg, both.spread_px / pixel_A
+    found["runs"] = both.runs.sum(axis=0)
     columns = {**POSE_COLUMNS, **(CLASS_COLUMN if compare_classes else {}), **SPREAD_COLUMNS}
     agrees = found["aligned"].copy()
     write_star(outputs[0], source, found, columns)
@@ -132,6 +115,43 @@ def agree_stars(
     with atomic_path(os.path.join(output_dir, AGREEMENT)) as temporary:
         particle_plots.save(particle_plots.agreement(off_deg, list(stars), max_angle_deg), temporary)
     return Agreement(agrees, found["angle_spread"].copy(), off_deg, len(tables[0]) - len(first))
+
+
+def compare(
+    tables: Sequence[Table],
+    rows: np.ndarray,
+    max_angle_deg: float,
+    max_shift_A: float,
+    group: np.ndarray,
+    compare_classes: bool,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> Tuple[Consensus, np.ndarray]:
+    """Compare the alignments `tables` of the particles `rows` (R, n), see `matched`.
+
+    Returns
+    -------
+    The consensus, with positions and spreads in Angstrom instead of pixels; (R, n) float32 distance of each run from it
+    in degrees, NaN where the run does not have the particle.
+    """
+    n = rows.shape[1]
+    parts: List[Consensus] = []
+    off_deg = np.full(rows.shape, np.nan, np.float32)
+    tell = progress or (lambda done, total: None)
+    tell(0, n)
+    for start in range(0, n, BLOCK):
+        part = slice(start, min(start + BLOCK, n))
+        poses, positions_A, volume, present = stacked(tables, rows[:, part])
+        compared = volume if compare_classes else np.ones_like(volume)
+        mates = group if len(group) > 1 else None
+        both = consensus(poses, positions_A, compared, max_angle_deg, max_shift_A, mates, present)
+        off = np.stack([distances(run, both.poses, group) for run in poses])
+        off_deg[:, part] = np.where(present, off, np.nan)
+        parts.append(both)
+        tell(part.stop, n)
+    joined = [
+        np.concatenate([getattr(one, f.name) for one in parts], axis=int(f.name == "runs")) for f in fields(Consensus)
+    ]
+    return Consensus(*joined), off_deg
 
 
 def matched(tables: Sequence[Table], keys_of: Optional[Sequence[np.ndarray]] = None) -> Tuple[np.ndarray, np.ndarray]:

@@ -87,6 +87,9 @@ def test_every_field_changes_what_is_kept(project, simulated, parameters, kept):
     protocol = run(project, new_consensus(project, runs, **parameters))
     n = protocol.outputParticles.getSize() if hasattr(protocol, "outputParticles") else 0
     assert n == kept if kept is not None else n < 0.9 * N
+    # Continue with other values makes the outputs again.
+    protocol.consensusStep("C1", 180.0, 1000.0, False)
+    assert protocol.outputParticles.getSize() == N and not hasattr(protocol, "outputRejected")
 
 
 def test_orientations_that_differ_by_the_symmetry_are_the_same(project, simulated):
@@ -116,6 +119,12 @@ def test_bad_input_is_named(project, simulated):
     runs = [alignment(project, simulated, np.array([], int), 0), data.particles_of(project, simulated, range(N))]
     (error,) = new_consensus(project, runs).validate()
     assert "have no orientations" in error
+    growing = data.aligned_particles_of(
+        project, simulated, range(N), simulated.truth.poses, simulated.truth.positions, None
+    )
+    growing.outputParticles.setStreamState(growing.outputParticles.STREAM_OPEN)
+    (warning,) = new_consensus(project, [runs[0], growing])._warnings()
+    assert "is still growing" in warning
     (error,) = new_consensus(project, runs[:1] * 2, symmetryGroup="X9").validate()
     assert "Symmetry 'X9'" in error
     (error,) = new_consensus(project, runs[:1] * 2, maxAngle=0).validate()
