@@ -13,7 +13,7 @@ from typing import Any
 
 from . import no_home  # noqa: F401
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"
 _logo = "flexalign_logo.png"
 _references = ["strelak2020flexalign"]
 
