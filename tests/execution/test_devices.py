@@ -103,6 +103,8 @@ def test_the_options_reach_the_pool(monkeypatch, tmp_path, capsys):
     asked = []
 
     class Pool:
+        capacity = 1
+
         def __init__(self, compute, log):
             asked.append(compute)
 

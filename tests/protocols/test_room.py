@@ -110,7 +110,7 @@ def test_movies_that_failed_while_the_disk_was_full_are_aligned_again(disk, tmp_
     engine, lines = Engine(disk), []
     (tmp_path / "a.mrc").write_bytes(b"whole")
     job_of = lambda movie: Job(movie.getFileName(), str(tmp_path), str(movie.getObjId()), Settings())  # noqa: E731
-    it = HandOver(lambda: engine, job_of, print, Room(str(tmp_path), lines.append))
+    it = HandOver(lambda job: engine, job_of, print, Room(str(tmp_path), lines.append))
     movies = [SimpleNamespace(getObjId=lambda i=i: i, getFileName=lambda: str(tmp_path / "a.mrc")) for i in range(1, 6)]
     for movie in movies:
         it.expect(movie)
@@ -127,6 +127,6 @@ def test_a_failure_on_a_disk_with_room_is_final(disk, tmp_path):
     (tmp_path / "a.mrc").write_bytes(b"whole")
     engine = Engine(SimpleNamespace(free=0))
     job = Job(str(tmp_path / "a.mrc"), str(tmp_path), "a", Settings())
-    it = HandOver(lambda: engine, lambda _: job, print, Room(str(tmp_path), print))
+    it = HandOver(lambda job: engine, lambda _: job, print, Room(str(tmp_path), print))
     movie = SimpleNamespace(getObjId=lambda: 1, getFileName=lambda: str(tmp_path / "a.mrc"))
     assert not it.result(movie).ok and engine.tried == ["a"]
