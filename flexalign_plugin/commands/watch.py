@@ -98,5 +98,6 @@ def _watch(args: argparse.Namespace) -> int:
     run = replace(run_of(args), use_mdoc=not args.no_mdoc)
     counts = watch(watched, args.output, settings, run, report=not args.no_report)
     if not args.quiet and not args.json:
-        print(f"{counts.aligned} movies aligned, {counts.failed} failed.")
+        others = f", {counts.done_before} were done by others or before" if counts.done_before else ""
+        print(f"{counts.aligned} movies aligned, {counts.failed} failed{others}.")
     return SOME_FAILED if counts.failed else SUCCESS

@@ -21,6 +21,7 @@ from .band import Band
 from .ctf import Defocus, Optics, ctf
 from .gallery import COARSE_PART, STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
 from .noise import noise_power
+from .poses import euler_angles
 from .posterior import Best, best_of
 from .search import Search
 from .slices import Spectrum
@@ -33,6 +34,7 @@ HELD_OUT = 6  # one coefficient of this many is held out of the search to measur
 SURE = 0.9  # posterior of the particles that the scale is measured on
 SCALES = 0.25, 2.0  # limits of the correction of the scale
 START_PART = 4.0  # of the diameter: resolution that a search from a previous alignment begins with, for a wide reach
+PSI_MARGIN_DEG = 5.0  # how far the local search may go beyond the limit of the in-plane angle
 SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
 SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
 
@@ -80,8 +82,8 @@ class Options:
     coarse_A : resolution of the coarse search; 0: from the diameter. threads : results do not depend on it.
     start : the local search starts here, and there is no other; the posterior then compares volumes only. None: the
         whole sphere is searched.
-    max_psi_deg : largest in-plane angle of the coarse search, in both senses; the local search may go a few degrees
-        further.
+    max_psi_deg : largest in-plane angle, in both senses; the local search may go a few degrees further, and any
+        distance if nothing within the limit fits.
     seed : turns the grid of the coarse search by a random rotation, so that repetitions differ; None: no turn.
     approximate : the coarse search uses a FAISS index (`index`) instead of all references.
     """
@@ -182,7 +184,16 @@ class Alignment:
             self._same_rad(),
             local.MORE_STEPS if self._search is None else local.COARSE_STEPS,
         )
-        return best_of(refined, found.volume, self._options.symmetry)
+        return best_of(self._within_psi(refined), found.volume, self._options.symmetry)
+
+    def _within_psi(self, refined: local.Refined) -> local.Refined:
+        """Without the candidates that have left the limit of the in-plane angle, unless all of a particle's have."""
+        if self._options.max_psi_deg >= 180 or self._search is None:
+            return refined
+        _, _, psi = euler_angles(refined.poses.reshape(-1, 3, 3))
+        outside = (np.abs(psi) > self._options.max_psi_deg + PSI_MARGIN_DEG).reshape(refined.score.shape)
+        others = (np.isfinite(refined.score) & ~outside).any(axis=1, keepdims=True)
+        return replace(refined, score=np.where(outside & others, -np.inf, refined.score))
 
     def _starts(self, rows: np.ndarray) -> local.Starts:
         """The previous pose of each particle, in every volume."""

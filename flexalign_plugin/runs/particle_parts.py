@@ -66,7 +66,7 @@ class Parts:
         """
         path = os.path.join(self._folder, RUN)
         measured: List[Measured] = []
-        if os.path.exists(path):
+        if os.path.exists(path) and self._next > 1:  # without a part nothing was found yet
             earlier = _load(path)
             self._check_same(earlier, table, settings, volumes)
             measured = earlier.measured

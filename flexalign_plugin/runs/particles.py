@@ -111,7 +111,7 @@ class ParticleAligner:
         self._measure(table, usable, images, state)
         pixel_A = np.array([group.optics.pixel_A for group in table.groups])[table.group]
         tell: Progress = progress or (lambda done, total: None)
-        tell(self._done(found), len(table))
+        tell(int(found["aligned"].sum()), len(table))
         for measured in self._measured:
             rows = np.flatnonzero(usable & np.isin(table.group, measured.groups))
             rows = rows[np.lexsort((table.index[rows], table.file[rows]))]
@@ -251,7 +251,7 @@ class ParticleAligner:
         if fewer < threads:
             self._say("note", f"{fewer} of {threads} threads are used, for which the memory suffices.")
         options = Options(
-            max_resolution_A=max(s.max_resolution, 2 * pixel_A),
+            max_resolution_A=max(s.max_resolution, 2 * pixel_A * box / (box - 2)),  # images end before Nyquist
             diameter_A=s.mask_diameter,
             max_shift_A=s.max_shift,
             symmetry=rotations if len(rotations) > 1 else None,

@@ -46,10 +46,11 @@ class Watched(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Number of movies that this watcher has aligned and that failed."""
+    """Number of movies that this watcher has aligned, that failed, and that were done by others or before."""
 
     aligned: int
     failed: int
+    done_before: int
 
 
 def watch(watched: Watched, output_dir: str, settings: Settings, run: Run, report: bool = True) -> Counts:
@@ -78,6 +79,7 @@ def watch(watched: Watched, output_dir: str, settings: Settings, run: Run, repor
             watcher = _Watcher(watched, output_dir, settings, run, claims, failures, live)
             claims.tidy()
             watcher.check_earlier()
+            run.report.say("note", [f"Watching {watched.folder} and its subfolders; Ctrl-C ends the watch."])
             watcher.work()
     finally:  # also after Ctrl-C, with which most watches end
         failures.write()
@@ -86,7 +88,7 @@ def watch(watched: Watched, output_dir: str, settings: Settings, run: Run, repor
                 run.report.log(problem)
         if live is not None and holds_results(output_dir):
             live.finish()
-    return Counts(watcher.aligned, watcher.failed)
+    return Counts(watcher.aligned, watcher.failed, watcher.done_before)
 
 
 class _SharedNames(Names):
@@ -116,7 +118,7 @@ class _Watcher:
         failures: FailureList,
         live: Optional[LiveReport],
     ) -> None:
-        self.aligned = self.failed = 0
+        self.aligned = self.failed = self.done_before = 0
         self._watched, self._output_dir, self._settings, self._run = watched, output_dir, settings, run
         self._claims, self._failures, self._live = claims, failures, live
         self._names = _SharedNames(output_dir, claims)
@@ -208,6 +210,7 @@ class _Watcher:
         if saved is None or not is_done(job, saved, self._run.use_mdoc):
             return False
         self._finished[job.movie] = file_state(job.movie)
+        self.done_before += 1
         return True
 
     def _take_result(self, result: JobResult, job: Job, state: State) -> None:

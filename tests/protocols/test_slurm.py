@@ -107,11 +107,17 @@ def ended(project, run):
     return not run.isActive()
 
 
-def finished(project, run, n_movies):
-    wait_for(lambda: ended(project, run), run)
-    assert run.isFinished(), log_of(run)
+def sizes(project, run):
+    """Numbers of items in the sets of micrographs and of movies."""
     stored = scipion_project.as_stored(project, run)
-    assert stored.outputMicrographs.getSize() == stored.outputMovies.getSize() == n_movies
+    names = ("outputMicrographs", "outputMovies")
+    return {getattr(stored, name).getSize() if stored.hasAttribute(name) else 0 for name in names}
+
+
+def finished(project, run, n_movies):
+    # Until the process of a continued run has begun, its database has the end of the one before.
+    wait_for(lambda: ended(project, run) and sizes(project, run) == {n_movies}, run)
+    assert run.isFinished(), log_of(run)
     for path in glob.glob(run._getExtraPath("DONE", "movie_*.json")):
         with open(path) as file:
             record = json.load(file)
@@ -168,7 +174,7 @@ def test_stopped_means_that_all_jobs_are_cancelled_and_none_follows(slurm, proje
     time.sleep(5)
     assert not slurm.jobs() and run.isAborted()
     assert len(os.listdir(run._getExtraPath("DONE"))) < MANY
-    project.launchProtocol(run)  # Continue
+    project.launchProtocol(run)
     finished(project, run, MANY)
 
 

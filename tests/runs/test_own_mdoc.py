@@ -126,8 +126,8 @@ def test_each_movie_is_opened_for_its_mdoc_when_its_turn_comes(tmp_path, monkeyp
 
     monkeypatch.setattr(movies, "with_own_mdoc", counted)
     paths = [str(tmp_path / f"m_{i}.mrc") for i in range(n)]
-    assert cli.main(["align", *paths, "--output", str(out), "--device", "cpu", *OPTIONS, "1.5"]) == 0
-    waiting = AHEAD * IN_FLIGHT  # one CPU
+    assert cli.main(["align", *paths, "--output", str(out), "--workers", "1", *OPTIONS, "1.5"]) == 0
+    waiting = AHEAD * (IN_FLIGHT + 1)  # of one worker
     assert len(finished) == n
     assert all(done > i - waiting for i, done in enumerate(finished)), finished
     assert len(list(out.glob("*_aligned_mic_DW.mrc"))) == n  # every dose was used
