@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from . import local
 from .band import Band
 from .ctf import Defocus, Optics, ctf
-from .gallery import COARSE_PART, STEP, Gallery, coarse_resolution_A, shift_grid
+from .gallery import STEP, Gallery, coarse_resolution_A, shift_grid
 from .noise import noise_power
 from .posterior import Best, best_of, most_probable_scale
 from .search import Search
@@ -30,7 +30,6 @@ FIRST = 200  # particles of an optics group that noise, sign and scale are measu
 BLOCK = 32  # particles that a thread takes at once
 STAGE = 1.7  # factor between the resolutions that the local search enters one after the other
 SCALES = 0.25, 2.0  # limits of the correction of the scale
-START_PART = 4.0  # of the diameter: resolution that a search from a previous alignment begins with, for a wide reach
 SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
 SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
 
@@ -117,8 +116,7 @@ class Alignment:
         """
         self._particles, self._options = particles, options
         box, pixel = particles.box, particles.pixel_A
-        part = START_PART if options.start else COARSE_PART
-        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A, part)
+        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A)
         self._band = Band.of(box, box * pixel / options.max_resolution_A)
         self._counts = self._stages()
         self._max_shift_px = options.max_shift_A / pixel
