@@ -17,6 +17,7 @@ from flexalign_plugin.particles.simulate import RESIDUE_A, beads, chains
 SOURCE = "ccpem-utils==0.0.1.dev35"  # its source package contains the two maps, under the BSD licence
 MAPS = {"EMD-11007": "emd_11007.map", "EMD-3488": "emd_3488.mrc"}
 RESIDUES = 3500
+MATES_APART_A = 18.0  # domains nearer to their symmetry mates than about the resolution would merge into a sphere
 Volume = Tuple[np.ndarray, float, float]  # (box, box, box), pixel size in A, diameter in A
 
 
@@ -38,8 +39,23 @@ def symmetric(group: np.ndarray, seed: int) -> Volume:
     """A volume with a symmetry, in a box of 64 pixels."""
     rng = np.random.default_rng(seed)
     share = RESIDUES // (4 * len(group))
-    unit = np.concatenate([_walk(rng, share, _within(rng, 73.0), 20.0) for _ in range(4)])
+    unit = np.concatenate([_walk(rng, share, _off_the_axes(rng, 73.0, group), 20.0) for _ in range(4)])
     return beads(np.concatenate([unit @ g.T for g in group]), 64, 4.0), 4.0, 146.0
+
+
+def with_noise(density: np.ndarray, pixel_A: float, diameter_A: float, resolution_A: float, seed: int) -> np.ndarray:
+    """A volume with white noise in the particle's ball: two of these have a correlation of 0.143 at the resolution."""
+    n = len(density)
+    frequency = np.fft.fftfreq(n, 1 / n)
+    radius = np.sqrt(frequency[:, None, None] ** 2 + frequency[:, None] ** 2 + frequency**2)
+    power = np.abs(fft.fftn(density)) ** 2
+    signal = power[np.rint(radius) == round(n * pixel_A / resolution_A)].mean()
+    variance = signal * (1 - 0.143) / 0.143 / n**3
+    z, y, x = np.indices(density.shape) - n // 2
+    ball = x**2 + y**2 + z**2 <= (diameter_A / pixel_A / 2) ** 2
+    # The transform of noise in a ball has the power of the ball's share of the box.
+    noise = np.random.default_rng(seed).normal(scale=np.sqrt(variance / ball.mean()), size=density.shape)
+    return (density + noise * ball).astype(np.float32)
 
 
 def real_map(name: str, box: int, workdir: str) -> Volume:
@@ -83,6 +99,14 @@ def _walk(rng: np.random.Generator, n: int, centre: np.ndarray, radius_A: float)
 def _within(rng: np.random.Generator, radius_A: float) -> np.ndarray:
     direction = rng.normal(size=3)
     return direction * radius_A * rng.uniform(0.3, 0.7) / np.linalg.norm(direction)
+
+
+def _off_the_axes(rng: np.random.Generator, radius_A: float, group: np.ndarray) -> np.ndarray:
+    """A centre whose symmetry mates are apart from it."""
+    while True:
+        centre = _within(rng, radius_A)
+        if (np.linalg.norm(group[1:] @ centre - centre, axis=1) >= MATES_APART_A).all():
+            return centre
 
 
 def _hook(rng: np.random.Generator, diameter_A: float) -> np.ndarray:

@@ -19,10 +19,10 @@ from scipy.spatial.transform import Rotation
 from . import local
 from .band import Band
 from .ctf import Defocus, Optics, ctf
-from .gallery import COARSE_PART, STEP, Gallery, coarse_resolution_A, shift_grid, shift_phases
+from .gallery import STEP, Gallery, coarse_resolution_A, shift_grid
 from .noise import noise_power
 from .poses import euler_angles
-from .posterior import Best, best_of
+from .posterior import Best, best_of, most_probable_scale
 from .search import Search
 from .slices import Spectrum
 from .threads import one_blas_thread
@@ -30,10 +30,7 @@ from .threads import one_blas_thread
 FIRST = 200  # particles of an optics group that noise, sign and scale are measured on
 BLOCK = 32  # particles that a thread takes at once
 STAGE = 1.7  # factor between the resolutions that the local search enters one after the other
-HELD_OUT = 6  # one coefficient of this many is held out of the search to measure the scale on
-SURE = 0.9  # posterior of the particles that the scale is measured on
 SCALES = 0.25, 2.0  # limits of the correction of the scale
-START_PART = 4.0  # of the diameter: resolution that a search from a previous alignment begins with, for a wide reach
 PSI_MARGIN_DEG = 5.0  # how far the local search may go beyond the limit of the in-plane angle
 SAME_POWER_A = 40.0  # several volumes have the same power up to this resolution
 SAMPLED_VIEWS = 300  # of which the mean power of the projections is computed
@@ -121,8 +118,7 @@ class Alignment:
         """
         self._particles, self._options = particles, options
         box, pixel = particles.box, particles.pixel_A
-        part = START_PART if options.start else COARSE_PART
-        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A, part)
+        self._coarse_A = options.coarse_A or coarse_resolution_A(options.diameter_A, options.max_resolution_A)
         self._band = Band.of(box, box * pixel / options.max_resolution_A)
         self._counts = self._stages()
         self._max_shift_px = options.max_shift_A / pixel
@@ -171,6 +167,13 @@ class Alignment:
 
     def _aligned(self, rows: np.ndarray, f: np.ndarray, c: np.ndarray, inverse: np.ndarray) -> Best:
         """Poses of particles with transforms f, CTFs c and weights 1 / sigma2, each (n, m)."""
+        refined, volume = self._refined(rows, f, c, inverse)
+        return best_of(refined, volume, self._options.symmetry)
+
+    def _refined(
+        self, rows: np.ndarray, f: np.ndarray, c: np.ndarray, inverse: np.ndarray
+    ) -> Tuple[local.Refined, np.ndarray]:
+        """Candidates after the local search, and the volumes (n, K) that they show; arguments as for `_aligned`."""
         found = self._starts(rows) if self._search is None else self._candidates(rows, f, c, inverse)
         root = np.sqrt(inverse)
         refined = local.refine(
@@ -184,7 +187,7 @@ class Alignment:
             self._same_rad(),
             local.MORE_STEPS if self._search is None else local.COARSE_STEPS,
         )
-        return best_of(self._within_psi(refined), found.volume, self._options.symmetry)
+        return self._within_psi(refined), found.volume
 
     def _within_psi(self, refined: local.Refined) -> local.Refined:
         """Without the candidates that have left the limit of the in-plane angle, unless all of a particle's have."""
@@ -290,9 +293,8 @@ class Alignment:
     def _scale(self, group: int) -> float:
         """Factor from the volumes to the images of an optics group.
 
-        A first size comes from the power above the noise, the sign from searches with both. The size is then measured
-        on a few of the coefficients, at poses that were found with the others: at poses found with the same
-        coefficients, noise would count as signal. Wrong poses would make it too small, so that sure ones are used.
+        A first size comes from the power above the noise, the sign from searches with both. The size is then the most
+        probable one over all candidates: measured at the best pose only, noise would count as signal.
         """
         rows = self._measured[group]
         if not len(rows):
@@ -301,16 +303,10 @@ class Alignment:
         c, inverse = self._ctf_and_weight(rows)
         signal = (np.abs(f) ** 2 * inverse - 2).sum()
         size = float(np.sqrt(max(signal / (c**2 * inverse * self._mean_power()).sum(), 1e-12)))
-        used = (np.arange(len(self._band)) % HELD_OUT > 0).astype(np.float32)
-        signs = [self._aligned(rows, f, sign * size * c, inverse * used) for sign in (1, -1)]
-        positive = signs[0].score.sum() >= signs[1].score.sum()
-        scale, best = (size, signs[0]) if positive else (-size, signs[1])
-        c *= np.float32(scale)
-        projections = self._projections(best) * c
-        sure = best.posterior >= min(SURE, float(np.median(best.posterior)))
-        weight = inverse * (1 - used) * sure[:, None]
-        ratio = (np.real(f * projections.conj()) * weight).sum() / (np.abs(projections) ** 2 * weight).sum()
-        return scale * float(np.clip(ratio, *SCALES))
+        signs = [(sign, *self._refined(rows, f, sign * size * c, inverse)) for sign in (1, -1)]
+        sign, refined, volume = max(signs, key=lambda found: found[1].score.max(axis=1).sum())
+        power = self._powers(refined, volume, size**2 * c**2 * inverse)
+        return sign * size * most_probable_scale(refined, power, SCALES)
 
     def _mean_power(self) -> np.ndarray:
         """(m,) mean |projection|^2 of the volumes over all views."""
@@ -320,10 +316,12 @@ class Alignment:
             powers.append((np.abs(spectrum.slices(sample, self._band.kx, self._band.ky)) ** 2).mean(axis=0))
         return np.mean(powers, axis=0)
 
-    def _projections(self, best: Best) -> np.ndarray:
-        """(n, m) complex64 transforms of the projections with these poses and positions, without CTF."""
-        projections = np.empty((len(best.poses), len(self._band)), np.complex64)
-        for number, spectrum in enumerate(self._spectra):
-            own = best.volume == number
-            projections[own] = spectrum.slices(best.poses[own], self._band.kx, self._band.ky)
-        return projections * shift_phases(self._band, -best.positions)
+    def _powers(self, refined: local.Refined, volume: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(n, K) sums of |projection|^2, times weights (n, m), of candidates; 0 if a candidate does not exist."""
+        powers = np.zeros(volume.shape)
+        for k in range(volume.shape[1]):
+            for number, spectrum in enumerate(self._spectra):
+                own = np.isfinite(refined.score[:, k]) & (volume[:, k] == number)
+                slices = spectrum.slices(refined.poses[own, k], self._band.kx, self._band.ky)
+                powers[own, k] = (np.abs(slices) ** 2 * weight[own]).sum(axis=1)
+        return powers

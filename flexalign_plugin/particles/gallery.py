@@ -27,9 +27,9 @@ COARSEST_A, FINEST_A = 40.0, 12.0  # limits of the coarse resolution
 STEP = 1.15  # of the grid, in units of resolution / diameter (radians)
 
 
-def coarse_resolution_A(diameter_A: float, max_resolution_A: float, part: float = COARSE_PART) -> float:
+def coarse_resolution_A(diameter_A: float, max_resolution_A: float) -> float:
     """Resolution of the gallery: a part of the particle's diameter, and never finer than the alignment's own."""
-    return max(min(max(diameter_A / part, FINEST_A), COARSEST_A), max_resolution_A)
+    return max(min(max(diameter_A / COARSE_PART, FINEST_A), COARSEST_A), max_resolution_A)
 
 
 def real_pairs(coefficients: np.ndarray) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
-from .local import Refined
+from .local import PARAMETERS, Refined
 from .poses import distances
 
 SAME_DEG = 5.0  # candidates nearer than this have climbed the same hill
@@ -44,13 +46,7 @@ def best_of(refined: Refined, volume: np.ndarray, group: Optional[np.ndarray] = 
     volume : (n, K) number of the volume that a candidate shows. group : symmetry of the volumes.
     """
     n = len(refined.score)
-    log_p = np.full(refined.score.shape, -np.inf)
-    exists = np.isfinite(refined.score)
-    sign, log_det = np.linalg.slogdet(refined.information[exists])
-    # A hill that is flat in some direction has no finite volume: it does not count more than the others.
-    log_p[exists] = refined.score[exists] - 0.5 * np.where(sign > 0, log_det, np.inf)
-    flat = np.isneginf(log_p).all(axis=1)
-    log_p[flat] = refined.score[flat]
+    log_p = _log_probability(refined)
     order = np.argsort(-log_p, axis=1, kind="stable")
     best = order[:, 0]
     rows = np.arange(n)
@@ -78,6 +74,41 @@ def best_of(refined: Refined, volume: np.ndarray, group: Optional[np.ndarray] = 
         posterior=p[rows, best] / total,
         class_posterior=own / total,
     )
+
+
+def most_probable_scale(refined: Refined, power: np.ndarray, limits: Tuple[float, float]) -> float:
+    """The factor on the volumes that makes the images most probable, whatever their poses are.
+
+    A candidate's score is x q - x^2 P / 2 with the factor x, product q of image and projection, and power P of the
+    projection. The hill's height grows with x q, and so do its curvatures: its volume has a factor x^(-5/2). This is
+    what keeps the noise that each pose was fitted to from counting as signal.
+
+    Parameters
+    ----------
+    power : (n, K) P. limits : of the factor.
+    """
+    exists = np.isfinite(refined.score)
+    q = np.where(exists, refined.score, 0.0) + power / 2
+    log_p = _log_probability(refined) - np.where(exists, refined.score, 0.0)
+
+    def less_probable(log_x: float) -> float:
+        x = np.exp(log_x)
+        return float(PARAMETERS / 2 * log_x * len(q) - logsumexp(log_p + x * q - x * x / 2 * power, axis=1).sum())
+
+    low, high = np.log(limits)
+    return float(np.exp(minimize_scalar(less_probable, bounds=(low, high), method="bounded").x))
+
+
+def _log_probability(refined: Refined) -> np.ndarray:
+    """(n, K) score of each candidate and logarithm of the volume of its hill; -inf if it does not exist."""
+    log_p = np.full(refined.score.shape, -np.inf)
+    exists = np.isfinite(refined.score)
+    sign, log_det = np.linalg.slogdet(refined.information[exists])
+    # A hill that is flat in some direction has no finite volume: it does not count more than the others.
+    log_p[exists] = refined.score[exists] - 0.5 * np.where(sign > 0, log_det, np.inf)
+    flat = np.isneginf(log_p).all(axis=1)
+    log_p[flat] = refined.score[flat]
+    return log_p
 
 
 def _inverse(information: np.ndarray) -> np.ndarray:

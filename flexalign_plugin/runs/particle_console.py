@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0  # between lines of progress, where there is no terminal
 SURE = 0.9  # posterior of a pose
+FEW_SURE = 0.5  # with a smaller share of sure poses something is usually wrong
 
 
 class ParticleConsole:
@@ -75,6 +76,12 @@ class ParticleConsole:
         if self._quiet:
             return
         sure = 100 * float((found["posterior"] >= SURE).mean())
+        if sure < 100 * FEW_SURE:
+            self._write(
+                f"warning: only {sure:.0f} % of the particles have a pose of probability {SURE:g} or more: check the pixel "
+                "sizes of particles and volume (--volume-pixel-size), the defocus and the mask diameter, and that the "
+                "volume shows these particles."
+            )
         self._write(
             f"{len(found):,} particles aligned in {_duration(time.monotonic() - self._started)}: predicted error "
             f"{float(np.median(found['angle_sd'])):.2f} degrees and {float(np.median(found['shift_sd'])):.2f} px "
