@@ -43,14 +43,16 @@ def symmetric(group: np.ndarray, seed: int) -> Volume:
     return beads(np.concatenate([unit @ g.T for g in group]), 64, 4.0), 4.0, 146.0
 
 
-def with_noise(density: np.ndarray, pixel_A: float, diameter_A: float, resolution_A: float, seed: int) -> np.ndarray:
-    """A volume with white noise in the particle's ball: two of these have a correlation of 0.143 at the resolution."""
+def with_noise(
+    density: np.ndarray, pixel_A: float, diameter_A: float, resolution_A: float, correlation: float, seed: int
+) -> np.ndarray:
+    """A volume with white noise in the particle's ball: two of these have this correlation at the resolution."""
     n = len(density)
     frequency = np.fft.fftfreq(n, 1 / n)
     radius = np.sqrt(frequency[:, None, None] ** 2 + frequency[:, None] ** 2 + frequency**2)
     power = np.abs(fft.fftn(density)) ** 2
     signal = power[np.rint(radius) == round(n * pixel_A / resolution_A)].mean()
-    variance = signal * (1 - 0.143) / 0.143 / n**3
+    variance = signal * (1 - correlation) / correlation / n**3
     z, y, x = np.indices(density.shape) - n // 2
     ball = x**2 + y**2 + z**2 <= (diameter_A / pixel_A / 2) ** 2
     # The transform of noise in a ball has the power of the ball's share of the box.

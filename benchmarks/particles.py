@@ -249,12 +249,12 @@ def consensus_of_three(quick: bool, workdir: str) -> List[Bar]:
     repeated = [align((density, pixel, diameter), n, -15, SEED + 90, seed=seed) for seed in (1, 2, 3)]
     optics = Optics(pixel, 300.0, 2.7, 0.1)
     options = Options(RESOLUTION_A, diameter, MAX_SHIFT_PX * pixel)
-    noisy = [with_noise(density, pixel, diameter, RESOLUTION_A, SEED + 91 + number) for number in range(3)]
-    different = [aligned(repeated[0].truth, optics, volume, options, None) for volume in noisy]
-    return [
-        *_consensus("three repetitions at -15 dB", repeated),
-        *_consensus("three maps with different noise at -15 dB", different),
-    ]
+    bars = _consensus("three repetitions at -15 dB", repeated)
+    for correlation in (0.5, 0.143):
+        noisy = [with_noise(density, pixel, diameter, RESOLUTION_A, correlation, SEED + 91 + i) for i in range(3)]
+        different = [aligned(repeated[0].truth, optics, volume, options, None) for volume in noisy]
+        bars += _consensus(f"three maps with noise, FSC {correlation} at {RESOLUTION_A:g} A, at -15 dB", different)
+    return bars
 
 
 def _consensus(name: str, runs: List[Run]) -> List[Bar]:
@@ -294,8 +294,12 @@ def noise_amplitude(box: int, pixel_A: float) -> np.ndarray:
 
 def real_maps(quick: bool, workdir: str) -> List[Bar]:
     bars = []
-    cases = (("EMD-11007", 128, 8.0, -10), ("EMD-11007", 240, 6.0, -13), ("EMD-3488", 100, 6.0, -8))
-    for number, (name, box, resolution, snr_dB) in enumerate(cases[:1] if quick else cases):
+    cases = (
+        ("EMD-11007", "C1", 128, 8.0, -10),
+        ("EMD-11007", "C1", 240, 6.0, -13),
+        ("EMD-3488", "C2", 100, 6.0, -8),  # haemoglobin
+    )
+    for number, (name, group_name, box, resolution, snr_dB) in enumerate(cases[:1] if quick else cases):
         density, pixel, diameter = real_map(name, box, workdir)
         optics, n = Optics(pixel, 300.0, 2.7, 0.1), 200 if quick else 400
         truth = simulate(
@@ -310,8 +314,9 @@ def real_maps(quick: bool, workdir: str) -> List[Bar]:
             poses=uneven(n, SEED + 100 + number),
             noise_amplitude=noise_amplitude(box, pixel),
         )
-        run = aligned(truth, optics, density, Options(resolution, diameter, 20.0), None)
-        where = f"{name}, box {box}, {pixel:.2f} A/px, to {resolution:g} A, {snr_dB} dB"
+        group = symmetry.rotations(group_name)
+        run = aligned(truth, optics, density, Options(resolution, diameter, 20.0, group), group)
+        where = f"{name}, {group_name}, box {box}, {pixel:.2f} A/px, to {resolution:g} A, {snr_dB} dB"
         bars.append(Bar(where, "none", f"{run.summary()}, setup {run.setup_s:.0f} CPU s", None))
     return bars
 
