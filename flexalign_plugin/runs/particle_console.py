@@ -79,8 +79,8 @@ class ParticleConsole:
         if sure < 100 * FEW_SURE:
             self._write(
                 f"warning: only {sure:.0f} % of the particles have a pose of probability {SURE:g} or more: check the "
-                "pixel sizes of particles and volume (--volume-pixel-size), the defocus and the mask diameter, and that "
-                "the volume shows these particles."
+                "pixel sizes of particles and volume (--volume-pixel-size), the defocus and the mask diameter, and "
+                "that the volume shows these particles."
             )
         self._write(
             f"{len(found):,} particles aligned in {_duration(time.monotonic() - self._started)}: predicted error "
