@@ -126,6 +126,23 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     assert all(os.stat(name).st_mtime_ns == time for name, time in done_before.items())
 
 
+def test_a_list_of_outputs_that_lacks_some_does_not_end_a_continued_run(project, movies, tmp_path):
+    """A window of Scipion that has read the run while it wrote stores such a list when it starts the run again."""
+    _copies(movies, tmp_path, 2)
+    whole = (tmp_path / "good_1.mrcs").read_bytes()
+    (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
+    (tmp_path / "bad_0.mrcs").write_bytes(whole)
+    again = project.getProtocol(protocol.getObjId())
+    for name in ("outputMoviesFailed", "outputMovies"):
+        again._outputs.remove(name)
+    again = run(project, again)
+    assert again.isFinished(), again.getErrorMessage()
+    assert again.outputMovies.getSize() == 3 and not hasattr(again, "outputMoviesFailed")
+    assert {name for name, _ in again.iterOutputAttributes()} == {"outputMovies", "outputMicrographs"}
+
+
 def test_movies_may_have_the_numbers_of_the_protocols_parameters(project, movies, tmp_path):
     """In the database of the run every parameter has a number, as every movie has in its set."""
     _copies(movies, tmp_path, 2)
