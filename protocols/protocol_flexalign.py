@@ -102,11 +102,13 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
             if remove_unfit_set(self._getPath(table), self._recorded, columns):
                 self.warning(f"{self._getPath(table)} does not match the finished movies and is made again.")
         pwutils.cleanPath(self._getAllDone(), self._getExtraPath(FAILED_MOVIES), self._getPath(FAILED_TABLE))
-        # Scipion's window reads the run while it writes. If it then starts it again, it may write back a list of outputs
-        # that lacks some; pyworkflow finds only those in the list.
+        # Scipion's window reads the run while it writes. If it then starts it again, it may write back a list of
+        # outputs that lacks some, or that there is no such list; pyworkflow finds only those in the list.
         for name in self._possibleOutputs:
-            if self.hasAttribute(name) and name not in self._outputs:
-                self._outputs.append(name)
+            if self.hasAttribute(name):
+                self._useOutputList.set(True)
+                if name not in self._outputs:
+                    self._outputs.append(name)
         if self.hasAttribute(OUT_FAILED):
             self.deleteOutput(getattr(self, OUT_FAILED))
 

@@ -126,8 +126,10 @@ def test_a_damaged_movie_fails_alone_and_continue_tries_it_again(project, movies
     assert all(os.stat(name).st_mtime_ns == time for name, time in done_before.items())
 
 
-def test_a_list_of_outputs_that_lacks_some_does_not_end_a_continued_run(project, movies, tmp_path):
-    """A window of Scipion that has read the run while it wrote stores such a list when it starts the run again."""
+@pytest.mark.parametrize("lacking", [("outputMoviesFailed", "outputMovies"), ()])
+def test_a_list_of_outputs_that_lacks_some_does_not_end_a_continued_run(project, movies, tmp_path, lacking):
+    """A window of Scipion that has read the run while it wrote stores such a list when it starts the run again, or that
+    there is none."""
     _copies(movies, tmp_path, 2)
     whole = (tmp_path / "good_1.mrcs").read_bytes()
     (tmp_path / "bad_0.mrcs").write_bytes(whole[: len(whole) // 2])
@@ -135,8 +137,9 @@ def test_a_list_of_outputs_that_lacks_some_does_not_end_a_continued_run(project,
     protocol = run(project, new_alignment(project, imported, doLocalAlignment=False))
     (tmp_path / "bad_0.mrcs").write_bytes(whole)
     again = project.getProtocol(protocol.getObjId())
-    for name in ("outputMoviesFailed", "outputMovies"):
+    for name in lacking:
         again._outputs.remove(name)
+    again._useOutputList.set(bool(lacking))
     again = run(project, again)
     assert again.isFinished(), again.getErrorMessage()
     assert again.outputMovies.getSize() == 3 and not hasattr(again, "outputMoviesFailed")
