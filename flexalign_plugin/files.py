@@ -64,10 +64,11 @@ def remove_leftovers(folder: str, root: str) -> List[str]:
     return leftovers
 
 
-def remove_all_leftovers(folder: str) -> None:
-    """Remove every temporary file in `folder`; no process may be writing to it."""
+def remove_all_leftovers(folder: str, but: str = "") -> None:
+    """Remove every temporary file in `folder`; no process may be writing to it, except for the file named `but`."""
     for path in glob.glob(os.path.join(glob.escape(folder), f".*{_TEMPORARY_ENDING}")):
-        _remove(path)
+        if not but or not os.path.basename(path).startswith(f".{but}."):
+            _remove(path)
 
 
 class OutputFiles:

@@ -20,9 +20,9 @@ from pyworkflow.protocol.constants import STATUS_NEW
 from pyworkflow.utils.retry_streaming import is_sqlite_lock_error, retry_on_sqlite_lock
 
 from flexalign_plugin.execution.job import Job, JobResult
-from flexalign_plugin.files import atomic_path
+from flexalign_plugin.files import atomic_path, remove_all_leftovers
 from flexalign_plugin.output.corrected_star import MIRRORED, write_corrected_micrographs
-from flexalign_plugin.result_files import FAILED_MOVIES, unique_root
+from flexalign_plugin.result_files import FAILED_MOVIES, REPORT, unique_root
 from flexalign_plugin.settings import Settings
 
 from . import checks, devices, form, form_values, relion_handover, summaries
@@ -148,6 +148,8 @@ class ProtFlexAlign(ComputesMovies, AlignedMovieSets):
 
     def createOutputStep(self) -> List[str]:
         self._hand_over.close()
+        # A process of a run that was killed may have written for a moment longer.
+        remove_all_leftovers(self._getExtraPath(), but=REPORT)
         self._check_outputs()
         acquisition = self.inputMovies.get().getAcquisition()
         optics = acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()

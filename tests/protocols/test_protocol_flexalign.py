@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from flexalign_plugin.motion import MotionModel
+from flexalign_plugin.protocols.handover import HandOver
 from flexalign_plugin.report_pages import LiveReport
 
 from ..scipion_project import import_movies, new_alignment, run, shifts
@@ -144,6 +145,23 @@ def test_a_list_of_outputs_that_lacks_some_does_not_end_a_continued_run(project,
     assert again.isFinished(), again.getErrorMessage()
     assert again.outputMovies.getSize() == 3 and not hasattr(again, "outputMoviesFailed")
     assert {name for name, _ in again.iterOutputAttributes()} == {"outputMovies", "outputMicrographs"}
+
+
+def test_what_a_process_of_a_killed_run_wrote_for_a_moment_longer_is_removed(project, movies, tmp_path, monkeypatch):
+    _copies(movies, tmp_path, 1)
+    imported = import_movies(project, str(tmp_path), "*.mrcs", PIXEL_A)
+    protocol = new_alignment(project, imported, doLocalAlignment=False)
+    late, close = [], HandOver.close
+
+    def closed(self):
+        if not late:
+            late.append(protocol._getExtraPath(".good_0_plot_global.png.01234567.part"))
+            open(late[0], "w").close()
+        close(self)
+
+    monkeypatch.setattr(HandOver, "close", closed)
+    protocol = run(project, protocol)
+    assert protocol.isFinished() and late and not os.path.exists(late[0])
 
 
 def test_movies_may_have_the_numbers_of_the_protocols_parameters(project, movies, tmp_path):
